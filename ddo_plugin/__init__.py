@@ -1,0 +1,5 @@
+"""Direct Discriminative Optimization as a plugin for EDM, EDM2 and VAR."""
+
+from ddo_plugin.hookspecs import hookimpl
+
+__all__ = ["hookimpl"]
