@@ -1,0 +1,106 @@
+"""The one contract between this package, its integrations and a stranger's plugin.
+
+A plugin is a module (or object) named by an entry point of the group "ddo_plugin", with functions decorated by
+`ddo_plugin.hookimpl`. It implements the hooks it cares about and declares only the arguments it uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+if TYPE_CHECKING:
+    import click
+    from torch import Tensor
+
+    from ddo_plugin.records import (
+        Command,
+        EvaluationStep,
+        Fakes,
+        FeatureExtractor,
+        ObjectiveFactory,
+        Reference,
+        RefsetStep,
+        RoundStep,
+        Run,
+        Upstream,
+    )
+
+PROJECT = "ddo_plugin"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+# -- an upstream's training script --------------------------------------------------------------------------------
+
+
+@hookspec
+def ddo_upstreams() -> Sequence[Upstream]:  # type: ignore[empty-body]  # a spec has no body
+    """The upstreams that this plugin integrates."""
+
+
+@hookspec
+def ddo_options(upstream: str) -> Sequence[click.Option]:  # type: ignore[empty-body]
+    """Options that the training script of `upstream` gains; names start with `--ddo`."""
+
+
+@hookspec
+def ddo_configure(upstream: str, config: MutableMapping[str, Any], options: Mapping[str, Any]) -> None:
+    """Change upstream's own configuration for a DDO run, after upstream built it. Called only if --ddo was given."""
+
+
+# -- the pieces of a run ------------------------------------------------------------------------------------------
+
+
+@hookspec
+def ddo_objectives() -> Mapping[str, ObjectiveFactory]:  # type: ignore[empty-body]
+    """Objectives by name, as `--ddo-objective` takes them. A factory gets the run's options."""
+
+
+@hookspec(firstresult=True)
+def ddo_reference(upstream: str, source: str, options: Mapping[str, Any]) -> Reference | None:
+    """Load and freeze the reference network from `source`, a path or URL."""
+
+
+@hookspec(firstresult=True)
+def ddo_fakes(upstream: str, source: str, reference: Reference, options: Mapping[str, Any]) -> Fakes | None:
+    """Open what `--ddo-fakes` names as a source of samples of `reference`."""
+
+
+@hookspec(firstresult=True)
+def ddo_features(name: str) -> FeatureExtractor | None:
+    """The feature extractor that Fréchet distances and their like are measured in."""
+
+
+# -- events of a run ----------------------------------------------------------------------------------------------
+
+
+@hookspec
+def ddo_statistics(run: Run, step: int, statistics: Mapping[str, Tensor]) -> None:
+    """The objective was evaluated. Tensors are detached and stay on their device: reading one waits for it."""
+
+
+@hookspec
+def ddo_snapshot(run: Run, path: Path, step: int) -> None:
+    """A snapshot of the target network was written to `path`."""
+
+
+# -- self-play: the steps of a round as ordinary commands -----------------------------------------------------------
+
+
+@hookspec(firstresult=True)
+def ddo_refset_command(step: RefsetStep) -> Command | None:
+    """The command that makes this reference set, or None if `step.upstream` is somebody else's."""
+
+
+@hookspec(firstresult=True)
+def ddo_round_command(step: RoundStep) -> Command | None:
+    """The command that runs this round of finetuning, or None."""
+
+
+@hookspec(firstresult=True)
+def ddo_evaluation_command(step: EvaluationStep) -> Command | None:
+    """The command that judges this network, or None."""

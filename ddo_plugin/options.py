@@ -1,0 +1,48 @@
+"""The option group that every training script gains, whatever its upstream; integrations set the paper's defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+COLLAPSE_BOUND = 2.0  # mean β·r of real data at −2: the implicit discriminator calls them fake, 88 % sure
+
+
+def finetuning_options(*, alpha: float, beta: float) -> list[click.Option]:
+    """The common `--ddo…` options with this upstream's default α and β."""
+    return [
+        click.Option(["--ddo"], metavar="NETWORK", help="Finetune this network by DDO: it is reference and start."),
+        click.Option(["--ddo-fakes"], metavar="PATH", help="Samples of the reference: a reference set."),
+        click.Option(
+            ["--ddo-objective"], metavar="NAME", default="ddo", show_default=True, help="Objective; mle is the control."
+        ),
+        click.Option(
+            ["--ddo-alpha"],
+            type=click.FloatRange(min=0),
+            default=alpha,
+            show_default=True,
+            help="Weight of the fake term (α).",
+        ),
+        click.Option(
+            ["--ddo-beta"],
+            type=click.FloatRange(min=0, min_open=True),
+            default=beta,
+            show_default=True,
+            help="Scale of the log-ratio (β); goes like 1/dimensions.",
+        ),
+        click.Option(
+            ["--ddo-stop-on-collapse"],
+            is_flag=False,
+            flag_value=COLLAPSE_BOUND,
+            type=float,
+            metavar="[BOUND]",
+            help=f"Stop when the mean reward of real data falls below -BOUND ({COLLAPSE_BOUND} if none is given).",
+        ),
+    ]
+
+
+def ddo_values(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The `--ddo…` options among all options of a script, by parameter name."""
+    return {name: value for name, value in options.items() if name == "ddo" or name.startswith("ddo_")}

@@ -1,0 +1,109 @@
+"""The records that travel through the hooks. Light to import: torch and numpy appear as types only."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor, nn
+
+    from ddo_plugin.objective import Objective
+
+ObjectiveFactory = Callable[[Mapping[str, Any]], "Objective"]  # the run's options -> an objective
+FeatureExtractor = Callable[["np.ndarray"], "np.ndarray"]  # uint8 images [N, C, H, W] -> features [N, D]
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """Somebody else's repository (or script) that an integration speaks to."""
+
+    name: str  # how hooks, recipes and `inject` call it
+    title: str  # what a person calls it
+    script: str  # its training script, relative to the checkout
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The frozen copy from the start of the round: `eval()`, no gradients, never in a checkpoint."""
+
+    network: nn.Module
+    source: str  # path or URL it was loaded from
+    sha256: str  # of the file
+
+
+class Fakes(Protocol):
+    """Samples of the reference. Draws from torch's global generator, so that a resumed run repeats itself."""
+
+    @property
+    def description(self) -> Mapping[str, Any]:
+        """Where they come from; stands in every snapshot's sidecar."""
+
+    def draw(self, count: int) -> tuple[Tensor, Tensor | None]:
+        """`count` samples as they are stored, and their class numbers (None if they have none)."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One finetuning run: what it was asked to do and where it writes."""
+
+    upstream: str
+    outdir: Path
+    options: Mapping[str, Any] = field(default_factory=dict)  # every --ddo… option, by its parameter name
+    provenance: Mapping[str, Any] = field(default_factory=dict)  # reference, fakes, versions
+
+
+@dataclass(frozen=True)
+class Command:
+    """An ordinary command that a person could also type."""
+
+    argv: Sequence[str]
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: Path | None = None
+
+    def __str__(self) -> str:
+        assignments = [f"{name}={shlex.quote(value)}" for name, value in self.env.items()]
+        line = " ".join([*assignments, shlex.join(self.argv)])
+        return f"cd {shlex.quote(str(self.cwd))} && {line}" if self.cwd else line
+
+
+@dataclass(frozen=True)
+class RefsetStep:
+    """Make a reference set: `count` samples of `network`, written to the folder `out`."""
+
+    upstream: str
+    network: Path
+    out: Path
+    count: int
+    seed: int
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RoundStep:
+    """Finetune `reference` against `fakes`; snapshots go to the folder `out`, each with its sidecar."""
+
+    upstream: str
+    reference: Path
+    fakes: Path | None  # None where the objective needs none, or the integration draws them online
+    out: Path
+    objective: str
+    alpha: float
+    beta: float
+    seed: int
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EvaluationStep:
+    """Judge `network`: write JSON with a number `score` (lower is better) to the file `out`."""
+
+    upstream: str
+    network: Path
+    out: Path
+    seeds: Sequence[int]
+    settings: Mapping[str, Any] = field(default_factory=dict)

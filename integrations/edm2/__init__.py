@@ -1,0 +1,1 @@
+"""EDM2 (NVlabs/edm2)."""
