@@ -1,0 +1,125 @@
+"""Objectives: log-ratios in, per-sample losses and statistics out (Eq. 9 and 13 of the paper)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What target and reference say of one batch; r(x) = log p_θ(x) − log p_ref(x)."""
+
+    logp_real: Tensor  # [N] log p_θ of the real samples, up to a constant
+    logp_ref_real: Tensor | None = None  # [N] the same under the reference
+    r_real: Tensor | None = None  # [N] log-ratios of the real samples
+    r_fake: Tensor | None = None  # [M] log-ratios of the reference's samples
+    conditional: Tensor | None = None  # [M] bool: α counts as 0 where False (label dropped)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Losses of one batch. `statistics` holds detached tensors, one value a sample or one a batch."""
+
+    real: Tensor  # [N]
+    fake: Tensor  # [M], α included
+    statistics: dict[str, Tensor] = field(default_factory=dict)
+
+    def per_sample(self) -> Tensor:
+        """[N]: sample i's real term plus its fake term; what a loop that sums and divides by N wants."""
+        if self.fake.numel() == 0:
+            return self.real
+        if self.real.shape != self.fake.shape:
+            raise ValueError(
+                f"per_sample() pairs reals with fakes, but got {len(self.real)} and {len(self.fake)}; use mean()"
+            )
+        return self.real + self.fake
+
+    def mean(self) -> Tensor:
+        """The loss of the batch. Divides by the number of reals: a real without a fake counts as α = 0."""
+        return self.real.mean() + self.fake.sum() / len(self.real)
+
+
+class Objective(Protocol):
+    """A finetuning objective; plugins add theirs through the hook `ddo_objectives`."""
+
+    @property
+    def needs_fakes(self) -> bool:
+        """False: the step needs neither fakes nor the reference."""
+
+    def __call__(self, terms: Terms) -> Outcome: ...
+
+
+ObjectiveFactory = Callable[[Mapping[str, Any]], Objective]
+
+
+@dataclass(frozen=True)
+class DDO:
+    """Eq. 13: −log σ(β r) on real samples, −α log σ(−β r) on samples of the reference."""
+
+    alpha: float
+    beta: float
+    needs_fakes: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.alpha >= 0:
+            raise ValueError(f"alpha must be ≥ 0, not {self.alpha}")
+        if not self.beta > 0:
+            raise ValueError(f"beta must be > 0, not {self.beta}")
+
+    def __call__(self, terms: Terms) -> Outcome:
+        if terms.r_real is None or terms.r_fake is None:
+            raise ValueError("the DDO objective needs the log-ratios of real and fake samples")
+        real = -logsigmoid(self.beta * terms.r_real)
+        fake = -self.alpha * logsigmoid(-self.beta * terms.r_fake)
+        if terms.conditional is not None:
+            fake = torch.where(terms.conditional, fake, torch.zeros_like(fake))
+        return Outcome(real, fake, statistics(terms, self.beta, real, fake))
+
+
+@dataclass(frozen=True)
+class MLE:
+    """The control of every experiment: the same run on real samples alone, −log p_θ(x)."""
+
+    needs_fakes: bool = False
+
+    def __call__(self, terms: Terms) -> Outcome:
+        real = -terms.logp_real
+        nothing = real.new_zeros(0)
+        with torch.no_grad():
+            stats = {"loss/real": real.detach(), "logps/real": terms.logp_real.detach()}
+            stats["nonfinite"] = count_nonfinite(terms.logp_real)
+        return Outcome(real, nothing, stats)
+
+
+@torch.no_grad()
+def statistics(terms: Terms, beta: float, loss_real: Tensor, loss_fake: Tensor) -> dict[str, Tensor]:
+    """The logged metrics, named after TRL's: chosen = real, rejected = fake."""
+    assert terms.r_real is not None and terms.r_fake is not None
+    r_real, r_fake = terms.r_real.detach(), terms.r_fake.detach()
+    if terms.conditional is not None:
+        r_fake, loss_fake = r_fake[terms.conditional], loss_fake[terms.conditional]
+    stats = {
+        "rewards/real": beta * r_real,
+        "rewards/fake": beta * r_fake,
+        "rewards/margin": beta * (r_real.mean() - r_fake.mean()) if len(r_fake) else r_fake,
+        "accuracies/real": (r_real > 0).float(),
+        "accuracies/fake": (r_fake < 0).float(),
+        "loss/real": loss_real.detach(),
+        "loss/fake": loss_fake.detach(),
+        "logps/real": terms.logp_real.detach(),
+        "nonfinite": count_nonfinite(r_real, r_fake),
+    }
+    if terms.logp_ref_real is not None:
+        stats["logps/real_ref"] = terms.logp_ref_real.detach()
+    return stats
+
+
+def count_nonfinite(*tensors: Tensor) -> Tensor:
+    """How many values are NaN or infinite; reported, never silently zeroed."""
+    return torch.stack([(~torch.isfinite(t)).sum() for t in tensors]).sum().float()
