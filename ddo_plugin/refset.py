@@ -1,0 +1,126 @@
+"""Reference sets: samples of the reference on disk, memory-mapped, checksummed, with their provenance.
+
+A reference set is a folder:
+
+    images.npy | tokens.npy   the samples: uint8 images [N, C, H, W], float latents [N, C, H, W], or tokens [N, L]
+    labels.npy                class numbers [N]; absent for an unconditional network
+    manifest.json             what made it: reference sha256, sampler settings, seed, counts, sha256 of the arrays
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from ddo_plugin.errors import UserError
+from ddo_plugin.files import atomic_folder, sha256_file, write_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMAT, VERSION = "ddo-refset", 1
+MANIFEST, LABELS = "manifest.json", "labels.npy"
+Kind = Literal["images", "tokens"]
+
+
+@dataclass(frozen=True)
+class Refset:
+    """An opened reference set. `samples` and `labels` are memory-mapped: nothing is read until it is indexed."""
+
+    path: Path
+    manifest: Mapping[str, Any]
+    samples: np.ndarray
+    labels: np.ndarray | None
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def verify(self) -> None:
+        """Read everything and compare checksums."""
+        for name, stored in self.manifest["arrays"].items():
+            if sha256_file(self.path / name) != stored["sha256"]:
+                raise UserError(f"{self.path / name} is damaged (sha256 differs from the manifest); make the set again")
+
+
+def write(
+    path: Path,
+    samples: np.ndarray,
+    labels: np.ndarray | None,
+    *,
+    kind: Kind,
+    reference: Mapping[str, Any],
+    sampler: Mapping[str, Any],
+    seed: int,
+) -> Refset:
+    """Write a reference set whole or not at all. `reference` holds its `source` and `sha256`."""
+    arrays = {f"{kind}.npy": samples} | ({LABELS: labels} if labels is not None else {})
+    with atomic_folder(path) as folder:
+        for name, array in arrays.items():
+            np.save(folder / name, array)
+        manifest = {
+            "format": FORMAT,
+            "version": VERSION,
+            "kind": kind,
+            "count": len(samples),
+            "reference": dict(reference),
+            "sampler": dict(sampler),
+            "seed": seed,
+            "arrays": {
+                name: {"shape": list(a.shape), "dtype": str(a.dtype), "sha256": sha256_file(folder / name)}
+                for name, a in arrays.items()
+            },
+        }
+        write_json(folder / MANIFEST, manifest)
+    return open_refset(path)
+
+
+def open_refset(path: Path) -> Refset:
+    """Open a reference set, checking that its arrays are what its manifest says (contents: see `verify`)."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} is not a reference set: it has no {MANIFEST}") from None
+    except (json.JSONDecodeError, NotADirectoryError) as error:
+        raise UserError(f"{path / MANIFEST} cannot be read ({error}); make the set again") from None
+    if manifest.get("format") != FORMAT or manifest.get("version") != VERSION:
+        raise UserError(f"{path}: unknown reference-set format {manifest.get('format')} {manifest.get('version')}")
+    arrays = {name: _map(path / name, stored) for name, stored in manifest["arrays"].items()}
+    return Refset(path, manifest, arrays[f"{manifest['kind']}.npy"], arrays.get(LABELS))
+
+
+def _map(file: Path, stored: Mapping[str, Any]) -> np.ndarray:
+    try:
+        array = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{file} is missing or truncated ({error}); make the set again") from None
+    if list(array.shape) != stored["shape"] or str(array.dtype) != stored["dtype"]:
+        found = f"{list(array.shape)} {array.dtype}"
+        raise UserError(f"{file} holds {found}, but the manifest says {stored['shape']} {stored['dtype']}")
+    return array
+
+
+class RefsetFakes:
+    """Draws from a reference set with replacement, by torch's global generator."""
+
+    def __init__(self, refset: Refset):
+        self.refset = refset
+        self.description = {
+            "refset": str(refset.path),
+            "count": len(refset),
+            "seed": refset.manifest["seed"],
+            "reference_sha256": refset.manifest["reference"].get("sha256"),
+            "sha256": {name: stored["sha256"] for name, stored in refset.manifest["arrays"].items()},
+        }
+
+    def draw(self, count: int) -> tuple[Tensor, Tensor | None]:
+        import torch
+
+        rows = torch.randint(len(self.refset), (count,)).numpy()
+        samples = torch.from_numpy(self.refset.samples[rows])
+        labels = None if self.refset.labels is None else torch.from_numpy(self.refset.labels[rows]).long()
+        return samples, labels

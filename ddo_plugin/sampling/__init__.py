@@ -1,0 +1,1 @@
+"""Samplers as plain functions, class balance, and randomness that belongs to a sample instead of a batch."""

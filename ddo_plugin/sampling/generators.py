@@ -1,0 +1,27 @@
+"""Randomness by sample: sample i depends on (seed, i) alone, whatever the batch size or the number of ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+_STRIDE = 100_000_007  # between the streams of two seeds: no overlap for sets of up to so many samples
+_STREAMS = 1 << 32  # torch's CPU generator tells 32-bit seeds apart and drops higher bits
+
+
+class SampleGenerators:
+    """One generator a sample of a batch, seeded by the set's seed and the sample's number."""
+
+    def __init__(self, seed: int, indices: Sequence[int], device: torch.device | str = "cpu"):
+        streams = [(seed * _STRIDE + int(i)) % _STREAMS for i in indices]
+        self.generators = [torch.Generator(device).manual_seed(stream) for stream in streams]
+
+    def randn(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """[N, *shape] standard normal numbers."""
+        return torch.stack([torch.randn(shape, generator=g, device=g.device, dtype=dtype) for g in self.generators])
+
+    def rand(self, *shape: int) -> Tensor:
+        """[N, *shape] numbers uniform in [0, 1)."""
+        return torch.stack([torch.rand(shape, generator=g, device=g.device) for g in self.generators])

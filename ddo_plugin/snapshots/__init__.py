@@ -1,0 +1,1 @@
+"""Network snapshots: what stands beside them."""

@@ -1,0 +1,30 @@
+"""The JSON file beside every snapshot that says where it came from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ddo_plugin.files import sha256_file, write_json
+from ddo_plugin.records import Run
+
+SUFFIX = ".ddo.json"
+
+
+def write(run: Run, snapshot: Path, step: int) -> Path:
+    path = snapshot.with_name(snapshot.name + SUFFIX)
+    options = {name: value for name, value in run.options.items() if value is not None}
+    made_by = {"upstream": run.upstream, "options": options, **run.provenance}
+    write_json(path, {"snapshot": snapshot.name, "sha256": sha256_file(snapshot), "step": step, **made_by})
+    return path
+
+
+def read(snapshot: Path) -> dict[str, Any]:
+    return json.loads(snapshot.with_name(snapshot.name + SUFFIX).read_text())
+
+
+def snapshots(folder: Path) -> list[Path]:
+    """The snapshots in a run's folder, oldest first: the files that have a sidecar."""
+    found = [path.with_name(path.name.removesuffix(SUFFIX)) for path in folder.glob(f"*{SUFFIX}")]
+    return sorted(found, key=lambda path: read(path)["step"])
