@@ -1,0 +1,85 @@
+"""Runs commands on this machine: at most `slots` at a time, each with its log and its progress file."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import threading
+from pathlib import Path
+
+from ddo_plugin.progress import PARENT_VARIABLE, PROGRESS_VARIABLE
+from ddo_plugin.records import Command
+
+TAIL_LINES = 12
+GRACE_S = 5.0
+
+
+class StepFailedError(Exception):
+    """A command ended with a status other than 0."""
+
+    def __init__(self, command: Command, status: int, log: Path):
+        self.command, self.status, self.log = command, status, log
+        self.tail = "\n".join(log.read_text(errors="replace").splitlines()[-TAIL_LINES:])
+        super().__init__(f"exit status {status}: {command}\nlog: {log}\n{self.tail}")
+
+
+class StoppedError(Exception):
+    """The executor was asked to stop."""
+
+
+class LocalExecutor:
+    """A pool of slots. `run` blocks its thread until the command has ended; `stop` ends all of them."""
+
+    def __init__(self, slots: int = 1, threads_per_command: int | None = None):
+        self._slots = threading.Semaphore(slots)
+        self._threads = threads_per_command
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._lock = threading.Lock()
+        self._stopping = False
+
+    def run(self, command: Command, log: Path, progress: Path) -> None:
+        with self._slots:
+            process = self._start(command, log, progress)
+            try:
+                status = process.wait()
+            finally:
+                with self._lock:
+                    self._running.discard(process)
+                progress.unlink(missing_ok=True)
+        if self._stopping:
+            raise StoppedError
+        if status != 0:
+            raise StepFailedError(command, status, log)
+
+    def stop(self) -> None:
+        with self._lock:
+            self._stopping = True
+            running = list(self._running)
+        for process in running:
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+        for process in running:
+            try:
+                process.wait(GRACE_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+    def _start(self, command: Command, log: Path, progress: Path) -> subprocess.Popen[bytes]:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        env = {**os.environ, PROGRESS_VARIABLE: str(progress), PARENT_VARIABLE: str(os.getpid())}
+        if self._threads is not None:
+            env |= {"OMP_NUM_THREADS": str(self._threads), "MKL_NUM_THREADS": str(self._threads)}
+        with self._lock, log.open("ab") as out:
+            if self._stopping:
+                raise StoppedError
+            process = subprocess.Popen(
+                command.argv,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                cwd=command.cwd,
+                env={**env, **command.env},
+            )
+            self._running.add(process)
+        return process

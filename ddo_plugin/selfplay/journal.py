@@ -1,0 +1,52 @@
+"""The only state of a self-play run: an append-only file, one JSON line a fact, on disk before it counts."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+FILE_NAME = "journal.jsonl"
+
+
+class Journal:
+    """Facts in the order in which they became true. Safe to append to from several threads of one process."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._lock = threading.Lock()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _drop_unfinished_line(path)
+        self.facts = read(path)
+
+    def append(self, fact: str, **data: Any) -> None:
+        """Record a fact, unless it is recorded already: a restarted run repeats what it concludes."""
+        entry = json.loads(json.dumps({"fact": fact, **data}))
+        with self._lock:
+            if entry in self.facts:
+                return
+            with self.path.open("a") as file:
+                file.write(json.dumps(entry) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            self.facts.append(entry)
+
+    def find(self, fact: str, **data: Any) -> list[dict[str, Any]]:
+        """The facts of this name that carry these values."""
+        return [f for f in self.facts if f["fact"] == fact and all(f.get(k) == v for k, v in data.items())]
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """Facts of a journal, also while its run goes on: a line that is not finished yet is left out."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+
+def _drop_unfinished_line(path: Path) -> None:
+    """A kill may cut the last line short; its fact never counted."""
+    if path.exists():
+        whole = path.read_bytes().rfind(b"\n") + 1
+        os.truncate(path, whole)
