@@ -1,0 +1,144 @@
+"""Figures as SVG text that takes its colours from the page around it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from ddo_plugin.report.history import History
+
+matplotlib.use("svg")
+
+INK, FAINT = "#6b7280", "#9ca3af"  # readable on white and on near-black
+COLORS = {"ddo": "#d9480f", "mle": "#4c6ef5", "real": "#2b8a3e", "fake": "#c2255c"}
+LABELS = {"ddo": "DDO", "mle": "control (more maximum likelihood)"}
+SMOOTHING = 0.9
+STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "ddo-plugin",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": FAINT,
+    "grid.alpha": 0.25,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    "legend.labelcolor": INK,
+}
+
+
+def svg(figure: Figure) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def canvas(columns: int, width: float = 9.0, height: float = 2.9) -> tuple[Figure, Sequence[Axes]]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, list(figure.subplots(1, columns, squeeze=False)[0])
+
+
+def rounds(arms: Mapping[str, History]) -> str:
+    """Score by round with the spread over sampling seeds, and the likelihood of the real data beside it."""
+    with matplotlib.rc_context(STYLE):
+        figure, (left, right) = canvas(2)
+        for arm, history in arms.items():
+            numbers = [point.round for point in history.points]
+            style: dict[str, Any] = {
+                "color": COLORS.get(arm),
+                "label": LABELS.get(arm, arm),
+                "marker": "o",
+                "markersize": 4,
+            }
+            scores, spreads = [p.score for p in history.points], [p.spread for p in history.points]
+            left.errorbar(numbers, scores, yerr=spreads, capsize=3, **style)
+            likelihoods = [p.evaluation["logp_real"] for p in history.points if "logp_real" in p.evaluation]
+            if len(likelihoods) == len(numbers):
+                right.plot(numbers, likelihoods, **style)
+        left.set(title="Fréchet distance", xlabel="round", ylim=(0, None))
+        right.set(title="mean log-likelihood of the real data", xlabel="round")
+        for axes in (left, right):
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        left.legend()
+        return svg(figure)
+
+
+def training(history: History) -> str:
+    """Rewards, accuracies and losses over the steps of all rounds, one after the other."""
+    steps = [row for point in history.points for row in point.steps()]
+    starts = np.cumsum([0] + [len(point.steps()) for point in history.points])[1:-1]
+    with matplotlib.rc_context(STYLE):
+        figure, (left, middle, right) = canvas(3)
+        for kind in ("real", "fake"):
+            _curve(left, steps, f"rewards/{kind}", COLORS[kind], kind)
+            _curve(middle, steps, f"accuracies/{kind}", COLORS[kind], kind)
+        _curve(right, steps, "rewards/margin", COLORS["ddo"], "margin")
+        left.set(title="reward β·r", xlabel="step")
+        middle.set(title="implicit discriminator: accuracy", xlabel="step", ylim=(0, 1))
+        right.set(title="reward margin, real − fake", xlabel="step")
+        for axes in (left, middle, right):
+            for start in starts[1:]:
+                axes.axvline(start, color=FAINT, linewidth=0.8, linestyle=":")
+        left.legend()
+        return svg(figure)
+
+
+def _curve(axes: Axes, steps: Sequence[Mapping[str, float]], name: str, color: str, label: str) -> None:
+    """The raw values faintly, their moving average on top."""
+    values = np.array([row[name] for row in steps if name in row])
+    smooth, level = np.empty_like(values), 0.0
+    for i, value in enumerate(values):
+        level = value if i == 0 else SMOOTHING * level + (1 - SMOOTHING) * value
+        smooth[i] = level
+    axes.plot(values, color=color, alpha=0.2, linewidth=0.6)
+    axes.plot(smooth, color=color, label=label, linewidth=1.4)
+
+
+def grids(images: Mapping[str, np.ndarray], columns: int = 10) -> str:
+    """Grids of grey images side by side."""
+    with matplotlib.rc_context(STYLE):
+        figure, row = canvas(len(images), height=1.6)
+        for axes, (title, batch) in zip(row, images.items(), strict=True):
+            axes.imshow(tile(batch, columns), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            axes.set_title(title)
+            axes.axis("off")
+        return svg(figure)
+
+
+def tile(images: np.ndarray, columns: int) -> np.ndarray:
+    """uint8 [N, 1, H, W] -> one picture of N / columns rows, with a line between neighbours."""
+    padded = np.pad(images[:, 0], ((0, 0), (0, 1), (0, 1)), constant_values=128)
+    rows = len(padded) // columns
+    height, width = padded.shape[1:]
+    return padded[: rows * columns].reshape(rows, columns, height, width).swapaxes(1, 2).reshape(rows * height, -1)
+
+
+def clouds(points: Mapping[str, np.ndarray], extent: float = 1.3, bins: int = 120) -> str:
+    """Densities of point clouds in the plane, on one scale."""
+    edges = np.linspace(-extent, extent, bins)
+    histograms = {
+        title: np.histogram2d(cloud[:, 0], cloud[:, 1], bins=[edges, edges])[0].T for title, cloud in points.items()
+    }
+    top = np.quantile(np.concatenate([h.ravel() for h in histograms.values()]), 0.995)
+    with matplotlib.rc_context(STYLE):
+        figure, row = canvas(len(points), height=2.6)
+        for axes, (title, histogram) in zip(row, histograms.items(), strict=True):
+            axes.imshow(histogram, cmap="magma", vmax=top, origin="lower", interpolation="nearest")
+            axes.set_title(title)
+            axes.axis("off")
+        return svg(figure)

@@ -1,0 +1,77 @@
+"""What a journal says happened, in the shape that tables and figures want."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ddo_plugin import statistics
+from ddo_plugin.selfplay.journal import FILE_NAME, read
+
+
+@dataclass(frozen=True)
+class Point:
+    """One judged network."""
+
+    round: int
+    network: Path
+    evaluation: dict[str, Any]
+    grid: Path
+
+    @property
+    def score(self) -> float:
+        return float(self.evaluation["score"])
+
+    @property
+    def spread(self) -> float:
+        return float(self.evaluation.get("spread") or 0.0)
+
+    def images(self) -> np.ndarray | None:
+        """A few samples, uint8 [N, C, H, W], if the evaluation kept some."""
+        return np.load(self.grid) if self.grid.exists() else None
+
+    def steps(self) -> list[dict[str, float]]:
+        """The statistics of the training that made this network; none for a base."""
+        file = self.network.parent / statistics.FILE_NAME
+        return statistics.read(file) if file.exists() else []
+
+
+@dataclass
+class History:
+    """One self-play plan: the selected network of every round, the base first."""
+
+    name: str
+    points: list[Point] = field(default_factory=list)
+    ended: str = ""  # why it ended early, if it did
+
+    @property
+    def base(self) -> Point:
+        return self.points[0]
+
+    @property
+    def best(self) -> Point:
+        return min(self.points, key=lambda point: point.score)
+
+
+def load(root: Path) -> dict[str, History]:
+    """The histories of all plans in a run's folder, by plan name; also while it runs."""
+    histories: dict[str, History] = {}
+    facts = read(root / FILE_NAME)
+    evaluated = {(f["plan"], f["network"]): f for f in facts if f["fact"] == "evaluated"}
+    for fact in facts:
+        if fact["fact"] == "evaluated" and fact["round"] == 0:
+            histories[fact["plan"]] = History(fact["plan"], [_point(root, fact)])
+        elif fact["fact"] == "selected":
+            histories[fact["plan"]].points.append(_point(root, evaluated[fact["plan"], fact["network"]]))
+        elif fact["fact"] == "collapsed":
+            histories[fact["plan"]].ended = fact["why"]
+    return histories
+
+
+def _point(root: Path, fact: dict[str, Any]) -> Point:
+    file = root / fact["evaluation"]
+    return Point(fact["round"], root / fact["network"], json.loads(file.read_text()), file.with_suffix(".grid.npy"))
