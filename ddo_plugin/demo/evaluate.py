@@ -1,0 +1,72 @@
+"""Judge one of the demo's networks: Fréchet distance over several sampling seeds, likelihood of the real data."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from torch import nn
+
+from ddo_plugin import plugins
+from ddo_plugin.demo.data import CLASSES, Digits
+from ddo_plugin.demo.families import FAMILIES, Family, build, load_snapshot
+from ddo_plugin.demo.plugin import FEATURES
+from ddo_plugin.demo.refset import draw
+from ddo_plugin.files import atomic_write, write_json
+from ddo_plugin.metrics.frechet import frechet_distance, moments
+from ddo_plugin.progress import progress
+
+LIKELIHOOD_DRAWS = 20  # noise levels a real sample is tried at; exact likelihoods do not vary
+GRID_ROWS = 4
+
+
+def real_likelihood(family: Family, network: nn.Module, labels: torch.Tensor) -> float:
+    """Mean log-likelihood (or its surrogate) of all real samples, with the same noise for every network."""
+    torch.manual_seed(0)
+    samples = family.real_samples()
+    with torch.no_grad():
+        draws = [family.log_likelihood(network, samples, labels).mean() for _ in range(LIKELIHOOD_DRAWS)]
+    return float(torch.stack(draws).mean())
+
+
+@click.command()
+@click.option("--family", "family_name", type=click.Choice(FAMILIES), required=True)
+@click.option("--data", type=click.Path(exists=True, path_type=Path), required=True)
+@click.option("--network", type=click.Path(exists=True, path_type=Path), required=True)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="JSON file to write.")
+@click.option("--seeds", required=True, help="Sampling seeds, separated by commas.")
+@click.option("--count", type=click.IntRange(min=2), default=2000, show_default=True, help="Samples a seed.")
+def main(family_name: str, data: Path, network: Path, out: Path, seeds: str, count: int) -> None:
+    """Write {"score": mean Fréchet distance, "scores": one a seed, "spread": their standard deviation, ...}.
+
+    Token models are compared with the digits as their tokenizer renders them: distance 0 is what they could reach.
+    """
+    family, digits = build(family_name, data), Digits(data)
+    model = load_snapshot(network, family_name, family)
+    features = plugins.manager().hook.ddo_features(name=f"{FEATURES}{data}")
+    real = moments(features(family.to_images(family.real_samples()).numpy()))
+    scores, numbers = [], [int(seed) for seed in seeds.split(",")]
+    with progress(f"{family_name} evaluation", count * len(numbers)) as bar:
+        for seed in numbers:
+            images = family.to_images(draw(family, model, count, seed, bar)[0]).numpy()
+            scores.append(frechet_distance(moments(features(images)), real))
+            if seed == numbers[0]:
+                with atomic_write(out.with_suffix(".grid.npy")) as file:
+                    np.save(file, images[: GRID_ROWS * CLASSES])
+    write_json(
+        out,
+        {
+            "score": statistics.mean(scores),
+            "scores": scores,
+            "spread": statistics.stdev(scores) if len(scores) > 1 else None,
+            "samples": count,
+            "logp_real": real_likelihood(family, model, torch.from_numpy(digits.labels)),
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""The integration of the demo's training script: the shortest worked example of one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, MutableMapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ddo_plugin import hookimpl
+from ddo_plugin.options import finetuning_options
+from ddo_plugin.records import (
+    Command,
+    EvaluationStep,
+    FeatureExtractor,
+    Reference,
+    RefsetStep,
+    RoundStep,
+    Upstream,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ddo_plugin.demo.families import Family
+    from ddo_plugin.finetuning import Finetuning
+
+UPSTREAM = "digits"
+FEATURES = "digits:"  # features "digits:FOLDER" are those of the classifier in a prepared data folder
+
+
+@hookimpl
+def ddo_upstreams() -> Sequence[Upstream]:
+    return [Upstream(UPSTREAM, "the demo (scikit-learn's digits)", "ddo_plugin/demo/train.py")]
+
+
+@hookimpl
+def ddo_options(upstream: str) -> Sequence[click.Option]:
+    return finetuning_options(alpha=1.0, beta=0.3) if upstream == UPSTREAM else []
+
+
+@hookimpl
+def ddo_configure(upstream: str, config: MutableMapping[str, Any], options: Mapping[str, Any]) -> None:
+    """Start from the reference, without dropout, and let the objective judge every batch."""
+    if upstream != UPSTREAM:
+        return
+    from ddo_plugin import finetuning
+
+    run = finetuning.prepare(UPSTREAM, options["outdir"], options)
+    network = config["family"].network()
+    network.load_state_dict(run.reference.network.state_dict())
+    config.update(network=network, loss=FinetuningLoss(run, config["family"]), on_snapshot=run.snapshot_written)
+
+
+class FinetuningLoss:
+    """Replaces the native loss: both likelihoods of a batch, and the objective's verdict on them."""
+
+    def __init__(self, run: Finetuning, family: Family):
+        self.run, self.family = run, family
+        self.reference = run.reference.network if run.objective.needs_fakes else None
+
+    def __call__(self, network: nn.Module, real: Tensor, labels: Tensor, step: int) -> Tensor:
+        terms = self.family.terms(network, self.reference, real, labels, self.run.fakes)
+        return self.run.judge(terms, step).mean()
+
+
+@hookimpl
+def ddo_reference(upstream: str, source: str, options: Mapping[str, Any]) -> Reference | None:
+    if upstream != UPSTREAM:
+        return None
+    from ddo_plugin.demo.families import build, load_snapshot
+    from ddo_plugin.reference import freeze
+
+    path = Path(source)
+    return freeze(load_snapshot(path, options["family"], build(options["family"], options["data"])), source, path)
+
+
+@hookimpl
+def ddo_features(name: str) -> FeatureExtractor | None:
+    if not name.startswith(FEATURES):
+        return None
+    from ddo_plugin.demo.data import Digits
+
+    return Digits(Path(name.removeprefix(FEATURES))).features
+
+
+@hookimpl
+def ddo_refset_command(step: RefsetStep) -> Command | None:
+    if step.upstream != UPSTREAM:
+        return None
+    flags = {"network": step.network, "out": step.out, "count": step.count, "seed": step.seed, **step.settings}
+    return _command("refset", flags)
+
+
+@hookimpl
+def ddo_round_command(step: RoundStep) -> Command | None:
+    if step.upstream != UPSTREAM:
+        return None
+    ddo = {"ddo": step.reference, "ddo-objective": step.objective, "ddo-alpha": step.alpha, "ddo-beta": step.beta}
+    if step.fakes is not None:
+        ddo["ddo-fakes"] = step.fakes
+    return _command("train", {"outdir": step.out, "seed": step.seed, **step.settings, **ddo})
+
+
+@hookimpl
+def ddo_evaluation_command(step: EvaluationStep) -> Command | None:
+    if step.upstream != UPSTREAM:
+        return None
+    seeds = ",".join(map(str, step.seeds))
+    return _command("evaluate", {"network": step.network, "out": step.out, "seeds": seeds, **step.settings})
+
+
+def _command(module: str, flags: Mapping[str, Any]) -> Command:
+    arguments = [f"--{name}={value}" for name, value in flags.items()]
+    return Command([sys.executable, "-m", f"ddo_plugin.demo.{module}", *arguments])

@@ -1,0 +1,127 @@
+"""`ddo demo`: self-play of both families beside their controls, through the machinery that real upstreams use."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from ddo_plugin.demo.settings import CONTROL, Setting, Settings, training_flags
+from ddo_plugin.errors import UserError
+from ddo_plugin.records import Command
+from ddo_plugin.selfplay.board import Board
+from ddo_plugin.selfplay.executor import LocalExecutor
+from ddo_plugin.selfplay.journal import FILE_NAME, Journal
+from ddo_plugin.selfplay.rounds import Candidate, Plan, play
+from ddo_plugin.selfplay.tasks import Runner, Task, key
+
+LOCK = ".lock"
+DATA_COST, TOY_COST = 5.0, 12.0
+MOST_SLOTS = 4  # two families with two arms each
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What to run and where."""
+
+    out: Path
+    families: tuple[str, ...]
+    settings: Settings
+    rounds: int | None = None  # None: as many as each family's setting says
+    seed: int = 0
+
+    def setting(self, family: str) -> Setting:
+        return self.settings.families[family]
+
+
+def run(demo: Demo) -> Journal:
+    """Run the demo, or go on where an earlier one was interrupted; returns the journal of what happened."""
+    demo.out.mkdir(parents=True, exist_ok=True)
+    try:
+        with filelock.FileLock(demo.out / LOCK, blocking=False):
+            return _run(demo)
+    except filelock.Timeout:
+        raise UserError(f"another run is working in {demo.out}; wait for it, or choose another --out") from None
+
+
+def _run(demo: Demo) -> Journal:
+    root = demo.out.resolve()
+    executor = LocalExecutor(slots=min(os.cpu_count() or 1, MOST_SLOTS), threads_per_command=1)
+    runner = Runner(root, Journal(root / FILE_NAME), executor)
+    arms = [(family, arm) for family in demo.families for arm in (demo.setting(family).candidate, CONTROL)]
+    with ThreadPoolExecutor(len(arms) + 1) as threads:
+        futures = [threads.submit(_play_arm, demo, runner, family, candidate) for family, candidate in arms]
+        futures.append(threads.submit(_run_toy, demo, runner))
+        try:
+            Board(runner, _total_cost(demo)).show_until(futures)
+        except BaseException:
+            executor.stop()
+            raise
+    return runner.journal
+
+
+def _play_arm(demo: Demo, runner: Runner, family: str, candidate: Candidate) -> None:
+    """Everything one arm needs; what it shares with another arm is run by whichever comes first."""
+    setting = demo.setting(family)
+    data = _prepare_data(demo, runner)
+    base = _pretrain(demo, runner, data, family)
+    common = {"family": family, "data": data}
+    plan = Plan(
+        name=f"{family}/{candidate.objective}",
+        upstream="digits",
+        base=base,
+        rounds=demo.rounds or setting.rounds,
+        candidates=(candidate,),
+        seed=demo.seed,
+        refset_count=setting.refset_count,
+        evaluation_seeds=setting.evaluation_seeds,
+        refset=common,
+        training=training_flags(setting) | common,
+        evaluation=common | {"count": setting.evaluation_count},
+        costs=setting.costs,
+    )
+    play(plan, runner)
+
+
+def _prepare_data(demo: Demo, runner: Runner) -> Path:
+    out = runner.root / f"data-{key({'seed': demo.seed})}"
+    return runner.run(Task("digits", out, _command("data", {"out": out, "seed": demo.seed}), DATA_COST))
+
+
+def _pretrain(demo: Demo, runner: Runner, data: Path, family: str) -> Path:
+    """The base network: maximum likelihood from scratch."""
+    setting = demo.setting(family)
+    flags = {"family": family, "seed": demo.seed, **setting.pretraining}
+    out = runner.root / "base" / f"{family}-{key(flags)}"
+    command = _command("train", flags | {"data": data, "outdir": out})
+    folder = runner.run(Task(f"{family} pretraining", out, command, setting.pretraining_cost))
+    return max(folder.glob("network-*.safetensors"))
+
+
+def _run_toy(demo: Demo, runner: Runner) -> None:
+    flags = {"seed": demo.seed, **demo.settings.toy}
+    out = runner.root / f"toy-{key(flags)}.npz"
+    runner.run(Task("toy", out, _command("toy", flags | {"out": out}), TOY_COST))
+    runner.journal.append("toy", out=runner.relative(out))
+
+
+def _total_cost(demo: Demo) -> float:
+    total = DATA_COST + TOY_COST
+    for family in demo.families:
+        setting = demo.setting(family)
+        rounds = demo.rounds or setting.rounds
+        costs = setting.costs
+        total += setting.pretraining_cost + costs.evaluation
+        total += rounds * (costs.refset + 2 * (costs.training + costs.evaluation))
+    return total
+
+
+def _command(module: str, flags: Mapping[str, Any]) -> Command:
+    arguments = [f"--{name}={value}" for name, value in flags.items()]
+    return Command([sys.executable, "-m", f"ddo_plugin.demo.{module}", *arguments])
