@@ -12,7 +12,7 @@ from ddo_plugin import plugins
 from ddo_plugin.errors import COLLAPSE_STATUS, UserError
 from ddo_plugin.records import Command, EvaluationStep, RefsetStep, RoundStep
 from ddo_plugin.selfplay.executor import StepFailedError
-from ddo_plugin.selfplay.tasks import Runner, Task, key
+from ddo_plugin.selfplay.tasks import Runner, Task
 from ddo_plugin.snapshots import sidecar
 
 
@@ -100,8 +100,8 @@ def _refset(plan: Plan, runner: Runner, number: int, network: Path) -> Path | No
     if not any(candidate.needs_fakes for candidate in plan.candidates):
         return None
     seed = plan.seed + number
-    made_from = {"network": runner.relative(network), "count": plan.refset_count, "seed": seed, **plan.refset}
-    out = runner.root / plan.name / f"r{number:02d}-refset-{key(made_from)}"
+    made_from = {"network": network, "count": plan.refset_count, "seed": seed, **plan.refset}
+    out = runner.root / plan.name / f"r{number:02d}-refset-{runner.key(made_from)}"
     step = RefsetStep(plan.upstream, network, out, plan.refset_count, seed, plan.refset)
     command = _answered(plugins.manager().hook.ddo_refset_command(step=step), "ddo_refset_command", plan)
     return runner.run(Task(f"{plan.name} round {number} reference set", out, command, plan.costs.refset))
@@ -112,8 +112,8 @@ def _finetune(
 ) -> Path | None:
     """The folder of the run's snapshots, or None if it collapsed."""
     seed = plan.seed + number
-    inputs = {"reference": runner.relative(reference), "fakes": runner.relative(fakes) if fakes else None, "seed": seed}
-    out = runner.root / plan.name / f"r{number:02d}-train-{key(inputs | asdict(candidate) | dict(plan.training))}"
+    made_from = {"reference": reference, "fakes": fakes, "seed": seed, **asdict(candidate), **plan.training}
+    out = runner.root / plan.name / f"r{number:02d}-train-{runner.key(made_from)}"
     setting = (candidate.objective, candidate.alpha, candidate.beta)
     step = RoundStep(plan.upstream, reference, fakes, out, *setting, seed, plan.training)
     command = _answered(plugins.manager().hook.ddo_round_command(step=step), "ddo_round_command", plan)
@@ -132,8 +132,8 @@ def _finetune(
 def _evaluate(
     plan: Plan, runner: Runner, number: int, network: Path, stem: Path, candidate: Candidate | None = None
 ) -> Judged:
-    made_from = {"network": runner.relative(network), "seeds": plan.evaluation_seeds, **plan.evaluation}
-    out = stem.with_name(f"{stem.name}-eval-{key(made_from)}.json")
+    made_from = {"network": network, "seeds": plan.evaluation_seeds, **plan.evaluation}
+    out = stem.with_name(f"{stem.name}-eval-{runner.key(made_from)}.json")
     step = EvaluationStep(plan.upstream, network, out, plan.evaluation_seeds, plan.evaluation)
     command = _answered(plugins.manager().hook.ddo_evaluation_command(step=step), "ddo_evaluation_command", plan)
     runner.run(Task(f"{plan.name} round {number} evaluation", out, command, plan.costs.evaluation))
