@@ -59,7 +59,8 @@ def prepare(upstream: str, outdir: Path, options: Mapping[str, Any]) -> Finetuni
 
 
 def _objective(hook: Any, options: Mapping[str, Any]) -> Objective:
-    known = {name: factory for offer in hook.ddo_objectives() for name, factory in offer.items()}
+    offers = reversed(hook.ddo_objectives())  # pluggy asks the latest plugin first; here its answer must come last
+    known = {name: factory for offer in offers for name, factory in offer.items()}
     name = options["ddo_objective"]
     if name not in known:
         raise UserError(f"--ddo-objective={name}: unknown; plugins offer {', '.join(sorted(known))}")
