@@ -1,0 +1,32 @@
+"""A hinge loss on the reward, as some GANs use it: `--ddo-objective=hinge --ddo-hinge-margin=2`."""
+
+from dataclasses import dataclass
+
+import click
+import torch
+
+from ddo_plugin import hookimpl
+from ddo_plugin.objective import Outcome, Terms, statistics
+
+
+@dataclass(frozen=True)
+class Hinge:
+    alpha: float
+    beta: float
+    margin: float
+    needs_fakes: bool = True
+
+    def __call__(self, terms: Terms) -> Outcome:
+        real = torch.relu(self.margin - self.beta * terms.r_real)
+        fake = self.alpha * torch.relu(self.margin + self.beta * terms.r_fake)
+        return Outcome(real, fake, statistics(terms, self.beta, real, fake))
+
+
+@hookimpl
+def ddo_objectives():
+    return {"hinge": lambda options: Hinge(options["ddo_alpha"], options["ddo_beta"], options["ddo_hinge_margin"])}
+
+
+@hookimpl
+def ddo_options(upstream):
+    return [click.Option(["--ddo-hinge-margin"], type=float, default=1.0, show_default=True, help="Of the hinge.")]
