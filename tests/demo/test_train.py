@@ -1,0 +1,105 @@
+"""The demo's training script with `--ddo`: the smallest integration, and what its user sees when something is wrong."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from ddo_plugin import statistics
+
+
+def command(module: str, **flags: object) -> list[str]:
+    return [
+        sys.executable,
+        "-m",
+        f"ddo_plugin.demo.{module}",
+        *(f"--{n.replace('_', '-')}={v}" for n, v in flags.items()),
+    ]
+
+
+def run(module: str, **flags: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(module, **flags), capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def fakes(tmp_path_factory: pytest.TempPathFactory, data: Path, base) -> Path:
+    out = tmp_path_factory.mktemp("fakes") / "diffusion"
+    made = run("refset", family="diffusion", data=data, network=base("diffusion"), out=out, count=50, seed=3)
+    assert made.returncode == 0, made.stderr
+    return out
+
+
+def test_the_first_loss_is_one_plus_alpha_times_ln2_and_r_is_exactly_0(tmp_path, data, base, fakes) -> None:
+    flags = {"family": "diffusion", "data": data, "outdir": tmp_path, "steps": 2}
+    done = run("train", **flags, ddo=base("diffusion"), ddo_fakes=fakes, ddo_alpha=3, ddo_beta=0.5)
+    assert done.returncode == 0, done.stderr
+    first = statistics.read(tmp_path / statistics.FILE_NAME)[0]
+    assert first["loss/real"] + first["loss/fake"] == pytest.approx(4 * math.log(2), rel=1e-6)
+    assert first["rewards/real"] == first["rewards/fake"] == 0
+    assert first["logps/real"] == first["logps/real_ref"]
+
+
+def test_a_round_without_a_learning_signal_returns_the_reference(tmp_path, data, base, fakes) -> None:
+    """Its snapshot is the reference's moving average: with a vanishing learning rate, the same network."""
+    flags = {"family": "diffusion", "data": data, "outdir": tmp_path, "steps": 2, "lr": 1e-30}
+    assert run("train", **flags, ddo=base("diffusion"), ddo_fakes=fakes).returncode == 0
+    before, after = load_file(base("diffusion")), load_file(tmp_path / "network-000002.safetensors")
+    assert all(before[name].equal(after[name]) for name in before)
+
+
+def test_a_collapse_ends_the_run_with_status_3_and_says_what_to_change(tmp_path, data, base, fakes) -> None:
+    flags = {"family": "diffusion", "data": data, "outdir": tmp_path, "steps": 200, "lr": 0.05}
+    done = run("train", **flags, ddo=base("diffusion"), ddo_fakes=fakes, ddo_alpha=100, ddo_stop_on_collapse=0.5)
+    assert done.returncode == 3
+    last = done.stderr.strip().splitlines()[-1]
+    assert "collapsed at step" in last
+    assert "smaller alpha" in last
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "message"),
+    [
+        ("ddo", "missing.safetensors", "missing.safetensors is not a snapshot of the demo"),
+        ("ddo", "{tokens}", "snapshot of the family 'tokens', not 'diffusion'"),
+        ("ddo_fakes", "{tmp}", "no such reference set"),
+        ("ddo_fakes", None, "--ddo needs --ddo-fakes=PATH"),
+        ("ddo_objective", "hinge", "unknown; plugins offer ddo, mle"),
+        ("ddo_alpha", -1, "x>=0"),
+        ("ddo_beta", 0, "x>0"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(flag, value, message, tmp_path, data, base, fakes) -> None:
+    flags = {"ddo": base("diffusion"), "ddo_fakes": fakes, flag: value}
+    if isinstance(value, str):
+        flags[flag] = value.format(tokens=base("tokens"), tmp=tmp_path)
+    given = {name: value for name, value in flags.items() if value is not None}
+    out = tmp_path / "out"
+    done = run("train", family="diffusion", data=data, outdir=out, steps=2, **given)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not out.exists()
+
+
+def test_a_damaged_reference_set_is_refused(tmp_path, data, base, fakes) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(fakes, damaged)
+    array = damaged / "images.npy"
+    array.write_bytes(array.read_bytes()[:-100])
+    flags = {"family": "diffusion", "data": data, "outdir": tmp_path / "out", "steps": 2}
+    done = run("train", **flags, ddo=base("diffusion"), ddo_fakes=damaged)
+    assert done.returncode == 2
+    assert "images.npy is missing or truncated" in done.stderr
+
+
+def test_a_reference_set_says_what_made_it(fakes, base) -> None:
+    manifest = json.loads((fakes / "manifest.json").read_text())
+    assert (manifest["count"], manifest["seed"], manifest["sampler"]["name"]) == (50, 3, "heun")
+    assert manifest["reference"]["source"] == base("diffusion").name
