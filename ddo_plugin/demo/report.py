@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from ddo_plugin.demo.data import CLASSES, Digits
+from ddo_plugin.demo.evaluate import GRID_ROWS
+from ddo_plugin.files import atomic_write
 from ddo_plugin.report import figures, history, page
 from ddo_plugin.report.history import History
 from ddo_plugin.selfplay.journal import FILE_NAME, read
@@ -73,8 +75,12 @@ def warnings(arms: Arms) -> list[str]:
 
 
 def write(root: Path, command: str) -> Path:
-    """Write report.html beside the journal."""
-    sections = [_family_section(root, family, arms) for family, arms in by_family(root).items()]
+    """Write report.html beside the journal, and overview.png, its essence for a README."""
+    families = by_family(root)
+    grids = {family: _grids(root, arms) for family, arms in families.items()}
+    with atomic_write(root / "overview.png") as file:
+        file.write(figures.overview(families, grids))
+    sections = [_family_section(root, family, arms, grids[family]) for family, arms in families.items()]
     sections += [_toy_section(root / fact["out"]) for fact in read(root / FILE_NAME) if fact["fact"] == "toy"]
     path = root / "report.html"
     page.write(
@@ -92,7 +98,7 @@ def write(root: Path, command: str) -> Path:
     return path
 
 
-def _family_section(root: Path, family: str, arms: Arms) -> page.Section:
+def _family_section(root: Path, family: str, arms: Arms, grids: Mapping[str, np.ndarray]) -> page.Section:
     setting = _settings(root, arms["ddo"].name)
     shown = [
         page.Figure(
@@ -109,20 +115,17 @@ def _family_section(root: Path, family: str, arms: Arms) -> page.Section:
                 "the share of samples whose r has the right sign.",
             )
         )
-    grids = {
-        name: images
-        for name, images in {
-            "real": Digits(_data(root)).images[: 4 * CLASSES],
-            "base": arms["ddo"].base.images(),
-            "control": arms["mle"].best.images(),
-            "DDO": arms["ddo"].best.images(),
-        }.items()
-        if images is not None
-    }
     shown.append(
         page.Figure(figures.grids(grids), "Real digits; samples of base, control and DDO from the same noise.")
     )
     return page.Section(TITLES[family], [TEXTS[family], setting], shown, warnings(arms))
+
+
+def _grids(root: Path, arms: Arms) -> dict[str, np.ndarray]:
+    """Real digits, and samples of the three networks."""
+    networks = {"base": arms["ddo"].base, "control": arms["mle"].best, "DDO": arms["ddo"].best}
+    real = {"real": Digits(_data(root)).images[: GRID_ROWS * CLASSES]}
+    return real | {name: images for name, point in networks.items() if (images := point.images()) is not None}
 
 
 def _toy_section(file: Path) -> page.Section:

@@ -53,6 +53,34 @@ def canvas(columns: int, width: float = 9.0, height: float = 2.9) -> tuple[Figur
     return figure, list(figure.subplots(1, columns, squeeze=False)[0])
 
 
+def png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", transparent=True, dpi=160, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def overview(families: Mapping[str, Mapping[str, History]], grids: Mapping[str, Mapping[str, np.ndarray]]) -> bytes:
+    """For each family: distances of base, control and DDO, and samples of each. A PNG for a README."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9.0, 1.9 * len(families)), layout="constrained")
+        rows = figure.subplots(len(families), 4, squeeze=False, width_ratios=[1.5, 1, 1, 1])
+        for (family, arms), row in zip(families.items(), rows, strict=True):
+            bars = {"base": arms["ddo"].base, "control": arms["mle"].best, "DDO": arms["ddo"].best}
+            row[0].bar(
+                list(bars),
+                [point.score for point in bars.values()],
+                yerr=[point.spread for point in bars.values()],
+                color=[FAINT, COLORS["mle"], COLORS["ddo"]],
+                ecolor=INK,
+                capsize=3,
+            )
+            row[0].set_title(f"{family}: Fréchet distance")
+            row[0].grid(axis="x", visible=False)
+            for axes, name in zip(row[1:], bars, strict=True):
+                _show_grid(axes, f"samples: {name}", grids[family][name], 10)
+        return png(figure)
+
+
 def rounds(arms: Mapping[str, History]) -> str:
     """Score by round with the spread over sampling seeds, and the likelihood of the real data beside it."""
     with matplotlib.rc_context(STYLE):
@@ -114,10 +142,14 @@ def grids(images: Mapping[str, np.ndarray], columns: int = 10) -> str:
     with matplotlib.rc_context(STYLE):
         figure, row = canvas(len(images), height=1.6)
         for axes, (title, batch) in zip(row, images.items(), strict=True):
-            axes.imshow(tile(batch, columns), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-            axes.set_title(title)
-            axes.axis("off")
+            _show_grid(axes, title, batch, columns)
         return svg(figure)
+
+
+def _show_grid(axes: Axes, title: str, images: np.ndarray, columns: int) -> None:
+    axes.imshow(tile(images, columns), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    axes.set_title(title)
+    axes.axis("off")
 
 
 def tile(images: np.ndarray, columns: int) -> np.ndarray:
