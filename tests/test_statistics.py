@@ -121,6 +121,17 @@ def test_lines_reach_the_disk_every_so_many_steps(path: Path) -> None:
     assert len(read(path)) == STEPS_PER_FLUSH + 1
 
 
+def test_a_run_appends_to_its_file_and_rewrites_it_at_its_start_alone(path: Path) -> None:
+    log = StatisticsLog(path)
+    fill(log, range(3))
+    file = path.stat().st_ino
+    fill(log, range(3, 6))
+    assert path.stat().st_ino == file
+    fill(StatisticsLog(path), range(6, 9))
+    assert path.stat().st_ino != file
+    assert len(read(path)) == 9
+
+
 # -- interruptions ----------------------------------------------------------------------------------------------------
 
 
