@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -67,10 +68,10 @@ class DDO:
     needs_fakes: bool = True
 
     def __post_init__(self) -> None:
-        if not self.alpha >= 0:
-            raise ValueError(f"alpha must be ≥ 0, not {self.alpha}")
-        if not self.beta > 0:
-            raise ValueError(f"beta must be > 0, not {self.beta}")
+        if not 0 <= self.alpha < math.inf:
+            raise ValueError(f"alpha must be finite and ≥ 0, not {self.alpha}")
+        if not 0 < self.beta < math.inf:
+            raise ValueError(f"beta must be finite and > 0, not {self.beta}")
 
     def __call__(self, terms: Terms) -> Outcome:
         if terms.r_real is None or terms.r_fake is None:
@@ -102,6 +103,7 @@ def statistics(terms: Terms, beta: float, loss_real: Tensor, loss_fake: Tensor) 
     """The logged metrics, named after TRL's: chosen = real, rejected = fake."""
     assert terms.r_real is not None and terms.r_fake is not None
     r_real, r_fake = terms.r_real.detach(), terms.r_fake.detach()
+    nonfinite = count_nonfinite(r_real, r_fake)  # masked fakes too: the mask hides a NaN, but its gradient is NaN
     if terms.conditional is not None:
         r_fake, loss_fake = r_fake[terms.conditional], loss_fake[terms.conditional]
     stats = {
@@ -113,7 +115,7 @@ def statistics(terms: Terms, beta: float, loss_real: Tensor, loss_fake: Tensor) 
         "loss/real": loss_real.detach(),
         "loss/fake": loss_fake.detach(),
         "logps/real": terms.logp_real.detach(),
-        "nonfinite": count_nonfinite(r_real, r_fake),
+        "nonfinite": nonfinite,
     }
     if terms.logp_ref_real is not None:
         stats["logps/real_ref"] = terms.logp_ref_real.detach()

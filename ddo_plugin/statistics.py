@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ddo_plugin.errors import CollapseError
+from ddo_plugin.files import atomic_write
 
 FILE_NAME = "ddo-stats.jsonl"
 STEPS_PER_FLUSH = 16  # one wait for the device, and one write, for so many steps
@@ -29,6 +30,8 @@ class StatisticsLog:
     def add(self, step: int, statistics: Mapping[str, Tensor]) -> None:
         """Calls with the same step are gradient-accumulation rounds of it and are averaged."""
         names = [name for name, values in statistics.items() if values.numel()]
+        if not names:
+            return
         means = torch.stack([_reduce(name, statistics[name]) for name in names])
         if len(self._pending) >= STEPS_PER_FLUSH and self._pending[-1][0] != step:
             self.flush()
@@ -58,7 +61,8 @@ class StatisticsLog:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.path.exists():
             kept = [line for line in read(self.path) if line["step"] < step]
-            self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            with atomic_write(self.path) as file:
+                file.writelines((json.dumps(line) + "\n").encode() for line in kept)
 
     def _watch(self, lines: list[dict[str, float]]) -> None:
         self._recent += [line["rewards/real"] for line in lines if "rewards/real" in line]
@@ -86,7 +90,8 @@ def read(path: Path) -> list[dict[str, float]]:
 
 
 def _reduce(name: str, values: Tensor) -> Tensor:
-    return (values.sum() if name == "nonfinite" else values.mean()).double()
+    values = values.double()  # counts and flags have no mean of their own, and large values keep their digits
+    return values.sum() if name == "nonfinite" else values.mean()
 
 
 def _combine(name: str, values: list[float]) -> float:

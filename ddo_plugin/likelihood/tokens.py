@@ -19,30 +19,34 @@ ROWS_PER_CHUNK = 4096  # rows of V logits that are upcast to fp32 at a time
 
 
 class _TokenLogp(torch.autograd.Function):
-    """log softmax(logits)[token], row by row in chunks: saves the logits and one number a row."""
+    """log softmax(logits)[token], row by row in chunks: saves the logits and two numbers a row."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, tokens: Tensor, rows_per_chunk: int) -> Tensor:
-        logp, lse = torch.empty(len(tokens), device=logits.device), torch.empty(len(tokens), device=logits.device)
-        if logits.dtype == torch.float64:
-            logp, lse = logp.double(), lse.double()
+        dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+        logp = torch.empty(len(tokens), dtype=dtype, device=logits.device)
+        peak, log_sum = torch.empty_like(logp), torch.empty_like(logp)
         for at in range(0, len(tokens), rows_per_chunk):
             rows = slice(at, at + rows_per_chunk)
-            chunk = logits[rows].to(lse.dtype)
-            lse[rows] = chunk.logsumexp(1)
-            logp[rows] = chunk.gather(1, tokens[rows, None]).squeeze(1) - lse[rows]
-        ctx.save_for_backward(logits, tokens, lse)
+            chunk = logits[rows].to(dtype)
+            peak[rows] = chunk.amax(1)
+            chunk = chunk - peak[rows, None]  # first of all: an offset that all logits share would cost digits
+            log_p = chunk.gather(1, tokens[rows, None]).squeeze(1)
+            log_sum[rows] = chunk.exp_().sum(1).log_()
+            logp[rows] = log_p - log_sum[rows]
+        ctx.save_for_backward(logits, tokens, peak, log_sum)
         ctx.rows_per_chunk = rows_per_chunk
         return logp
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> Any:
-        logits, tokens, lse = ctx.saved_tensors
+        logits, tokens, peak, log_sum = ctx.saved_tensors
         (grad_logp,) = grad_outputs
         grad = torch.empty_like(logits)
         for at in range(0, len(tokens), ctx.rows_per_chunk):
             rows = slice(at, at + ctx.rows_per_chunk)
-            chunk = (logits[rows].to(lse.dtype) - lse[rows, None]).exp_().neg_()  # −softmax
+            chunk = logits[rows].to(peak.dtype) - peak[rows, None]
+            chunk = chunk.sub_(log_sum[rows, None]).exp_().neg_()  # −softmax
             chunk[torch.arange(len(chunk), device=chunk.device), tokens[rows]] += 1
             grad[rows] = (chunk * grad_logp[rows, None]).to(grad.dtype)
         return grad, None, None
@@ -85,8 +89,9 @@ def terms(logp: Tensor, logp_ref: Tensor | None, n_real: int, conditional: Tenso
     logp_real = logp[:n_real].sum(1)
     if logp_ref is None:
         return Terms(logp_real)
+    logp_ref = logp_ref.detach()
     r = log_ratio(logp, logp_ref)
-    return Terms(logp_real, logp_ref[:n_real].sum(1).detach(), r[:n_real], r[n_real:], conditional)
+    return Terms(logp_real, logp_ref[:n_real].sum(1), r[:n_real], r[n_real:], conditional)
 
 
 def drop_labels(labels: Tensor, null_label: int, share: float = 0.5) -> tuple[Tensor, Tensor]:

@@ -23,7 +23,7 @@ def sample(denoise: Denoiser, latents: Tensor, sigmas: Tensor) -> Tensor:
 
     def slope(x: Tensor, sigma: Tensor) -> Tensor:
         """dx/dσ = (x − D(x; σ)) / σ."""
-        levels = sigma.to(torch.float32).expand(len(x)).reshape(-1, *[1] * (x.ndim - 1))
+        levels = sigma.to(x.device, torch.float32).expand(len(x)).reshape(-1, *[1] * (x.ndim - 1))
         return (x - denoise(x.to(torch.float32), levels).to(torch.float64)) / sigma
 
     x = latents.to(torch.float64) * sigmas[0]
