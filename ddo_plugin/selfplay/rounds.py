@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from ddo_plugin import plugins
 from ddo_plugin.errors import COLLAPSE_STATUS, UserError
 from ddo_plugin.records import Command, EvaluationStep, RefsetStep, RoundStep
 from ddo_plugin.selfplay.executor import StepFailedError
-from ddo_plugin.selfplay.tasks import Runner, Task, key
+from ddo_plugin.selfplay.tasks import Runner, Task
 from ddo_plugin.snapshots import sidecar
 
 
@@ -67,7 +68,9 @@ class Judged:
 
     @property
     def score(self) -> float:
-        return float(self.evaluation["score"])
+        """Lower is better; a score that is not a number is the worst."""
+        score = float(self.evaluation["score"])
+        return math.inf if math.isnan(score) else score
 
 
 def play(plan: Plan, runner: Runner) -> Judged:
@@ -91,9 +94,16 @@ def _round(plan: Plan, runner: Runner, number: int, reference: Judged) -> list[J
     fakes = _refset(plan, runner, number, reference.network)
     for candidate in plan.candidates:
         out = _finetune(plan, runner, number, candidate, reference.network, fakes if candidate.needs_fakes else None)
-        for snapshot in sidecar.snapshots(out) if out else []:
+        for snapshot in _snapshots(out) if out else []:
             judged.append(_evaluate(plan, runner, number, snapshot, snapshot.with_suffix(""), candidate))
     return judged
+
+
+def _snapshots(folder: Path) -> list[Path]:
+    found = sidecar.snapshots(folder)
+    if not found:
+        raise UserError(f"{folder} holds no snapshot with a sidecar; training must report them by hook ddo_snapshot")
+    return found
 
 
 def _refset(plan: Plan, runner: Runner, number: int, network: Path) -> Path | None:
@@ -101,7 +111,7 @@ def _refset(plan: Plan, runner: Runner, number: int, network: Path) -> Path | No
         return None
     seed = plan.seed + number
     made_from = {"network": runner.relative(network), "count": plan.refset_count, "seed": seed, **plan.refset}
-    out = runner.root / plan.name / f"r{number:02d}-refset-{key(made_from)}"
+    out = runner.root / plan.name / f"r{number:02d}-refset-{runner.key(made_from)}"
     step = RefsetStep(plan.upstream, network, out, plan.refset_count, seed, plan.refset)
     command = _answered(plugins.manager().hook.ddo_refset_command(step=step), "ddo_refset_command", plan)
     return runner.run(Task(f"{plan.name} round {number} reference set", out, command, plan.costs.refset))
@@ -113,7 +123,9 @@ def _finetune(
     """The folder of the run's snapshots, or None if it collapsed."""
     seed = plan.seed + number
     inputs = {"reference": runner.relative(reference), "fakes": runner.relative(fakes) if fakes else None, "seed": seed}
-    out = runner.root / plan.name / f"r{number:02d}-train-{key(inputs | asdict(candidate) | dict(plan.training))}"
+    out = (
+        runner.root / plan.name / f"r{number:02d}-train-{runner.key(inputs | asdict(candidate) | dict(plan.training))}"
+    )
     setting = (candidate.objective, candidate.alpha, candidate.beta)
     step = RoundStep(plan.upstream, reference, fakes, out, *setting, seed, plan.training)
     command = _answered(plugins.manager().hook.ddo_round_command(step=step), "ddo_round_command", plan)
@@ -124,7 +136,7 @@ def _finetune(
     except StepFailedError as failure:
         if failure.status != COLLAPSE_STATUS:
             raise
-        why = failure.tail.splitlines()[-1]
+        why = (failure.tail.splitlines() or ["it said nothing"])[-1]
         runner.journal.append("collapsed", plan=plan.name, round=number, out=runner.relative(out), why=why)
         return None
 
@@ -133,7 +145,7 @@ def _evaluate(
     plan: Plan, runner: Runner, number: int, network: Path, stem: Path, candidate: Candidate | None = None
 ) -> Judged:
     made_from = {"network": runner.relative(network), "seeds": plan.evaluation_seeds, **plan.evaluation}
-    out = stem.with_name(f"{stem.name}-eval-{key(made_from)}.json")
+    out = stem.with_name(f"{stem.name}-eval-{runner.key(made_from)}.json")
     step = EvaluationStep(plan.upstream, network, out, plan.evaluation_seeds, plan.evaluation)
     command = _answered(plugins.manager().hook.ddo_evaluation_command(step=step), "ddo_evaluation_command", plan)
     runner.run(Task(f"{plan.name} round {number} evaluation", out, command, plan.costs.evaluation))

@@ -59,6 +59,12 @@ class Runner:
         """A path as the journal names it: a run's folder may be moved, what lies outside it may not."""
         return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
 
+    def key(self, made_from: Mapping[str, Any]) -> str:
+        """The key of settings whose paths may lie in the run's folder: it stays the same when the folder moves."""
+        return key(
+            {name: self.relative(value) if isinstance(value, Path) else value for name, value in made_from.items()}
+        )
+
     def _execute(self, task: Task) -> None:
         progress = task.out.with_name(task.out.name + ".progress")
         with self._lock:
