@@ -122,6 +122,7 @@ def grids(images: Mapping[str, np.ndarray], columns: int = 10) -> str:
 
 def tile(images: np.ndarray, columns: int) -> np.ndarray:
     """uint8 [N, 1, H, W] -> one picture of N / columns rows, with a line between neighbours."""
+    columns = min(columns, len(images))
     padded = np.pad(images[:, 0], ((0, 0), (0, 1), (0, 1)), constant_values=128)
     rows = len(padded) // columns
     height, width = padded.shape[1:]
