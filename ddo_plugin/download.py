@@ -8,10 +8,13 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import socket
 import tempfile
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from http import HTTPStatus
 from http.client import HTTPException
 from pathlib import Path
 from typing import IO
@@ -23,8 +26,12 @@ from ddo_plugin.errors import UserError
 from ddo_plugin.files import sha256_file, sync_folder
 
 ATTEMPTS = 10
+PAUSE_S = 0.1  # before the second attempt; doubled for each further one, up to LONGEST_PAUSE_S
+LONGEST_PAUSE_S = 2.0
+TIMEOUT_S = 60.0
 CHUNK = 1 << 20
 _LONGEST_NAME = 128
+_REQUEST_TIMEOUT, _RANGE_NOT_SATISFIABLE, _TOO_MANY_REQUESTS = 408, 416, 429
 
 
 def open_url(
@@ -51,7 +58,8 @@ def local_file(
 
 
 def is_url(text: str) -> bool:
-    return re.match(r"[a-z]+://", text) is not None
+    """Whether this is a URL rather than a path."""
+    return re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", text) is not None
 
 
 def default_cache_dir() -> Path:
@@ -65,23 +73,44 @@ def default_cache_dir() -> Path:
 def cache_entry(url: str, cache_dir: Path) -> Path:
     """The cached file of a URL, there or not. An entry that dnnlib named after a redirect is found as well."""
     key = hashlib.md5(url.encode(), usedforsecurity=False).hexdigest()
-    found = [path for path in sorted(cache_dir.glob(f"{key}_*")) if not path.name.endswith((".part", ".lock"))]
+    found = list(cache_dir.glob(f"{key}_*"))
     return found[0] if len(found) == 1 else cache_dir / f"{key}_{re.sub('[^0-9a-zA-Z-._]', '_', url)[:_LONGEST_NAME]}"
 
 
 def _cached(url: str, cache_dir: Path, sha256: str | None, verbose: bool) -> Path:
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    entry = cache_entry(url, cache_dir)
-    with filelock.FileLock(f"{entry}.lock"):  # one process downloads, the other ranks wait for it
-        if not entry.exists():
-            part = Path(f"{entry}.part")
-            _download(url, part, verbose)
-            _check(part, sha256, url, discard=True)
-            part.replace(entry)
-            sync_folder(cache_dir)
-        else:
-            _check(entry, sha256, url)
-    return entry
+    if not url.startswith(("http://", "https://")):
+        raise UserError(f"{url}: only http, https and file URLs can be read; download it and give its path")
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        # One process downloads, the other ranks wait for it.
+        with filelock.FileLock(_beside(cache_entry(url, cache_dir), "lock")):
+            entry = cache_entry(url, cache_dir)
+            if entry.exists():
+                _check(entry, sha256, url, f"; delete {entry} to download it again")
+            else:
+                _fill(entry, url, sha256, verbose)
+            return entry
+    except OSError as error:
+        raise UserError(
+            f"{url}: the download cache {cache_dir} cannot be used ({error}); set DNNLIB_CACHE_DIR"
+        ) from None
+
+
+def _fill(entry: Path, url: str, sha256: str | None, verbose: bool) -> None:
+    part = _beside(entry, "part")
+    _download(url, part, verbose)
+    try:
+        _check(part, sha256, url)
+    except UserError:
+        part.unlink()
+        raise
+    part.replace(entry)
+    sync_folder(entry.parent)
+
+
+def _beside(entry: Path, suffix: str) -> Path:
+    """A helper file of a cache entry, named so that dnnlib, which takes any KEY_* for the file, does not see it."""
+    return entry.with_name(f".{entry.name}.{suffix}")
 
 
 def _download(url: str, part: Path, verbose: bool) -> None:
@@ -91,31 +120,43 @@ def _download(url: str, part: Path, verbose: bool) -> None:
             _fetch(url, part, verbose)
             return
         except urllib.error.HTTPError as error:
-            if error.code < 500:
-                raise UserError(f"{url}: the server says {error.code} {error.reason}") from None
             failure: Exception = error
+            if error.code == _RANGE_NOT_SATISFIABLE:
+                part.unlink(missing_ok=True)  # it cannot be a beginning of this file
+            elif error.code < 500 and error.code not in (_REQUEST_TIMEOUT, _TOO_MANY_REQUESTS):
+                raise UserError(f"{url}: the server says {error.code} {error.reason}; check the address") from None
         except (OSError, HTTPException, _InterruptedError) as error:
             failure = error
-        if attempt == ATTEMPTS:
-            raise UserError(f"{url}: download failed after {ATTEMPTS} attempts ({failure}); run again to resume it")
+            if isinstance(getattr(error, "reason", None), socket.gaierror):
+                raise UserError(f"{url}: unknown host; check the address and the network") from None
+        except ValueError as error:
+            raise UserError(f"{url}: not a URL that can be asked for ({error})") from None
+        if attempt < ATTEMPTS:
+            time.sleep(min(PAUSE_S * 2 ** (attempt - 1), LONGEST_PAUSE_S))
+    raise UserError(f"{url}: download failed after {ATTEMPTS} attempts ({failure}); run again to resume it")
 
 
 def _fetch(url: str, part: Path, verbose: bool) -> None:
+    """One attempt. What it received stays in `part`, and the file's version beside it, for the next."""
     validator = part.with_suffix(".etag")
     have = part.stat().st_size if part.exists() and validator.exists() else 0
     request = urllib.request.Request(url)
     if have:
         request.add_header("Range", f"bytes={have}-")
         request.add_header("If-Range", validator.read_text())
-    with urllib.request.urlopen(request, timeout=60) as response:
-        if response.status != 206:
+    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
+        if response.status != HTTPStatus.PARTIAL_CONTENT:
             have = 0  # the file changed, or the server cannot resume: from the start
+            part.unlink(missing_ok=True)  # before the new version is noted, lest a kill leave the two together
+        elif not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+            part.unlink(missing_ok=True)
+            raise _InterruptedError("the server sent another part than it was asked for")
         tag = response.headers.get("ETag") or response.headers.get("Last-Modified")
         validator.write_text(tag) if tag else validator.unlink(missing_ok=True)
         length = response.headers.get("Content-Length")
         total = have + int(length) if length else None
         with (
-            part.open("ab" if have else "wb") as file,
+            part.open("ab") as file,
             tqdm(
                 desc=url.rsplit("/", 1)[-1], total=total, initial=have, unit="B", unit_scale=True, disable=not verbose
             ) as bar,
@@ -137,14 +178,12 @@ class _InterruptedError(Exception):
     """The connection ended before the file did."""
 
 
-def _check(path: Path, sha256: str | None, url: str, discard: bool = False) -> None:
+def _check(path: Path, sha256: str | None, url: str, remedy: str = "") -> None:
     if sha256 is None:
         return
     found = sha256_file(path)
     if found != sha256.lower():
-        if discard:
-            path.unlink()
-        raise UserError(f"{url}: sha256 is {found}, but {sha256} was asked for; the file is not used")
+        raise UserError(f"{url}: sha256 is {found}, but {sha256} was asked for; the file is not used{remedy}")
 
 
 def _path_of_file_url(url: str) -> Path:

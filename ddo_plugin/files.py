@@ -6,8 +6,8 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -17,14 +17,12 @@ from typing import IO, Any
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """A binary file that appears at `path` when the block ends without an exception, and not at all otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    temporary = Path(name)
+    temporary = _beside(path)
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with temporary.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
         sync_folder(path.parent)
     except BaseException:
@@ -33,6 +31,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON, whole or not at all."""
     with atomic_write(path) as file:
         file.write((json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
@@ -41,23 +40,16 @@ def write_json(path: Path, value: Any) -> None:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """A folder that appears at `path` when the block ends without an exception; what stood there is replaced."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+    temporary = _beside(path)
+    temporary.mkdir()
     try:
         yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                with file.open("rb") as handle:
-                    os.fsync(handle.fileno())
-        temporary.chmod(0o777 & ~_umask())
-        replaced = temporary.with_suffix(".old")
-        if path.exists():
-            path.replace(replaced)
-        temporary.replace(path)
-        sync_folder(path.parent)
-        shutil.rmtree(replaced, ignore_errors=True)
+        _sync_tree(temporary)
+        _replace(path, temporary)
     except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
+        _remove(temporary)
         raise
+    sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:
@@ -71,6 +63,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def sha256_file(path: Path) -> str:
+    """The hexadecimal sha256 of a file's contents."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):
@@ -78,7 +71,38 @@ def sha256_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _beside(path: Path) -> Path:
+    """A new name in the same folder. What is created there under it gets the permissions of the umask."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+
+
+def _sync_tree(folder: Path) -> None:
+    for file in folder.rglob("*"):
+        if file.is_dir():
+            sync_folder(file)
+        elif file.is_file():
+            with file.open("rb+") as handle:
+                os.fsync(handle.fileno())
+    sync_folder(folder)
+
+
+def _replace(path: Path, folder: Path) -> None:
+    """Put `folder` at `path`; a folder cannot be renamed over another, so the old one steps aside first."""
+    if not os.path.lexists(path):
+        folder.replace(path)
+        return
+    aside = _beside(path)
+    path.replace(aside)
+    try:
+        folder.replace(path)
+    except BaseException:
+        aside.replace(path)
+        raise
+    _remove(aside)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tqdm import tqdm
@@ -25,6 +25,7 @@ class Progress:
         file = os.environ.get(PROGRESS_VARIABLE)
         self._file = Path(file) if file else None
         self._written = 0.0
+        self._parent_is_gone = _watch_parent()
         self._bar = tqdm(desc=description, total=total, initial=done, disable=self._file is not None or None)
 
     def update(self, count: int = 1) -> None:
@@ -33,8 +34,11 @@ class Progress:
         now = time.monotonic()
         if self._file and (now - self._written >= _INTERVAL_S or self.done >= self.total):
             self._written = now
-            _end_with_parent()
-            temporary = self._file.with_name(self._file.name + ".tmp")
+            if self._parent_is_gone():
+                sys.exit(
+                    "the process that started this command is gone; the same run, started again, goes on from here"
+                )
+            temporary = self._file.with_name(f"{self._file.name}.{os.getpid()}.tmp")  # ranks share the variable
             temporary.write_text(json.dumps({"done": self.done, "total": self.total}))
             temporary.replace(self._file)
 
@@ -44,6 +48,7 @@ class Progress:
 
 @contextlib.contextmanager
 def progress(description: str, total: int, done: int = 0) -> Iterator[Progress]:
+    """A counter for a `with` block."""
     counter = Progress(description, total, done)
     try:
         yield counter
@@ -56,11 +61,26 @@ def read_fraction(file: Path) -> float:
     try:
         state = json.loads(file.read_text())
         return min(1.0, state["done"] / max(state["total"], 1))
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (OSError, ValueError):
         return 0.0
 
 
-def _end_with_parent() -> None:
-    parent = os.environ.get(PARENT_VARIABLE)
-    if parent and os.getppid() != int(parent):
-        sys.exit("the process that started this command is gone; the same run, started again, goes on from here")
+def _watch_parent() -> Callable[[], bool]:
+    """Tells whether the executor's process has ended. It need not be our own parent: launchers stand between."""
+    variable = os.environ.get(PARENT_VARIABLE)
+    if not variable or os.name != "posix":
+        return lambda: False
+    executor = int(variable)
+    if os.getppid() == executor:
+        return lambda: os.getppid() != executor  # true even while nobody has collected the dead executor
+    return lambda: not _exists(executor)
+
+
+def _exists(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -58,6 +58,10 @@ def write(
     seed: int,
 ) -> Refset:
     """Write a reference set whole or not at all. `reference` holds its `source` and `sha256`."""
+    if len(samples) == 0:
+        raise ValueError("a reference set needs samples")
+    if labels is not None and len(labels) != len(samples):
+        raise ValueError(f"{len(labels)} labels for {len(samples)} samples")
     arrays = {f"{kind}.npy": samples} | ({LABELS: labels} if labels is not None else {})
     with atomic_folder(path) as folder:
         for name, array in arrays.items():
@@ -85,12 +89,24 @@ def open_refset(path: Path) -> Refset:
         manifest = json.loads((path / MANIFEST).read_text())
     except FileNotFoundError:
         raise UserError(f"{path} is not a reference set: it has no {MANIFEST}") from None
-    except (json.JSONDecodeError, NotADirectoryError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{path / MANIFEST} cannot be read ({error}); make the set again") from None
-    if manifest.get("format") != FORMAT or manifest.get("version") != VERSION:
-        raise UserError(f"{path}: unknown reference-set format {manifest.get('format')} {manifest.get('version')}")
-    arrays = {name: _map(path / name, stored) for name, stored in manifest["arrays"].items()}
-    return Refset(path, manifest, arrays[f"{manifest['kind']}.npy"], arrays.get(LABELS))
+    _check_format(path, manifest)
+    try:
+        arrays = {name: _map(path / name, stored) for name, stored in manifest["arrays"].items()}
+        return Refset(path, manifest, arrays[f"{manifest['kind']}.npy"], arrays.get(LABELS))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path / MANIFEST} lacks what a manifest holds ({error!r}); make the set again") from None
+
+
+def _check_format(path: Path, manifest: Any) -> None:
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise UserError(f"{path / MANIFEST} is not the manifest of a reference set; make the set again")
+    if manifest.get("version") != VERSION:
+        raise UserError(
+            f"{path}: this is version {manifest.get('version')} of the format, but this ddo-plugin reads version "
+            f"{VERSION}; upgrade it, or make the set again"
+        )
 
 
 def _map(file: Path, stored: Mapping[str, Any]) -> np.ndarray:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-_SHORTHANDS = {"np": "numpy"}
+_SHORTHANDS = {"np": "numpy", "tf": "tensorflow"}
 
 
 class EasyDict(dict[str, Any]):
@@ -37,16 +37,25 @@ def get_obj_by_name(name: str) -> Any:
     """The object that a dotted name leads to, through modules and then attributes."""
     parts = name.split(".")
     parts[0] = _SHORTHANDS.get(parts[0], parts[0])
+    broken: Exception | None = None  # a module that is there, but that something keeps from being imported
+    missing: Exception | None = None
     for length in range(len(parts), 0, -1):
         module_name = ".".join(parts[:length])
         try:
-            module: Any = importlib.import_module(module_name)
-        except ModuleNotFoundError as error:
-            if error.name is not None and (module_name + ".").startswith(error.name + "."):
-                continue  # no such module: the rest may be attributes of a shorter one
-            raise  # the module is there, but something that it imports is not
-        return _attribute(module, parts[length:], name)
-    raise ImportError(f"no module {parts[0]!r}, looked for {name!r}")
+            module = importlib.import_module(module_name)
+        except Exception as error:  # a stranger's module may raise anything
+            if not _is_absent(module_name, error):
+                broken = broken or error
+            continue
+        try:
+            return _attribute(module, parts[length:], name)
+        except AttributeError as error:
+            missing = missing or error  # a shorter module may still hold an object of the longer one's name
+    raise broken or missing or ImportError(f"no module {name!r}")
+
+
+def _is_absent(module_name: str, error: Exception) -> bool:
+    return isinstance(error, ModuleNotFoundError) and error.name == module_name
 
 
 def call_func_by_name(*args: Any, func_name: str | Callable[..., Any], **kwargs: Any) -> Any:

@@ -154,6 +154,7 @@ def _show_grid(axes: Axes, title: str, images: np.ndarray, columns: int) -> None
 
 def tile(images: np.ndarray, columns: int) -> np.ndarray:
     """uint8 [N, 1, H, W] -> one picture of N / columns rows, with a line between neighbours."""
+    columns = min(columns, len(images))
     padded = np.pad(images[:, 0], ((0, 0), (0, 1), (0, 1)), constant_values=128)
     rows = len(padded) // columns
     height, width = padded.shape[1:]

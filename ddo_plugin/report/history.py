@@ -60,15 +60,21 @@ class History:
 def load(root: Path) -> dict[str, History]:
     """The histories of all plans in a run's folder, by plan name; also while it runs."""
     histories: dict[str, History] = {}
+    collapses: dict[tuple[str, int], str] = {}
     facts = read(root / FILE_NAME)
     evaluated = {(f["plan"], f["network"]): f for f in facts if f["fact"] == "evaluated"}
     for fact in facts:
         if fact["fact"] == "evaluated" and fact["round"] == 0:
             histories[fact["plan"]] = History(fact["plan"], [_point(root, fact)])
         elif fact["fact"] == "selected":
-            histories[fact["plan"]].points.append(_point(root, evaluated[fact["plan"], fact["network"]]))
+            histories[fact["plan"]].ended = ""
+            points = histories[fact["plan"]].points
+            del points[fact["round"] :]  # of an earlier run with other settings
+            points.append(_point(root, evaluated[fact["plan"], fact["network"]]))
         elif fact["fact"] == "collapsed":
-            histories[fact["plan"]].ended = fact["why"]
+            collapses[fact["plan"], fact["round"]] = fact["why"]
+        elif fact["fact"] == "stopped":
+            histories[fact["plan"]].ended = collapses.get((fact["plan"], fact["round"]), fact["why"])
     return histories
 
 

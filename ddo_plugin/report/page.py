@@ -37,7 +37,8 @@ class Section:
 def write(
     path: Path, *, title: str, lead: str, table: Table, sections: Sequence[Section], command: str, versions: str
 ) -> None:
-    template = files("ddo_plugin.report").joinpath("page.html").read_text()
+    """Write the page, whole or not at all."""
+    template = files("ddo_plugin.report").joinpath("page.html").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
     page = environment.from_string(template).render(
         title=title, lead=lead, table=table, sections=sections, command=command, versions=versions

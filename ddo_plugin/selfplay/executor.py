@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
+from ddo_plugin.errors import UserError
 from ddo_plugin.progress import PARENT_VARIABLE, PROGRESS_VARIABLE
 from ddo_plugin.records import Command
 
 TAIL_LINES = 12
 GRACE_S = 5.0
+_KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows has only one way
 
 
 class StepFailedError(Exception):
@@ -57,29 +61,46 @@ class LocalExecutor:
             self._stopping = True
             running = list(self._running)
         for process in running:
-            with contextlib.suppress(ProcessLookupError):
-                process.terminate()
+            _signal(process, signal.SIGTERM)
         for process in running:
             try:
                 process.wait(GRACE_S)
             except subprocess.TimeoutExpired:
-                process.kill()
+                _signal(process, _KILL)
 
     def _start(self, command: Command, log: Path, progress: Path) -> subprocess.Popen[bytes]:
-        log.parent.mkdir(parents=True, exist_ok=True)
         env = {**os.environ, PROGRESS_VARIABLE: str(progress), PARENT_VARIABLE: str(os.getpid())}
         if self._threads is not None:
             env |= {"OMP_NUM_THREADS": str(self._threads), "MKL_NUM_THREADS": str(self._threads)}
-        with self._lock, log.open("ab") as out:
+        with self._lock:
             if self._stopping:
                 raise StoppedError
-            process = subprocess.Popen(
+            log.parent.mkdir(parents=True, exist_ok=True)
+            progress.unlink(missing_ok=True)  # of an earlier attempt that was killed
+            process = _popen(command, log, {**env, **command.env})
+            self._running.add(process)
+        return process
+
+
+def _popen(command: Command, log: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    with log.open("ab") as out:
+        try:
+            return subprocess.Popen(
                 command.argv,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 cwd=command.cwd,
-                env={**env, **command.env},
+                env=env,
+                start_new_session=True,  # so that `stop` reaches what the command itself has started
             )
-            self._running.add(process)
-        return process
+        except OSError as error:
+            raise UserError(f"cannot start `{command}`: {error}") from None
+
+
+def _signal(process: subprocess.Popen[bytes], number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        if os.name == "posix":
+            os.killpg(process.pid, number)
+        else:
+            process.terminate()

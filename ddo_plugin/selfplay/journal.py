@@ -8,6 +8,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from ddo_plugin.errors import UserError
+
 FILE_NAME = "journal.jsonl"
 
 
@@ -42,7 +44,18 @@ def read(path: Path) -> list[dict[str, Any]]:
     """Facts of a journal, also while its run goes on: a line that is not finished yet is left out."""
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    return [_parse(path, number, line) for number, line in enumerate(lines, 1)]
+
+
+def _parse(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError:
+        raise UserError(
+            f"{path}: line {number} is damaged, so what the run had finished is not known; delete the line, and what "
+            "it recorded is done again"
+        ) from None
 
 
 def _drop_unfinished_line(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -67,7 +68,9 @@ class Judged:
 
     @property
     def score(self) -> float:
-        return float(self.evaluation["score"])
+        """Lower is better; a score that is not a number is the worst."""
+        score = float(self.evaluation["score"])
+        return math.inf if math.isnan(score) else score
 
 
 def play(plan: Plan, runner: Runner) -> Judged:
@@ -91,9 +94,16 @@ def _round(plan: Plan, runner: Runner, number: int, reference: Judged) -> list[J
     fakes = _refset(plan, runner, number, reference.network)
     for candidate in plan.candidates:
         out = _finetune(plan, runner, number, candidate, reference.network, fakes if candidate.needs_fakes else None)
-        for snapshot in sidecar.snapshots(out) if out else []:
+        for snapshot in _snapshots(out) if out else []:
             judged.append(_evaluate(plan, runner, number, snapshot, snapshot.with_suffix(""), candidate))
     return judged
+
+
+def _snapshots(folder: Path) -> list[Path]:
+    found = sidecar.snapshots(folder)
+    if not found:
+        raise UserError(f"{folder} holds no snapshot with a sidecar; training must report them by hook ddo_snapshot")
+    return found
 
 
 def _refset(plan: Plan, runner: Runner, number: int, network: Path) -> Path | None:
@@ -124,7 +134,7 @@ def _finetune(
     except StepFailedError as failure:
         if failure.status != COLLAPSE_STATUS:
             raise
-        why = failure.tail.splitlines()[-1]
+        why = (failure.tail.splitlines() or ["it said nothing"])[-1]
         runner.journal.append("collapsed", plan=plan.name, round=number, out=runner.relative(out), why=why)
         return None
 

@@ -60,7 +60,7 @@ class Runner:
         return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
 
     def key(self, made_from: Mapping[str, Any]) -> str:
-        """`key`, with paths as the journal names them."""
+        """The key of settings whose paths may lie in the run's folder: it stays the same when the folder moves."""
         return key(
             {name: self.relative(value) if isinstance(value, Path) else value for name, value in made_from.items()}
         )

@@ -13,6 +13,7 @@ SUFFIX = ".ddo.json"
 
 
 def write(run: Run, snapshot: Path, step: int) -> Path:
+    """Describe a snapshot that has just been written."""
     path = snapshot.with_name(snapshot.name + SUFFIX)
     options = {name: value for name, value in run.options.items() if value is not None}
     made_by = {"upstream": run.upstream, "options": options, **run.provenance}
@@ -21,10 +22,11 @@ def write(run: Run, snapshot: Path, step: int) -> Path:
 
 
 def read(snapshot: Path) -> dict[str, Any]:
+    """What the sidecar of a snapshot says."""
     return json.loads(snapshot.with_name(snapshot.name + SUFFIX).read_text())
 
 
 def snapshots(folder: Path) -> list[Path]:
     """The snapshots in a run's folder, oldest first: the files that have a sidecar."""
-    found = [path.with_name(path.name.removesuffix(SUFFIX)) for path in folder.glob(f"*{SUFFIX}")]
-    return sorted(found, key=lambda path: read(path)["step"])
+    named = [path.with_name(path.name.removesuffix(SUFFIX)) for path in folder.glob(f"*{SUFFIX}")]
+    return sorted((path for path in named if path.exists()), key=lambda path: (read(path)["step"], path.name))
