@@ -148,7 +148,10 @@ def _compare_attribute(title: str, local: torch.nn.Module, attribute: str, value
 def _same(value: Any, here: Any) -> bool:
     if isinstance(value, list | tuple) and isinstance(here, list | tuple):
         return len(value) == len(here) and all(map(_same, value, here))
-    return bool(value == here)
+    try:
+        return bool(value == here)
+    except (ValueError, RuntimeError):  # an array or a tensor here: compared with plain data, not the same
+        return False
 
 
 def _fill(path: Path, module: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:

@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 DEEPEST_MODULE = 64
+LONGEST_INTEGER = 1024  # bits; Python refuses to print integers of more than 4,300 digits
 
 
 class ForbiddenError(Exception):
@@ -76,14 +79,10 @@ def plain(value: Any, *, limit: int = 1000) -> Any:
             return {copy(key, depth + 1): copy(entry, depth + 1) for key, entry in item.items()}
         if type(item) in (list, tuple):
             return type(item)(copy(entry, depth + 1) for entry in item)
-        if item is None or isinstance(item, str | bytes | bool | int | float) or _is_numpy_number(item):
+        if isinstance(item, int) and item.bit_length() > LONGEST_INTEGER:
+            raise BrokenError(f"a number of {item.bit_length()} bits")
+        if item is None or isinstance(item, str | bytes | int | float | np.generic):
             return item
         raise BrokenError(f"a {type(item).__name__} where plain data was expected")
 
     return copy(value, 0)
-
-
-def _is_numpy_number(value: Any) -> bool:
-    import numpy as np
-
-    return isinstance(value, np.generic)
