@@ -56,11 +56,11 @@ def load(
 ) -> Loaded:
     """The network `key` of a snapshot, bit-equal with what upstream's `pickle.load` gives.
 
-    `overrides` replaces constructor arguments (as dropout=0), not with `trust`. `classes` says which class may be
-    built and from which module, importable because the checkout is on `sys.path`.
+    `overrides` replaces settings (as dropout=0): constructor arguments, with `trust` the attributes of that name.
+    `classes` says which class may be built and from which module, importable as the checkout is on `sys.path`.
     """
     if trust:
-        return _load_trusted(path, key)
+        return _load_trusted(path, key, overrides or {})
     node = network_node(unpickler.read(path, trust_option=trust_option), key, path)
     try:
         info, tensors = network_info(node), state_dict(node)
@@ -169,7 +169,7 @@ def _source_of(module: torch.nn.Module) -> str | None:
     return getattr(type(module), "_orig_module_src", None)
 
 
-def _load_trusted(path: Path, key: str) -> Loaded:
+def _load_trusted(path: Path, key: str, overrides: Mapping[str, Any]) -> Loaded:
     """Upstream's own way. The file's code runs here, with the rights of this process."""
     _import(path, "torch_utils.persistence")
     try:
@@ -181,7 +181,17 @@ def _load_trusted(path: Path, key: str) -> Loaded:
     if not isinstance(module, torch.nn.Module):
         raise UserError(f"{path}: it holds no network {key!r}")
     module = module.cpu().eval().requires_grad_(False)
+    for name, value in overrides.items():
+        _set_everywhere(path, module, name, value)
     return Loaded(module, _info_of(module), True)
+
+
+def _set_everywhere(path: Path, module: torch.nn.Module, name: str, value: Any) -> None:
+    parts = [part for part in module.modules() if name in vars(part)]
+    if not parts:
+        raise UserError(f"{path}: no part of its network has the setting {name}, which would be set to {value}")
+    for part in parts:
+        setattr(part, name, value)
 
 
 def _info_of(module: torch.nn.Module) -> NetworkInfo:

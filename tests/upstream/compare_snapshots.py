@@ -47,9 +47,15 @@ def compare(path: Path) -> dict:
             "source": loaded.source_matches,
             "local sources": [source.local for source in description.sources],
             "trusted info": network.load(path, trust=True).info == loaded.info,
+            "override": not any(fp16(path, trust, {"use_fp16": False}) for trust in (False, True)),
+            "no override": fp16(path, False, None) == fp16(path, True, None) == stock.use_fp16,
             "described": description.network == loaded.info,
             "refusals": [*description.refusals, *([description.damage] if description.damage else [])],
         }
+
+
+def fp16(path: Path, trust: bool, overrides: dict | None) -> bool:
+    return network.load(path, trust=trust, overrides=overrides).module.use_fp16
 
 
 def settings(net: torch.nn.Module) -> list[str]:

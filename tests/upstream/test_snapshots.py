@@ -48,8 +48,9 @@ def test_outputs_and_tensors_are_bit_equal_with_upstreams_pickle_load(checkout, 
     result = run(HERE / "compare_snapshots.py", *files, checkout=checkout(upstream))
     assert result.returncode == 0, result.stderr
     for name, found in json.loads(result.stdout).items():
-        for equal in ("state", "outputs", "fp32", "settings", "source", "trusted info", "described"):
-            assert found[equal], (name, equal)
+        for claim in ("state", "outputs", "fp32", "settings", "source", "trusted info", "described"):
+            assert found[claim], (name, claim)
+        assert found["override"] and found["no override"], name
         assert not found["another network"], name  # the comparison can fail
         assert LOCAL[upstream] in found["local sources"] and None not in found["local sources"]
         assert found["refusals"] == []
