@@ -6,7 +6,7 @@ import importlib
 
 import click
 
-COMMANDS = ("demo", "plugins")
+COMMANDS = ("demo", "inspect", "plugins")
 
 
 class _Commands(click.Group):

@@ -1,1 +1,1 @@
-"""Network snapshots: what stands beside them."""
+"""Network snapshots: reading them without running them, and what stands beside them."""

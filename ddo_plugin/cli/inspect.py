@@ -1,0 +1,142 @@
+"""`ddo inspect`"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from ddo_plugin.snapshots.contents import Contents, NetworkInfo, ObjectInfo, Source
+
+REFUSED_STATUS = 1
+_LONGEST_LINE = 400
+
+
+@click.command("inspect")
+@click.argument("file", metavar="FILE|URL")
+@click.option("--sha256", metavar="DIGEST", help="Refuse the file if its sha256 is another.")
+@click.option("--source", is_flag=True, help="Print the Python source that the file carries.")
+@click.option(
+    "--checkout",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=".",
+    help="Compare that source with this upstream checkout's.  [default: the current folder]",
+)
+def command(file: str, sha256: str | None, source: bool, checkout: Path) -> None:
+    """Say what a network pickle contains, without running it.
+
+    Exit status 0: it can be loaded without running its code; 1: it cannot, and why.
+    """
+    from ddo_plugin.download import local_file
+    from ddo_plugin.files import sha256_file
+    from ddo_plugin.snapshots.contents import describe
+    from ddo_plugin.snapshots.kinds import Kind, kind_of
+
+    path = local_file(file, sha256=sha256)
+    kind = kind_of(path)
+    click.echo(f"{file}: {kind.value}, {_size(path.stat().st_size)}, sha256 {sha256_file(path)}")
+    if kind is not Kind.PICKLE:
+        click.echo(_statement(path, kind))
+        return
+    contents = describe(path, checkout=checkout)
+    if source:
+        _print_sources(contents.sources)
+    else:
+        _print(contents, in_checkout=(checkout / "training").is_dir())
+    sys.exit(REFUSED_STATUS if contents.refusals or contents.damage or not contents.networks else 0)
+
+
+def _statement(path: Path, kind: Any) -> str:
+    """What a file that is no pickle is, as far as it can be said without loading it."""
+    from ddo_plugin.snapshots.kinds import Kind, safetensors_header
+
+    if kind is Kind.SAFETENSORS:
+        header = safetensors_header(path)
+        header.pop("__metadata__", None)
+        return f"It holds {len(header)} tensors and can run no code. It is not a network pickle."
+    if kind in (Kind.CHECKPOINT, Kind.LEGACY_CHECKPOINT):
+        return (
+            "It holds a training state or weights, not a network pickle. Its pickled part was not examined: "
+            "torch.load(..., weights_only=True) is the way to read one from strangers."
+        )
+    return "There is no network in it."
+
+
+def _print(contents: Contents, in_checkout: bool) -> None:
+    click.echo("Nothing in it was run.\n")
+    for key, network in contents.networks.items():
+        _print_network(key, network)
+    for key, thing in contents.objects.items():
+        _print_object(key, thing)
+    for key, value in contents.values.items():
+        click.echo(_line(f"{key}  {value!r}"))
+    if contents.sources:
+        click.echo("\nSource that pickle.load would run (--source prints it):")
+    for source in contents.sources:
+        click.echo(_line(f"  {_title(source, in_checkout)}"))
+    click.echo("\nGlobals it refers to:")
+    for name, allowed in contents.globals.items():
+        click.secho(f"  {name}{'' if allowed else '   not allowed'}", fg=None if allowed else "red")
+    click.echo()
+    _print_verdict(contents)
+
+
+def _print_network(key: str, network: NetworkInfo) -> None:
+    model = f" of a {network.model_class}" if network.model_class else ""
+    dtypes = ", ".join(network.dtypes)
+    size = f"{network.parameters:,} parameters, {dtypes}, {_size(network.nbytes)}"
+    click.secho(_line(f"{key or 'network'}  {network.class_name}{model}: {size}"), bold=True)
+    classes = f"{network.label_dim} classes" if network.label_dim else "unconditional"
+    augment = f", {network.augment_dim} augment labels" if network.augment_dim else ""
+    resolution = f"{network.resolution}×{network.resolution}"
+    click.echo(f"  {resolution}, {network.channels} channels, {classes}{augment}")
+    click.echo(_line(f"  made by {network.class_name}({_arguments(network.init_args, network.init_kwargs)})"))
+
+
+def _print_object(key: str, thing: ObjectInfo) -> None:
+    click.echo(_line(f"{key}  {thing.class_name}({_arguments(thing.init_args, thing.init_kwargs)})"))
+    if thing.settings:
+        click.echo(_line(f"  {_arguments((), thing.settings)}"))
+
+
+def _print_sources(sources: tuple[Source, ...]) -> None:
+    for source in sources:
+        click.echo(_line(f"# {_title(source)}"))
+        click.echo("".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in source.text))
+
+
+def _print_verdict(contents: Contents) -> None:
+    if contents.refusals:
+        click.secho("It may run code, and is not loaded without trust. It asks for:", fg="red")
+        for refusal in contents.refusals:
+            click.echo(_line(f"  {refusal}"))
+    elif contents.damage:
+        click.secho(_line(f"It cannot be loaded: {contents.damage}."), fg="red")
+    elif not contents.networks:
+        click.secho("It holds no network.", fg="red")
+    else:
+        click.echo("It can be loaded without running its code.")
+
+
+def _title(source: Source, in_checkout: bool = False) -> str:
+    same = f", same as {source.local}" if source.local else ", in no module of this checkout" if in_checkout else ""
+    return f"{', '.join(source.classes)}: {source.nbytes:,} bytes, sha256 {source.sha256}{same}"
+
+
+def _arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+    return ", ".join([*map(repr, args), *(f"{name}={value!r}" for name, value in kwargs.items())])
+
+
+def _size(nbytes: int) -> str:
+    power = min((len(str(nbytes)) - 1) // 3, 3)
+    return f"{nbytes / 1000**power:.3g} {('bytes', 'kB', 'MB', 'GB')[power]}"
+
+
+def _line(text: str) -> str:
+    from ddo_plugin.snapshots.machine import one_line
+
+    return one_line(text, _LONGEST_LINE)

@@ -1,0 +1,88 @@
+"""What a pickle's objects become when nothing of the file is run: data that can be looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+DEEPEST_MODULE = 64
+LONGEST_INTEGER = 1024  # bits; Python refuses to print integers of more than 4,300 digits
+
+
+class ForbiddenError(Exception):
+    """The file asks for something that no network needs, and that could run code."""
+
+
+class BrokenError(Exception):
+    """The file is damaged, or not what it says it is."""
+
+
+@dataclass(eq=False)
+class Node:
+    """An object of a class that is not imported: its name, the source text stored with it, and its attributes."""
+
+    class_name: str
+    source: str | None = None  # never run; None for a class of torch's own
+    state: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def init_args(self) -> Any:
+        return self.state.get("_init_args")
+
+    @property
+    def init_kwargs(self) -> Any:
+        return self.state.get("_init_kwargs")
+
+    @property
+    def is_module(self) -> bool:
+        """Whether this was a torch.nn.Module."""
+        return all(isinstance(self.state.get(name), dict) for name in ("_parameters", "_buffers", "_modules"))
+
+    def attributes(self) -> dict[str, Any]:
+        """What the object's constructor set, without what torch.nn.Module keeps for itself."""
+        return {name: value for name, value in self.state.items() if not name.startswith("_") and name != "training"}
+
+    def modules(self) -> Iterator[tuple[str, Node]]:
+        """This module and all below it, each with its dotted name."""
+        waiting, seen = [("", self, 0)], set()
+        while waiting:
+            name, node, depth = waiting.pop()
+            if not (isinstance(node, Node) and node.is_module):
+                raise BrokenError(f"{name or 'the network'} is not a module")
+            if id(node) in seen or depth > DEEPEST_MODULE:
+                raise BrokenError(f"the module {name} stands in two places, or is nested too deep")
+            seen.add(id(node))
+            yield name, node
+            children = [(f"{name}.{key}" if name else str(key), child) for key, child in node.state["_modules"].items()]
+            waiting += [(key, child, depth + 1) for key, child in reversed(children) if child is not None]
+
+
+@dataclass(eq=False)
+class Unknown:
+    """What a forbidden global would have made, in a survey of a file that is not loaded."""
+
+    what: str
+
+
+def plain(value: Any, *, limit: int = 1000) -> Any:
+    """A copy of `value` if it is plain data of at most `limit` items, as constructor arguments are."""
+    left = [limit]
+
+    def copy(item: Any, depth: int) -> Any:
+        left[0] -= 1
+        if left[0] < 0 or depth > 8:
+            raise BrokenError(f"arguments of more than {limit} items, or nested deeper than 8")
+        if isinstance(item, dict):
+            return {copy(key, depth + 1): copy(entry, depth + 1) for key, entry in item.items()}
+        if type(item) in (list, tuple):
+            return type(item)(copy(entry, depth + 1) for entry in item)
+        if isinstance(item, int) and item.bit_length() > LONGEST_INTEGER:
+            raise BrokenError(f"a number of {item.bit_length()} bits")
+        if item is None or isinstance(item, str | bytes | int | float | np.generic):
+            return item
+        raise BrokenError(f"a {type(item).__name__} where plain data was expected")
+
+    return copy(value, 0)

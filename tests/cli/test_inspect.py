@@ -1,0 +1,68 @@
+"""`ddo inspect` on files that are no honest network; honest ones are in tests/upstream/test_snapshots.py."""
+
+import hashlib
+import json
+import os
+import pickle
+import struct
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from ddo_plugin.cli import main
+
+
+@pytest.fixture
+def inspect(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: CliRunner().invoke(main, ["inspect", *map(str, arguments)])
+
+
+def test_an_attack_is_shown_and_not_run(inspect, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return os.system, ("touch pwned",)
+
+    (tmp_path / "evil.pkl").write_bytes(pickle.dumps({"ema": Evil(), "note": "hello\x1b[2J"}))
+    result = inspect("evil.pkl")
+    assert result.exit_code == 1
+    assert "posix.system   not allowed" in result.output
+    assert "It may run code" in result.output
+    assert "\x1b" not in result.output
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_a_truncated_pickle_is_said_to_be_damaged(inspect, tmp_path):
+    (tmp_path / "cut.pkl").write_bytes(pickle.dumps({"ema": "x" * 1000})[:-500])
+    result = inspect("cut.pkl")
+    assert result.exit_code == 1
+    assert "It cannot be loaded: " in result.output
+
+
+def test_a_wrong_sha256_stops_before_anything_is_read(inspect, tmp_path):
+    (tmp_path / "net.pkl").write_bytes(b"x")
+    result = inspect("net.pkl", "--sha256", "0" * 64)
+    assert result.exit_code == 2
+    assert hashlib.sha256(b"x").hexdigest() in result.output
+
+
+def test_a_url_is_fetched(inspect, tmp_path):
+    (tmp_path / "net.pkl").write_bytes(pickle.dumps({}))
+    result = inspect((tmp_path / "net.pkl").as_uri())
+    assert "It holds no network" in result.output
+
+
+def test_checkpoints_and_safetensors_are_called_by_their_name(inspect, tmp_path):
+    torch.save({"net": torch.zeros(2)}, tmp_path / "state.pt")
+    header = json.dumps({"__metadata__": {}, "w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
+    (tmp_path / "net.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
+    for name, words in (("state.pt", "a torch checkpoint"), ("net.safetensors", "1 tensors")):
+        result = inspect(name)
+        assert result.exit_code == 0
+        assert words in result.output
+
+
+def test_a_missing_file_is_one_line(inspect):
+    result = inspect("none.pkl")
+    assert (result.exit_code, result.output.count("\n")) == (2, 1)
