@@ -6,7 +6,7 @@ import importlib
 
 import click
 
-COMMANDS = ("demo", "plugins")
+COMMANDS = ("apply", "demo", "plugins", "revert", "run", "status")
 
 
 class _Commands(click.Group):
