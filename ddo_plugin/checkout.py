@@ -26,11 +26,12 @@ class Checkout:
         """The files that the patch is about, after finishing what a killed `ddo apply` or `ddo revert` began."""
         if self.upstream.patch is None or self.upstream.digests is None:
             raise UserError(f"no patch comes with the integration of {self.upstream.title}, so {self.root} stays as is")
+        patches = patch_format.load(self.upstream.patch, self.upstream.digests)
         try:
-            repair(self.root)
+            repair(self.root, [(self.root / patch.path).resolve() for patch in patches])
         except OSError as error:
             raise UserError(f"an interrupted `ddo apply` cannot be finished in {self.root}: {error}") from None
-        return inspect_tree(self.root, patch_format.load(self.upstream.patch, self.upstream.digests))
+        return inspect_tree(self.root, patches)
 
 
 def open_checkout(folder: Path) -> Checkout:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import filelock
@@ -42,19 +42,20 @@ def replace_all(root: Path, changes: Mapping[Path, tuple[bytes, bytes]]) -> None
         _finish(root)
 
 
-def repair(root: Path) -> bool:
-    """Finish what a killed process began; whether there was anything."""
-    if not (root / JOURNAL).exists():
-        return False
-    with _locked(root):
-        return _finish(root)
+def repair(root: Path, paths: Sequence[Path]) -> None:
+    """Finish what a killed process began with `replace_all` of some of these files, and tidy up after it."""
+    if (root / JOURNAL).exists() or _leftovers(root, paths):
+        with _locked(root):
+            _finish(root)
+            for leftover in _leftovers(root, paths):
+                leftover.unlink(missing_ok=True)
 
 
-def _finish(root: Path) -> bool:
+def _finish(root: Path) -> None:
     try:
         steps = json.loads((root / JOURNAL).read_text())["replace"]
     except FileNotFoundError:
-        return False
+        return
     for step in steps:
         path = root / step["path"]
         staged = _staged(path)
@@ -64,11 +65,15 @@ def _finish(root: Path) -> bool:
         staged.unlink(missing_ok=True)  # left only if somebody edited the file since: the edit stays
     (root / JOURNAL).unlink()
     sync_folder(root)
-    return True
+
+
+def _leftovers(root: Path, paths: Sequence[Path]) -> list[Path]:
+    return [*root.glob(f".{JOURNAL}.*.tmp"), *(_staged(path) for path in paths if _staged(path).exists())]
 
 
 def _stage(path: Path, data: bytes) -> None:
     staged = _staged(path)
+    staged.unlink(missing_ok=True)
     with staged.open("wb") as file:
         file.write(data)
         file.flush()
