@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from ddo_plugin.patching.format import NEIGHBOURS, FilePatch, Hunk, padded_digests
 from ddo_plugin.patching.text import Text, blob_ids
 
+_ENOUGH = 1000  # ways to read a file; only one that repeats DDO's lines many times over has so many
+
 
 class State(enum.Enum):
     """What a patch finds in a file."""
@@ -103,9 +105,6 @@ def _standing(patch: FilePatch, text: Text) -> list[list[int]]:
             longer += [[*way, start] for start in at if start >= free]
         found = longer[:_ENOUGH]
     return found
-
-
-_ENOUGH = 1000  # ways to read a file; only one that repeats DDO's lines many times over has so many
 
 
 def _without(patch: FilePatch, text: Text, starts: list[int]) -> bytes:
