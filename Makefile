@@ -1,10 +1,11 @@
 # make demo   set up and run the main job on the embedded default
 # make test   set up and run the tests
+# make patch UPSTREAM=edm CHECKOUT=path   for maintainers: patches/edm.* from the lines inserted in a checkout
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench
+.PHONY: demo test lint bench patch
 
 demo: $(VENV)/.installed
 	$(BIN)/ddo demo
@@ -19,6 +20,9 @@ lint: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks
+
+patch: $(VENV)/.installed
+	$(BIN)/python -m ddo_plugin.patching.make $(CHECKOUT) patches/$(UPSTREAM).patch
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

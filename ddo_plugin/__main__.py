@@ -1,4 +1,4 @@
-"""`python -m ddo_plugin`: the command `ddo`."""
+"""`python -m ddo_plugin`: the command `ddo`, also for torchrun, which starts modules."""
 
 from ddo_plugin.cli import main
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
+
     import numpy as np
     from torch import Tensor, nn
 
@@ -25,6 +27,9 @@ class Upstream:
     name: str  # how hooks, recipes and `inject` call it
     title: str  # what a person calls it
     script: str  # its training script, relative to the checkout
+    landmarks: Mapping[str, str] = field(default_factory=dict, hash=False)  # file -> what a line of it matches (regex)
+    patch: Traversable | None = None  # insert-only diff, as `python -m ddo_plugin.patching.make` writes it
+    digests: Traversable | None = None  # the JSON beside it
 
 
 @dataclass(frozen=True)

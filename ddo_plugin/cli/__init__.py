@@ -6,7 +6,7 @@ import importlib
 
 import click
 
-COMMANDS = ("demo", "inspect", "plugins")
+COMMANDS = ("apply", "demo", "inspect", "plugins", "revert", "run", "status")
 
 
 class _Commands(click.Group):

@@ -7,7 +7,14 @@ from collections.abc import Sequence
 from ddo_plugin import hookimpl
 from ddo_plugin.records import Upstream
 
+LANDMARKS = {
+    "train.py": r"^def main_training\(",
+    "trainer.py": r"^class VARTrainer\b",
+    "models/var.py": r"^class VAR\b",
+    "utils/arg_util.py": r"^class Args\b",
+}
+
 
 @hookimpl
 def ddo_upstreams() -> Sequence[Upstream]:
-    return [Upstream("var", "VAR (FoundationVision/VAR)", "train.py")]
+    return [Upstream("var", "VAR (FoundationVision/VAR)", "train.py", LANDMARKS)]

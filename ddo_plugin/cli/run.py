@@ -1,0 +1,52 @@
+"""`ddo run`"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+class _SplitAtDashes(click.Command):
+    """Keeps what stands after the first `--` for the script."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        at = args.index("--") if "--" in args else len(args)
+        ctx.meta["arguments"] = args[at + 1 :]
+        return super().parse_args(ctx, args[:at])
+
+
+@click.command("run", cls=_SplitAtDashes, options_metavar="[--torchrun OPTIONS] [REPO] [SCRIPT] -- [ARGS]...")
+@click.argument("what", nargs=-1, metavar="")
+@click.option("--torchrun", metavar="OPTIONS", help="Start it by torchrun, for example '--nproc_per_node=8'.")
+@click.pass_context
+def command(ctx: click.Context, what: tuple[str, ...], torchrun: str | None) -> None:
+    """Run the training script of an unpatched checkout with DDO, and leave the checkout as it is.
+
+    REPO is this folder unless given, SCRIPT the training script of the upstream. What follows `--` goes to the
+    script. To start several processes:
+
+    \b
+        ddo run --torchrun "--standalone --nproc_per_node=8" train.py -- ARGS
+        torchrun --standalone --nproc_per_node=8 -m ddo_plugin run train.py -- ARGS
+    """
+    from ddo_plugin import running
+    from ddo_plugin.checkout import open_checkout
+
+    repo, script = _repo_and_script(what)
+    checkout = open_checkout(repo)
+    launcher = [] if torchrun is None else ["-m", "torch.distributed.run", *shlex.split(torchrun)]
+    arguments: list[Any] = ctx.meta["arguments"]
+    running.become_process(running.prepare(checkout, script or checkout.upstream.script, arguments, launcher))
+
+
+def _repo_and_script(what: tuple[str, ...]) -> tuple[Path, str | None]:
+    if len(what) > 2:
+        raise click.UsageError(f"{shlex.join(what[2:])}: arguments of the script go after `--`")
+    if len(what) == 2:
+        return Path(what[0]), what[1]
+    if what and (Path(what[0]).is_dir() or not what[0].endswith(".py")):
+        return Path(what[0]), None
+    return Path(), what[0] if what else None

@@ -1,0 +1,101 @@
+"""A patched copy of a checkout's script, run outside the checkout, which stays as it is.
+
+The copies of patched files lie in a folder of the cache named after their content. Python finds that folder first
+(the script lies in it) and the checkout second (`PYTHONPATH`), so tracebacks, spawned workers, torchrun and debuggers
+see an ordinary script.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from ddo_plugin.checkout import Checkout
+from ddo_plugin.errors import UserError
+from ddo_plugin.files import atomic_write
+from ddo_plugin.folders import cache_folder
+from ddo_plugin.patching.placing import State
+from ddo_plugin.patching.tree import PatchedFile
+from ddo_plugin.records import Command
+
+_STAND_IN = """from ddo_plugin.standin import become
+become(globals(), {code!r}, {place!r})
+"""
+
+
+def prepare(checkout: Checkout, script: str, arguments: Sequence[str], launcher: Sequence[str] = ()) -> Command:
+    """Write the patched copies and give the command that runs `script`; `launcher` is torchrun's part, if any."""
+    files = checkout.files()
+    for file in files:
+        if file.found.state is State.CONFLICTING:
+            raise UserError(f"{file.path} cannot be patched: {file.found.reason}")
+    names = [file.path for file in files]
+    script = os.path.normpath(script)
+    if script not in names:
+        raise UserError(
+            f"{script} is none of the files that DDO patches ({', '.join(names)}); run it without `ddo run`"
+        )
+    overlay = write_copies(checkout.root, script, files)
+    argv = [sys.executable, *interpreter_options(), *launcher, str(overlay / script), *arguments]
+    return Command(argv, environment((checkout.root / script).parent))
+
+
+def write_copies(root: Path, script: str, files: Sequence[PatchedFile]) -> Path:
+    """The folder with the patched script and stand-ins for the patched modules."""
+    contents: dict[str, bytes] = {}
+    patched = {file.path: file.found.with_lines or b"" for file in files}
+    folder = cache_folder() / "run" / _key(root, script, patched)
+    for path, data in patched.items():
+        if path == script:
+            contents[path] = data
+        else:
+            code = f".patched/{path}"
+            contents[code] = data
+            contents[path] = _stand_in(folder / code, root / path)
+            contents |= {str(path): _stand_in(root / path, root / path) for path in _package_files(root, path)}
+    for path, data in contents.items():
+        copy = folder / path
+        if not copy.is_file() or copy.read_bytes() != data:
+            with atomic_write(copy) as file:  # ranks that start together write the same bytes
+                file.write(data)
+    return folder
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """What the script's process needs: the script's own folder on its path, and no `__pycache__` left there."""
+    if os.pathsep in str(folder):
+        raise UserError(f"{folder} has a {os.pathsep!r} in its name, which PYTHONPATH cannot hold; move the checkout")
+    path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": os.environ.get("PYTHONDONTWRITEBYTECODE") or "1"}
+
+
+def interpreter_options() -> list[str]:
+    """The options that this interpreter was started with, such as -u and -W."""
+    head = sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv[1:])]
+    return head[:-2] if head[-2:-1] == ["-m"] else head[:-1]
+
+
+def become_process(command: Command) -> None:
+    """Replace this process: its number, signals and exit status are the script's."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(command.argv[0], list(command.argv), {**os.environ, **command.env})
+
+
+def _stand_in(code: Path, place: Path) -> bytes:
+    return _STAND_IN.format(code=str(code), place=str(place)).encode()
+
+
+def _package_files(root: Path, path: str) -> list[PurePosixPath]:
+    """The packages that a module lies in; Python would find their other modules no more, did they not stand in too."""
+    folders = PurePosixPath(path).parents
+    return [folder / "__init__.py" for folder in folders if folder.name and (root / folder / "__init__.py").is_file()]
+
+
+def _key(root: Path, script: str, patched: Mapping[str, bytes]) -> str:
+    told = [str(root), script, _STAND_IN, {path: hashlib.sha256(data).hexdigest() for path, data in patched.items()}]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
