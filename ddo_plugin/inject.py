@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from ddo_plugin import plugins
+from ddo_plugin import compat, plugins
 from ddo_plugin.errors import UserError
 from ddo_plugin.options import ddo_values
 
@@ -25,6 +25,7 @@ def options(upstream: str) -> Callable[[F], F]:
     def add_options(function: F) -> F:
         @functools.wraps(function)
         def guarded(*args: Any, **kwargs: Any) -> Any:
+            compat.apply()  # here upstream is imported whole and has done nothing yet
             given = {name: value for name, value in ddo_values(kwargs).items() if value is not None}
             if kwargs.get("ddo") is None:
                 _refuse_orphans(given)

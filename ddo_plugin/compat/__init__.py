@@ -1,0 +1,50 @@
+"""What EDM and EDM2 need on today's torch, numpy, scipy and python, and to run on a CPU.
+
+Each fix lives in a file of its own, is applied only where it is needed, and changes this process, never a file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+
+from ddo_plugin.compat import cpu, no_distutils, numpy_pickles, sampler, sqrtm, weights_only
+from ddo_plugin.compat.fix import Fix
+from ddo_plugin.errors import UserError
+
+OFF_VARIABLE = "DDO_COMPAT_OFF"  # names of fixes to leave out, separated by commas, or "all"
+FIXES = (sampler.FIX, weights_only.FIX, sqrtm.FIX, no_distutils.FIX, numpy_pickles.FIX, cpu.FIX)
+
+_active: list[str] = []
+
+
+def apply() -> list[str]:
+    """Apply the fixes that are needed here and not yet active; the names of those that this call applied."""
+    off = switched_off()
+    applied = []
+    for fix in FIXES:
+        if fix.name not in off and fix.name not in _active and fix.needed():
+            fix.apply()
+            _active.append(fix.name)
+            applied.append(fix.name)
+    return applied
+
+
+def active() -> tuple[str, ...]:
+    """The names of the fixes that this process runs with."""
+    return tuple(_active)
+
+
+def switched_off() -> frozenset[str]:
+    """The fixes that the environment variable DDO_COMPAT_OFF leaves out."""
+    names = {name.strip() for name in os.environ.get(OFF_VARIABLE, "").split(",") if name.strip()}
+    known = [fix.name for fix in FIXES]
+    if names == {"all"}:
+        return frozenset(known)
+    for name in sorted(names.difference(known)):
+        nearest = difflib.get_close_matches(name, known, 1, cutoff=0)[0]
+        raise UserError(f"{OFF_VARIABLE} names '{name}', which is no fix, so it would do nothing; try '{nearest}'")
+    return frozenset(names)
+
+
+__all__ = ["FIXES", "OFF_VARIABLE", "Fix", "active", "apply", "switched_off"]

@@ -1,0 +1,17 @@
+"""What a fix is: a name, one line for people, a test whether it is needed, and the change itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Fix:
+    """One thing that upstream code needs and this environment lacks."""
+
+    name: str
+    breaks: str  # what goes wrong without it
+    does: str  # what applying it changes
+    needed: Callable[[], bool]  # judged by behaviour wherever that is cheap
+    apply: Callable[[], None]
