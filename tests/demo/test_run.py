@@ -89,6 +89,15 @@ def test_a_second_run_in_the_same_folder_is_refused(tmp_path: Path, start_tiny) 
     assert "another run is working in" in second.stderr
 
 
+def test_a_folder_that_cannot_be_written_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    command = [sys.executable, "-m", "ddo_plugin", "demo", f"--out={tmp_path / 'file' / 'below'}"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "cannot be written to (Not a directory)" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
 def test_ctrl_c_says_that_the_same_command_goes_on_and_leaves_no_process(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "ddo_plugin", "demo", "--quick", f"--out={tmp_path}"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
