@@ -44,14 +44,17 @@ def read(path: Path) -> list[dict[str, Any]]:
     """Facts of a journal, also while its run goes on: a line that is not finished yet is left out."""
     if not path.exists():
         return []
-    lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    *lines, _unfinished = path.read_bytes().split(b"\n")
     return [_parse(path, number, line) for number, line in enumerate(lines, 1)]
 
 
-def _parse(path: Path, number: int, line: str) -> dict[str, Any]:
+def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
-        return json.loads(line)
-    except json.JSONDecodeError:
+        fact = json.loads(line)
+        if not (isinstance(fact, dict) and "fact" in fact):
+            raise ValueError
+        return fact
+    except ValueError:
         raise UserError(
             f"{path}: line {number} is damaged, so what the run had finished is not known; delete the line, and what "
             "it recorded is done again"

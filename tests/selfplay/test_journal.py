@@ -77,9 +77,10 @@ def test_reading_leaves_a_line_alone_that_a_run_is_writing(tmp_path: Path) -> No
     assert path.read_text().endswith('"sele')
 
 
-def test_a_damaged_line_is_one_clear_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", [b"\0\0\0", b"\xff\xfe", b"", b"[]", b"7", b'{"score": 1}'])
+def test_a_damaged_line_is_one_clear_line(tmp_path: Path, damage: bytes) -> None:
     path = tmp_path / "journal.jsonl"
-    path.write_text('{"fact": "finished"}\n\0\0\0\n{"fact": "finished"}\n')
+    path.write_bytes(b'{"fact": "finished"}\n' + damage + b'\n{"fact": "finished"}\n')
     with pytest.raises(UserError, match=r"journal\.jsonl: line 2 is damaged"):
         Journal(path)
 
