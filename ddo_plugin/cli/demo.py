@@ -43,12 +43,12 @@ def command(family: str, rounds: int | None, out: Path, quick: bool, seed: int) 
         sys.exit(130)
     except StepFailedError as failure:
         raise click.ClickException(f"a step failed, {failure}") from None
-    shown = report.table(out)
-    click.echo(f"\nFréchet distance, lower is better:\n\n{report.terminal(shown)}\n")
-    for arms in report.by_family(out).values():
+    families = report.by_family(out, FAMILIES[family])
+    click.echo(f"\nFréchet distance, lower is better:\n\n{report.terminal(report.table(families))}\n")
+    for arms in families.values():
         for warning in report.warnings(arms):
             click.secho(warning, fg="yellow")
-    click.echo(f"Report: {report.write(out, shlex.join(['ddo', *sys.argv[1:]]))}")
+    click.echo(f"Report: {report.write(out, families, shlex.join(['ddo', *sys.argv[1:]]))}")
 
 
 def _interrupt(*_: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import filelock
@@ -58,6 +58,7 @@ def _run(demo: Demo) -> Journal:
     root = demo.out.resolve()
     executor = LocalExecutor(slots=min(os.cpu_count() or 1, MOST_SLOTS), threads_per_command=1)
     runner = Runner(root, Journal(root / FILE_NAME), executor)
+    runner.journal.begin(key({**asdict(demo), "out": None}))
     arms = [(family, arm) for family in demo.families for arm in (demo.setting(family).candidate, CONTROL)]
     with ThreadPoolExecutor(len(arms) + 1) as threads:
         try:

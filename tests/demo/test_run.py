@@ -15,7 +15,8 @@ import pytest
 
 from ddo_plugin import hookspecs
 from ddo_plugin.demo import report
-from ddo_plugin.selfplay.journal import FILE_NAME, read
+from ddo_plugin.demo.families import FAMILIES
+from ddo_plugin.selfplay.journal import FILE_NAME, Journal, read
 
 HOOKS = [name for name in vars(hookspecs) if name.startswith("ddo_")]
 DEADLINE_S = 120
@@ -111,22 +112,31 @@ def test_ctrl_c_says_that_the_same_command_goes_on_and_leaves_no_process(tmp_pat
 
 
 def test_each_arm_has_its_history_and_the_table_its_rows(finished) -> None:
-    arms = report.by_family(finished[0])
+    arms = report.by_family(finished[0], FAMILIES)
     assert {(family, arm) for family, both in arms.items() for arm in both} == {
         (family, arm) for family in ("diffusion", "tokens") for arm in ("ddo", "mle")
     }
     assert [point.round for point in arms["diffusion"]["ddo"].points] == [0, 1, 2]
     assert len(arms["diffusion"]["ddo"].points[1].steps()) == 40
-    assert [row[0] for row in report.table(finished[0]).rows] == ["diffusion", "tokens"]
+    assert [row[0] for row in report.table(arms).rows] == ["diffusion", "tokens"]
 
 
 def test_the_report_is_one_page_with_all_its_figures(finished) -> None:
-    page = report.write(finished[0], "ddo demo").read_text()
+    page = report.write(finished[0], report.by_family(finished[0], FAMILIES), "ddo demo").read_text()
     for words in ("base", "control", "DDO", "implicit discriminator", "log-likelihood of the real data", "toy"):
         assert words in page
     assert page.count("<svg") == 7  # distance, training and samples of two families, the toy
     assert "src=" not in page
     assert "<script" not in page
+
+
+def test_a_family_that_was_left_unfinished_does_not_keep_the_others_from_being_reported(tmp_path: Path) -> None:
+    journal, evaluation = Journal(tmp_path / FILE_NAME), tmp_path / "eval.json"
+    evaluation.write_text('{"score": 1.0}')
+    for plan in ("diffusion/ddo", "diffusion/mle", "tokens/ddo"):  # killed before tokens/mle had a base
+        journal.append("evaluated", plan=plan, round=0, network="base", evaluation="eval.json", candidate=None)
+    rows = report.table(report.by_family(tmp_path, ["diffusion"])).rows
+    assert [row[0] for row in rows] == ["diffusion"]
 
 
 def test_every_snapshot_has_a_sidecar_that_says_where_it_came_from(finished) -> None:
