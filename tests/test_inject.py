@@ -56,7 +56,17 @@ def test_a_run_that_never_reaches_configure_stops_before_its_first_step() -> Non
     assert result.exit_code == 2
     assert "trained" not in result.output
     assert len(result.output.strip().splitlines()) == 1
-    assert "digits's script never called" in result.output
+    assert "digits's script never handed it to" in result.output
+
+
+def test_configure_with_options_that_lost_ddo_does_not_pass_for_a_ddo_run() -> None:
+    @click.command()
+    @inject.options("digits")
+    def train(**options: Any) -> None:
+        inject.configure("digits", {}, {"lr": 0.1})
+        one_step()
+
+    assert run(train, "--ddo=network.pkl").exit_code == 2
 
 
 def test_the_guard_is_gone_after_configure_and_after_a_failed_run() -> None:
