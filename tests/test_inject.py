@@ -86,7 +86,9 @@ def test_an_option_that_would_be_ignored_is_refused(flag: str) -> None:
     assert f"{flag.split('=')[0]} has no effect without --ddo" in result.output
 
 
-@pytest.mark.parametrize(("flag", "why"), [("--ddo-alpha=-1", "x>=0"), ("--ddo-beta=0", "x>0")])
+@pytest.mark.parametrize(
+    ("flag", "why"), [("--ddo-alpha=-1", "x>=0"), ("--ddo-beta=0", "x>0"), ("--ddo-stop-on-collapse=0", "x>0")]
+)
 def test_impossible_values_are_refused(flag: str, why: str) -> None:
     result = run(script(True), "--ddo=network.pkl", flag)
     assert result.exit_code == 2
