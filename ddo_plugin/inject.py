@@ -74,8 +74,8 @@ class _Guard:
 
         def refuse(*_: Any) -> None:
             raise UserError(
-                f"--ddo was given, but {upstream}'s script never handed it to ddo_plugin.inject.configure, so this would "
-                "be a run without DDO; the patch is incomplete: `ddo status` tells, `ddo apply` mends"
+                f"--ddo was given, but {upstream}'s script never handed it to ddo_plugin.inject.configure, so this "
+                "would be a run without DDO; the patch is incomplete: `ddo status` tells, `ddo apply` mends"
             )
 
         self.disarm()
