@@ -115,4 +115,5 @@ def ddo_evaluation_command(step: EvaluationStep) -> Command | None:
 def command(module: str, flags: Mapping[str, Any]) -> Command:
     """The command that runs one of the demo's scripts."""
     arguments = [f"--{name}={value}" for name, value in flags.items()]
-    return Command([sys.executable, "-m", f"ddo_plugin.demo.{module}", *arguments])
+    isolated = {"PYTHONSAFEPATH": "1"}  # else a statistics.py in the user's folder would stand in for Python's own
+    return Command([sys.executable, "-m", f"ddo_plugin.demo.{module}", *arguments], isolated)

@@ -8,13 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
 from ddo_plugin import hookspecs
-from ddo_plugin.demo import report
+from ddo_plugin.demo import plugin, report
 from ddo_plugin.demo.families import FAMILIES
 from ddo_plugin.selfplay.journal import FILE_NAME, Journal, read
 
@@ -97,6 +97,19 @@ def test_a_folder_that_cannot_be_written_is_one_clear_line(tmp_path: Path) -> No
     assert result.returncode == 2
     assert "cannot be written to (Not a directory)" in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="older Pythons cannot leave the current folder out")
+def test_modules_in_the_folder_where_the_demo_is_started_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "statistics.py").write_text("raise SystemExit('shadowed')")
+    step = plugin.command("evaluate", {})
+
+    def printed(env: Mapping[str, str]) -> str:
+        run = subprocess.run([*step.argv, "--help"], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+        return run.stdout + run.stderr
+
+    assert "Usage" in printed({**os.environ, **step.env})
+    assert "shadowed" in printed({**os.environ, "PYTHONSAFEPATH": ""})
 
 
 def test_ctrl_c_says_that_the_same_command_goes_on_and_leaves_no_process(tmp_path: Path) -> None:
