@@ -36,7 +36,7 @@ def finetuning_options(*, alpha: float, beta: float) -> list[click.Option]:
             ["--ddo-stop-on-collapse"],
             is_flag=False,
             flag_value=COLLAPSE_BOUND,
-            type=float,
+            type=click.FloatRange(min=0, min_open=True),
             metavar="[BOUND]",
             help=f"Stop when the mean reward of real data falls below -BOUND ({COLLAPSE_BOUND} if none is given).",
         ),
