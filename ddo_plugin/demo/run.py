@@ -56,7 +56,7 @@ def _lock(out: Path) -> filelock.AcquireReturnProxy:
 
 def _run(demo: Demo) -> Journal:
     root = demo.out.resolve()
-    executor = LocalExecutor(slots=min(os.cpu_count() or 1, MOST_SLOTS), threads_per_command=1)
+    executor = LocalExecutor(slots=min(_cores(), MOST_SLOTS), threads_per_command=1)
     runner = Runner(root, Journal(root / FILE_NAME), executor)
     runner.journal.begin(key({**asdict(demo), "out": None}))
     arms = [(family, arm) for family in demo.families for arm in (demo.setting(family).candidate, CONTROL)]
@@ -114,6 +114,11 @@ def _run_toy(demo: Demo, runner: Runner) -> None:
     out = runner.root / f"toy-{key(flags)}.npz"
     runner.run(Task("toy", out, command("toy", flags | {"out": out}), TOY_COST))
     runner.journal.append("toy", out=runner.relative(out))
+
+
+def _cores() -> int:
+    """Those this process may use, which in a container are fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _total_cost(demo: Demo) -> float:
