@@ -15,3 +15,4 @@ class Fix:
     does: str  # what applying it changes
     needed: Callable[[], bool]  # judged by behaviour wherever that is cheap
     apply: Callable[[], None]
+    blocks: bool = False  # whether no run can start without it
