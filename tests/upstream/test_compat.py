@@ -1,4 +1,4 @@
-"""Pristine EDM and EDM2 on a CPU and today's stack: data, training, resuming, generating, metrics, two processes."""
+"""EDM and EDM2 on a CPU and today's stack, pristine but for one test: train, resume, generate, measure, two processes."""
 
 import hashlib
 import json
@@ -173,6 +173,13 @@ def test_edm_does_not_train_without(fix, words, edm, data, tmp_path):
         "--duration=0.001",
     ]
     assert re.search(words, run(*command, check=False, DDO_COMPAT_OFF=fix).splitlines()[-1])
+
+
+def test_a_patched_edm_trains_without_a_word_about_compat(edm, data, tmp_path):
+    train = ["-m", "ddo_plugin", "run", edm, "train.py", "--", f"--outdir={tmp_path / 'run'}", f"--data={data}", *EDM]
+    output = run(*train, "--duration=0.001", DDO_CACHE=str(tmp_path / "cache"))
+    assert "ddo: running on the CPU (DDO_DEVICE=cpu)" in output
+    assert (tmp_path / "run/network-snapshot-000001.pkl").is_file()
 
 
 def test_edm_snapshots_name_numpy_as_numpy_1_does(edm_run):
