@@ -1,4 +1,4 @@
-"""EDM and EDM2 on a CPU and today's stack, pristine but for one test: train, resume, generate, measure, two processes."""
+"""EDM and EDM2 on a CPU and today's stack, pristine but for one test: train, resume, generate, measure, two ranks."""
 
 import hashlib
 import json
