@@ -81,7 +81,7 @@ def _compat(checkout: Checkout) -> list[str]:
     for fix in needed:
         remedy = f"left alone: {compat.OFF_VARIABLE} says so" if fix.name in off else fix.does
         click.echo(f"  {fix.name}: {fix.breaks}\n    -> {remedy}")
-        if fix.blocks and fix.name in off:
+        if (fix.to_train or fix.for_imports) and fix.name in off:
             problems.append(f"{fix.breaks}; take {fix.name} out of {compat.OFF_VARIABLE}")
     if not needed:
         click.echo("  nothing")

@@ -25,5 +25,5 @@ FIX = Fix(
     does="a stand-in with distutils.util.strtobool is put at the end of sys.path",
     needed=_needed,
     apply=_apply,
-    blocks=True,
+    for_imports=True,
 )

@@ -12,15 +12,14 @@ from ddo_plugin.compat.fix import Fix
 
 def with_disp(sqrtm: Callable[[Any], Any]) -> Callable[..., Any]:
     """The `sqrtm` of scipy before 1.18, over a later one: disp=False also returns the estimated relative error."""
-
-    from numpy.linalg import norm
+    import numpy as np
 
     @functools.wraps(sqrtm)
     def old(A: Any, disp: bool = True, blocksize: int = 64) -> Any:
         root = sqrtm(A)
         if disp:
             return root
-        return root, norm(root @ root - A) / norm(A)
+        return root, np.linalg.norm(root @ root - A) / np.linalg.norm(A)
 
     return old
 
