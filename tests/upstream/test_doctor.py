@@ -1,0 +1,77 @@
+"""`ddo doctor` on real checkouts."""
+
+import re
+import shutil
+
+import pytest
+from click.testing import CliRunner
+
+from ddo_plugin.cli import main
+
+
+@pytest.fixture
+def doctor(monkeypatch):
+    monkeypatch.setenv("DDO_DEVICE", "cpu")
+    monkeypatch.delenv("DDO_COMPAT_OFF", raising=False)
+    return lambda *arguments: CliRunner().invoke(main, ["doctor", *map(str, arguments)])
+
+
+@pytest.fixture
+def copy(checkout, tmp_path):
+    pytest.importorskip("psutil")
+    return shutil.copytree(checkout("edm"), tmp_path / "copy")
+
+
+@pytest.mark.parametrize("name", ["edm", "edm2"])
+def test_a_pristine_checkout_could_start(name, checkout, doctor):
+    pytest.importorskip("psutil")
+    result = doctor(checkout(name))
+    assert result.exit_code == 0, result.output
+    assert re.search(r"^EDM2? \(NVlabs/edm2?\), commit [0-9a-f]{7}", result.output, re.MULTILINE)
+    assert re.search(r"^  train\w*\.py: pristine$", result.output, re.MULTILINE)
+    assert "cpu: nothing runs: upstream asks for a GPU" in result.output
+    assert result.output.endswith("A run could start.\n")
+
+
+def test_looking_changes_nothing(checkout, doctor):
+    import torch
+
+    before = torch.load, torch.randint, torch.distributed.init_process_group
+    doctor(checkout("edm"))
+    assert (torch.load, torch.randint, torch.distributed.init_process_group) == before
+
+
+def test_a_missing_module_stops_a_run(copy, doctor):
+    path = copy / "training/loss.py"
+    path.write_text(path.read_text() + "\nimport absent_module\n")
+    result = doctor(copy)
+    assert result.exit_code == 1
+    assert "problem: train.py cannot be imported; pip install absent_module\n" in result.output
+    assert result.output.endswith("No run could start.\n")
+
+
+def test_a_script_that_cannot_be_patched_stops_a_run(copy, doctor):
+    path = copy / "train.py"
+    path.write_text(re.sub(r"^(import|from) .*\n", "", path.read_text(), flags=re.MULTILINE))
+    result = doctor(copy)
+    assert result.exit_code == 1
+    assert "problem: train.py cannot be patched: " in result.output
+
+
+def test_a_patched_checkout_is_told(copy, doctor):
+    assert CliRunner().invoke(main, ["apply", str(copy)]).exit_code == 0
+    result = doctor(copy)
+    assert result.exit_code == 0
+    assert "  train.py: patched\n" in result.output
+
+
+def test_a_needed_fix_that_is_switched_off_stops_a_run(checkout, doctor, monkeypatch):
+    monkeypatch.setenv("DDO_COMPAT_OFF", "cpu")
+    result = doctor(checkout("edm"))
+    assert result.exit_code == 1
+    assert "take cpu out of DDO_COMPAT_OFF" in result.output
+
+
+def test_a_folder_outside_of_git_has_no_commit(copy, doctor):
+    shutil.rmtree(copy / ".git")
+    assert "EDM (NVlabs/edm), no git repository, in " in doctor(copy).output
