@@ -169,4 +169,5 @@ FIX = Fix(
     does="upstream runs on the CPU: gloo instead of nccl, its device defaults and torch.cuda calls adjusted",
     needed=chosen,
     apply=_apply,
+    to_train=True,
 )

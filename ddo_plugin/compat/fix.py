@@ -15,3 +15,5 @@ class Fix:
     does: str  # what applying it changes
     needed: Callable[[], bool]  # judged by behaviour wherever that is cheap
     apply: Callable[[], None]
+    for_imports: bool = False  # upstream cannot be imported without it
+    to_train: bool = False  # no training run starts without it

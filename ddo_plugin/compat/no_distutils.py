@@ -25,4 +25,5 @@ FIX = Fix(
     does="a stand-in with distutils.util.strtobool is put at the end of sys.path",
     needed=_needed,
     apply=_apply,
+    for_imports=True,
 )

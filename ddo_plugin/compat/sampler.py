@@ -34,4 +34,5 @@ FIX = Fix(
     does="Sampler.__init__ takes and ignores one again",
     needed=_needed,
     apply=_apply,
+    to_train=True,
 )

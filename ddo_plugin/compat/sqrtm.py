@@ -7,13 +7,12 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from ddo_plugin.compat.fix import Fix
 
 
 def with_disp(sqrtm: Callable[[Any], Any]) -> Callable[..., Any]:
     """The `sqrtm` of scipy before 1.18, over a later one: disp=False also returns the estimated relative error."""
+    import numpy as np
 
     @functools.wraps(sqrtm)
     def old(A: Any, disp: bool = True, blocksize: int = 64) -> Any:
