@@ -2,8 +2,7 @@
 
 The copies of patched files lie in a folder of the cache named after their content. Python finds that folder first
 (the script lies in it) and the checkout second (`PYTHONPATH`), so tracebacks, spawned workers, torchrun and debuggers
-see an ordinary script. Those in place run by
-`python -m ddo_plugin.compat`.
+see an ordinary script. What runs in place is started by `python -m ddo_plugin.compat`.
 """
 
 from __future__ import annotations
