@@ -14,6 +14,8 @@ from ddo_plugin.options import ddo_values
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+compat.apply_for_imports()  # the line that imports this module stands before upstream's own imports
+
 
 def options(upstream: str) -> Callable[[F], F]:
     """Decorator below a click command's own options: adds the DDO group.

@@ -1,8 +1,8 @@
-"""A patched copy of a checkout's script, run outside the checkout, which stays as it is.
+"""A checkout's scripts, run with the checkout left as it is: what DDO patches as a patched copy, the rest in place.
 
 The copies of patched files lie in a folder of the cache named after their content. Python finds that folder first
 (the script lies in it) and the checkout second (`PYTHONPATH`), so tracebacks, spawned workers, torchrun and debuggers
-see an ordinary script.
+see an ordinary script. What runs in place is started by `python -m ddo_plugin.compat`.
 """
 
 from __future__ import annotations
@@ -28,20 +28,33 @@ become(globals(), {code!r}, {place!r})
 
 
 def prepare(checkout: Checkout, script: str, arguments: Sequence[str], launcher: Sequence[str] = ()) -> Command:
-    """Write the patched copies and give the command that runs `script`; `launcher` is torchrun's part, if any."""
+    """The command that runs `script`, patched if the patch is about it; `launcher` is torchrun's part, if any."""
+    script = _in_checkout(checkout.root, script)
     files = checkout.files()
+    if script in [file.path for file in files]:
+        run = [str(_patched(checkout.root, script, files))]
+    else:
+        run = ["-m", "ddo_plugin.compat", str(checkout.root / script)]
+    argv = [sys.executable, *interpreter_options(), *launcher, *run, *arguments]
+    return Command(argv, environment((checkout.root / script).parent))
+
+
+def _in_checkout(root: Path, script: str) -> str:
+    """The script as the patch would name it; however it was written, a patched file must not run as it is."""
+    path = root / script
+    path = path.parent.resolve() / path.name
+    if not path.is_relative_to(root):
+        raise UserError(f"{script} is not in {root}, so it is no script of this checkout; plain python runs it")
+    if not path.is_file():
+        raise UserError(f"{script} is no file in {root}, so there is nothing to run")
+    return path.relative_to(root).as_posix()
+
+
+def _patched(root: Path, script: str, files: Sequence[PatchedFile]) -> Path:
     for file in files:
         if file.found.state is State.CONFLICTING:
             raise UserError(f"{file.path} cannot be patched: {file.found.reason}")
-    names = [file.path for file in files]
-    script = os.path.normpath(script)
-    if script not in names:
-        raise UserError(
-            f"{script} is none of the files that DDO patches ({', '.join(names)}); run it without `ddo run`"
-        )
-    overlay = write_copies(checkout.root, script, files)
-    argv = [sys.executable, *interpreter_options(), *launcher, str(overlay / script), *arguments]
-    return Command(argv, environment((checkout.root / script).parent))
+    return write_copies(root, script, files) / script
 
 
 def write_copies(root: Path, script: str, files: Sequence[PatchedFile]) -> Path:

@@ -73,8 +73,28 @@ def patched():
 def sibling():
     return other.NAME
 """
+TOOL = """import json
+import multiprocessing
+import os
+import sys
+
+import helper
+from torch.utils.data import Sampler
+
+
+def in_worker(_):
+    return helper.patched()
+
+
+if __name__ == "__main__":
+    Sampler([1])  # refused by today's torch unless it is mended
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        print(json.dumps([sys.argv[1:], os.getcwd(), helper.patched(), *pool.map(in_worker, [0])]))
+    sys.exit(len(sys.argv) - 1)
+"""
 FILES = {
     "train.py": TRAIN,
+    "tool.py": TOOL,
     "helper.py": HELPER,
     "pkg/__init__.py": "VALUE = 1\n",
     "pkg/inner.py": INNER,
@@ -174,6 +194,36 @@ def test_run_takes_this_folder_and_upstreams_script_unless_told(ddo, checkout):
     assert facts(ddo("run", "./train.py", "--", "--help", cwd=checkout))["arguments"] == ["--help"]
 
 
+def test_a_script_that_needs_no_patch_runs_as_it_is_on_todays_stack(ddo, checkout, tmp_path):
+    assert json.loads(ddo("run", "checkout", "tool.py")) == [[], str(tmp_path), "pristine", "pristine"]
+    ddo("run", "checkout", str(checkout / "tool.py"), "--", "a", "--", "b", status=3)
+    assert git_status(checkout) == ""
+
+
+def test_it_runs_although_the_patch_has_no_place(ddo, checkout):
+    (checkout / "helper.py").write_text(HELPER.replace('"pristine"', '"mine"'))
+    assert json.loads(ddo("run", "tool.py", cwd=checkout))[2:] == ["mine", "mine"]
+
+
+def test_torchrun_starts_it_too_from_outside_and_from_inside(ddo, checkout, monkeypatch):
+    rank = "import os, sys\nos.write(1, f'rank {os.environ[\"RANK\"]} {sys.argv[1:]}\\n'.encode())\n"
+    (checkout / "ranks.py").write_text(rank)
+    two, expected = ["--standalone", "--nproc_per_node=2"], ["rank 0 ['a']", "rank 1 ['a']"]
+    assert (
+        sorted(ddo("run", "--torchrun", " ".join(two), "ranks.py", "--", "a", cwd=checkout).split("\n"))[1:] == expected
+    )
+    inside = [sys.executable, "-m", "torch.distributed.run", *two, "-m", "ddo_plugin", "run", "ranks.py", "--", "a"]
+    done = subprocess.run(inside, cwd=checkout, capture_output=True, text=True, check=True)
+    assert sorted(done.stdout.split("\n"))[1:] == expected
+
+
+@pytest.mark.parametrize("script", ["./train.py", "pkg/../train.py", "ABSOLUTE", "LINKED"])
+def test_however_the_training_script_is_written_it_is_patched(ddo, checkout, tmp_path, script):
+    (tmp_path / "link").symlink_to(checkout)
+    script = {"ABSOLUTE": str(checkout / "train.py"), "LINKED": str(tmp_path / "link/train.py")}.get(script, script)
+    assert facts(ddo("run", "checkout", script))["patched"] == ["patched", "patched"]
+
+
 def test_a_traceback_shows_the_lines_that_ran_and_the_exit_status_is_the_scripts(ddo, checkout):
     errors = ddo("run", "checkout", "--", "fail", status=1)
     line = next(n for n, text in enumerate(PATCHED["train.py"].split("\n"), 1) if "RuntimeError" in text)
@@ -213,7 +263,8 @@ def test_damaged_copies_in_the_cache_are_written_again(ddo, checkout, tmp_path):
     [
         (["run", "nowhere"], "nowhere is no folder"),
         (["run", "site"], "is no checkout of an upstream"),
-        (["run", "checkout", "other.py"], "other.py is none of the files that DDO patches (train.py, helper.py"),
+        (["run", "checkout", "other.py"], "other.py is no file in "),
+        (["run", "checkout", "../site/stranger.py"], "../site/stranger.py is not in "),
         (["run", "checkout", "train.py", "--outdir=x"], "No such option"),
         (["run", "checkout", "train.py", "x"], "arguments of the script go after `--`"),
     ],

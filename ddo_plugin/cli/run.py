@@ -23,7 +23,10 @@ class _SplitAtDashes(click.Command):
 @click.option("--torchrun", metavar="OPTIONS", help="Start it by torchrun, for example '--nproc_per_node=8'.")
 @click.pass_context
 def command(ctx: click.Context, what: tuple[str, ...], torchrun: str | None) -> None:
-    """Run the training script of an unpatched checkout with DDO, and leave the checkout as it is.
+    """Run a script of an unpatched checkout, and leave the checkout as it is.
+
+    The training script runs with DDO. Any other one, such as generate.py, runs as it is, with what it needs on
+    today's torch, numpy and scipy or on a CPU (see `ddo doctor`).
 
     REPO is this folder unless given, SCRIPT the training script of the upstream. What follows `--` goes to the
     script. To start several processes:

@@ -17,7 +17,7 @@ def main(arguments: list[str]) -> None:
         raise UserError(f"{given}, so there is nothing to run; usage: python -m ddo_plugin.compat SCRIPT [ARGUMENTS]")
     script = Path(arguments[0]).resolve()
     sys.argv = arguments
-    sys.path[0] = str(script.parent)
+    sys.path[: 0 if getattr(sys.flags, "safe_path", False) else 1] = [str(script.parent)]
     compat.apply()
     runpy.run_path(str(script), run_name="__main__")
 
