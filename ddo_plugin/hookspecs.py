@@ -48,8 +48,11 @@ def ddo_options(upstream: str) -> Sequence[click.Option]:  # type: ignore[empty-
 
 
 @hookspec
-def ddo_configure(upstream: str, config: MutableMapping[str, Any], options: Mapping[str, Any]) -> None:
-    """Change upstream's own configuration for a DDO run, after upstream built it. Called only if --ddo was given."""
+def ddo_configure(upstream: str, config: MutableMapping[str, Any], options: Mapping[str, Any]) -> bool | None:
+    """Change upstream's own configuration for a DDO run, after upstream built it; True if this plugin did.
+
+    Called only if --ddo was given. If nobody answers True, the run is refused.
+    """
 
 
 # -- the pieces of a run ------------------------------------------------------------------------------------------

@@ -52,7 +52,8 @@ def configure(upstream: str, config: MutableMapping[str, Any], options: Mapping[
     if options.get("ddo") is None:
         return  # if --ddo was given all the same, these are other options than the script's: the guard stays armed
     _guard.disarm()
-    plugins.manager().hook.ddo_configure(upstream=upstream, config=config, options=options)
+    if not any(plugins.manager().hook.ddo_configure(upstream=upstream, config=config, options=options)):
+        raise UserError(f"--ddo={options['ddo']}: no installed plugin finetunes {upstream}; `ddo plugins` lists them")
 
 
 def _refuse_orphans(given: Mapping[str, Any]) -> None:

@@ -9,13 +9,29 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from ddo_plugin import inject
+from ddo_plugin import hookimpl, inject, plugins
 
 
 def one_step() -> None:
     weight = torch.nn.Parameter(torch.ones(1))
     weight.grad = torch.ones(1)
     torch.optim.SGD([weight], lr=0.1).step()
+
+
+class Plugin:
+    """A stranger's, that configures its own upstream."""
+
+    @hookimpl
+    def ddo_configure(self, upstream: str) -> bool | None:
+        return True if upstream == "mine" else None
+
+
+@pytest.fixture(autouse=True)
+def plugin():
+    registered = Plugin()
+    plugins.manager().register(registered)
+    yield
+    plugins.manager().unregister(registered)
 
 
 def script(configure: bool, seen: dict[str, Any] | None = None) -> click.Command:
@@ -28,7 +44,7 @@ def script(configure: bool, seen: dict[str, Any] | None = None) -> click.Command
         if seen is not None:
             seen.update(options)
         if configure:
-            inject.configure("nobody", {}, options)
+            inject.configure("mine", {}, options)
         one_step()
         click.echo("trained")
 
@@ -67,6 +83,18 @@ def test_configure_with_options_that_lost_ddo_does_not_pass_for_a_ddo_run() -> N
         one_step()
 
     assert run(train, "--ddo=network.pkl").exit_code == 2
+
+
+def test_a_run_that_no_plugin_configures_is_refused() -> None:
+    @click.command()
+    @inject.options("digits")
+    def train(**options: Any) -> None:
+        inject.configure("nobody", {}, options)
+        one_step()
+
+    result = run(train, "--ddo=network.pkl")
+    assert result.exit_code == 2
+    assert "no installed plugin finetunes nobody" in result.output
 
 
 def test_the_guard_is_gone_after_configure_and_after_a_failed_run() -> None:

@@ -42,16 +42,17 @@ def ddo_options(upstream: str) -> Sequence[click.Option]:
 
 
 @hookimpl
-def ddo_configure(upstream: str, config: MutableMapping[str, Any], options: Mapping[str, Any]) -> None:
+def ddo_configure(upstream: str, config: MutableMapping[str, Any], options: Mapping[str, Any]) -> bool | None:
     """Start from the reference, without dropout, and let the objective judge every batch."""
     if upstream != UPSTREAM:
-        return
+        return None
     from ddo_plugin import finetuning
 
     run = finetuning.prepare(UPSTREAM, options["outdir"], options)
     network = config["family"].network()
     network.load_state_dict(run.reference.network.state_dict())
     config.update(network=network, loss=FinetuningLoss(run, config["family"]), on_snapshot=run.snapshot_written)
+    return True
 
 
 class FinetuningLoss:

@@ -31,7 +31,7 @@ class DDOLoss:
     def __call__(self, net: nn.Module, images: Tensor, labels: Tensor, augment_pipe: nn.Module | None = None) -> Tensor:
         """[N] losses of N real images and as many fakes; the loop sums them and divides by its batch."""
         clean, labels = self._with_fakes(images, labels)
-        clean, augment_labels = augment_pipe(clean) if augment_pipe is not None else (clean, None)
+        clean, augment_labels = augment_pipe(clean) if augment_pipe is not None else (clean, self._not_augmented(clean))
         target = denoiser(net, labels, augment_labels)
         reference = (
             None if self.reference is None else denoiser(self.reference.to(images.device), labels, augment_labels)
@@ -53,6 +53,11 @@ class DDOLoss:
             return torch.cat([images, fakes]), labels.repeat(2, 1)  # [2N, 0]
         conditions = one_hot(numbers.to(labels.device), labels.shape[1]).to(labels.dtype)
         return torch.cat([images, fakes]), torch.cat([labels, conditions])
+
+    def _not_augmented(self, clean: Tensor) -> Tensor | None:
+        """What a pipe says of images that it left alone. Without, DDP waits in vain for the gradient of a weight."""
+        width = self.run.reference.info.augment_dim
+        return clean.new_zeros(len(clean), width) if width else None
 
     def __reduce__(self) -> Any:
         return EDMLoss(self.levels.P_mean, self.levels.P_std, self.levels.sigma_data).__reduce__()

@@ -43,11 +43,13 @@ def ddo_options(upstream: str) -> Sequence[click.Option]:
 
 
 @hookimpl
-def ddo_configure(upstream: str, config: MutableMapping[str, Any], options: Mapping[str, Any]) -> None:
-    if upstream == UPSTREAM:
-        from ddo_integrations.edm.configuration import configure
+def ddo_configure(upstream: str, config: MutableMapping[str, Any], options: Mapping[str, Any]) -> bool | None:
+    if upstream != UPSTREAM:
+        return None
+    from ddo_integrations.edm.configuration import configure
 
-        configure(config, options)
+    configure(config, options)
+    return True
 
 
 @hookimpl

@@ -1,0 +1,76 @@
+"""Gradients of EDM's DDO loss over one batch, split: `gradients.py BASE FAKES OUT CHUNKS`, also under torchrun.
+
+Noise follows from the sample itself here, so that a split changes nothing but the arithmetic.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed
+
+from ddo_integrations.edm.networks import start, target_settings
+from ddo_plugin import compat, finetuning
+from ddo_plugin.likelihood import diffusion
+
+BATCH = 8
+
+
+def of_content(clean: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """[N, *shape] normal numbers that depend on each sample alone."""
+    seeds = [int(sample.double().abs().sum() * 1e6) % (1 << 31) for sample in clean]
+    return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+
+
+class Fakes:
+    """Hands out the fakes that belong to the current part of the batch."""
+
+    def __init__(self, samples: torch.Tensor, labels: torch.Tensor):
+        self.samples, self.labels, self.rows = samples, labels, slice(0)
+
+    def draw(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.samples[self.rows], self.labels[self.rows]
+
+
+def main(base: str, fakes: str, out: str, chunks: str) -> None:
+    compat.apply()
+    from torch_utils import distributed as dist
+
+    dist.init()
+    options = {"ddo": base, "ddo_fakes": fakes, "ddo_objective": "ddo", "ddo_alpha": 2.0, "ddo_beta": 0.5}
+    run = finetuning.prepare("edm", Path(out), {**options, "ddo_trust": False, "ddo_sha256": None})
+    torch.manual_seed(0)
+    drawn, numbers = run.fakes.draw(2 * BATCH)
+    run.fakes = Fakes(drawn[:BATCH], numbers[:BATCH])
+    real, labels = drawn[BATCH:].float() / 127.5 - 1, torch.eye(3)[numbers[BATCH:]]
+
+    info = run.reference.info
+    interface = {"img_resolution": info.resolution, "img_channels": info.channels, "label_dim": info.label_dim}
+    settings = target_settings(run.reference) | interface
+    net = start(settings.pop("preconditioning"), **settings).train().requires_grad_(True)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape))  # away from the reference, where r is 0
+    ddp = torch.nn.parallel.DistributedDataParallel(net)
+
+    from ddo_integrations.edm.loss import DDOLoss
+
+    loss_fn = DDOLoss({}, 0, BATCH, {})
+    run.fresh = False
+    diffusion.torch.randn_like = lambda clean: of_content(clean, tuple(clean.shape[1:]))
+    diffusion.NoiseLevels.sample = lambda self, clean: (of_content(clean, (1, 1, 1)) * self.P_std + self.P_mean).exp()
+    share = BATCH // dist.get_world_size()
+    first, size = dist.get_rank() * share, share // int(chunks)
+    for at in range(first, first + share, size):
+        run.fakes.rows = slice(at, at + size)
+        with ddp.no_sync() if at + size < first + share else torch.enable_grad():
+            loss = loss_fn(net=ddp, images=real[at : at + size], labels=labels[at : at + size])
+            loss.sum().mul(1 / share).backward()
+    if dist.get_rank() == 0:
+        torch.save([parameter.grad for parameter in net.parameters() if parameter.grad is not None], out)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
