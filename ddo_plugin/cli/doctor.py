@@ -1,0 +1,146 @@
+"""`ddo doctor`"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from ddo_plugin.errors import UserError
+
+if TYPE_CHECKING:
+    from ddo_plugin.checkout import Checkout
+
+NOT_READY_STATUS = 1
+
+
+@click.command("doctor")
+@click.argument("repo", type=click.Path(path_type=Path), default=".")
+def command(repo: Path) -> None:
+    """Tell whether the checkout REPO (default: this folder) would run here, and what compat does about it.
+
+    Exit status 0: a training run could start; 1: it could not, and why.
+    """
+    from ddo_plugin import environment
+    from ddo_plugin.checkout import open_checkout
+
+    reasons: list[str] = []
+    _print("Environment", environment.describe())
+    if error := environment.torch_error():
+        reasons.append(f"torch cannot be imported ({error}), and every upstream needs it; see pytorch.org")
+    else:
+        _print("Today's stack", _fixes(reasons))
+    try:
+        checkout = open_checkout(repo)
+    except UserError as error:
+        reasons.append(error.message)
+    else:
+        _print("Checkout", _checkout(checkout, reasons))
+        _print("Packages", _packages(checkout, reasons))
+    if not reasons:
+        click.secho("A run could start.", fg="green")
+        return
+    click.secho("No run could start:", fg="red")
+    for reason in reasons:
+        click.echo(f"  {reason}")
+    click.get_current_context().exit(NOT_READY_STATUS)
+
+
+def _print(title: str, rows: Mapping[str, str]) -> None:
+    click.secho(title, bold=True)
+    width = max(map(len, rows), default=0)
+    for name, text in rows.items():
+        click.echo(f"  {name:{width}}  {text}")
+    click.echo()
+
+
+def _fixes(reasons: list[str]) -> dict[str, str]:
+    """What would break without compat, and what it does; what nobody mends is among the reasons."""
+    from ddo_plugin import compat
+    from ddo_plugin.compat import cpu
+
+    try:
+        off = compat.switched_off()
+        on_cpu = cpu.chosen()
+    except UserError as error:
+        reasons.append(error.message)
+        return {"unknown": error.message}
+    rows = {}
+    for fix in compat.FIXES:
+        if not fix.needed():
+            rows[fix.name] = "not needed here"
+        elif fix.name not in off:
+            rows[fix.name] = f"mended: {fix.does}"
+        else:
+            rows[fix.name] = f"{compat.OFF_VARIABLE} leaves it out: {fix.breaks}"
+            if fix.to_train:
+                reasons.append(f"{compat.OFF_VARIABLE} leaves out '{fix.name}': {fix.breaks}")
+    if not on_cpu and not _gpu_is_there():
+        reasons.append(f"{cpu.VARIABLE}=cuda forbids the CPU, but torch finds no GPU; unset it to run on the CPU")
+    return rows
+
+
+def _gpu_is_there() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _checkout(checkout: Checkout, reasons: list[str]) -> dict[str, str]:
+    rows = {
+        "upstream": checkout.upstream.title,
+        "folder": str(checkout.root),
+        "commit": _commit(checkout.root),
+        "script": checkout.upstream.script,
+    }
+    try:
+        files = checkout.files()
+    except UserError as error:
+        reasons.append(error.message)
+        return rows | {"patch": error.message}
+    for file in files:
+        state = file.found.state.value
+        if state == "conflicting":
+            reasons.append(f"{file.path} cannot be patched: {file.found.reason}")
+        remark = (
+            " (`ddo apply` inserts DDO's lines; `ddo run` does without)" if state in ("pristine", "patchable") else ""
+        )
+        rows[file.path] = state + remark
+    return rows
+
+
+def _commit(root: Path) -> str:
+    """The commit of a git checkout whose root this is; a copy inside somebody else's repository has none."""
+    if _git(root, "rev-parse", "--show-prefix") != "":
+        return "unknown: not a git checkout"
+    changed = len((_git(root, "status", "--porcelain", "--untracked-files=no") or "").splitlines())
+    dirty = f", {changed} changed file{'s' * (changed > 1)}" if changed else ""
+    return f"{_git(root, 'log', '-1', '--format=%h of %cs: %s') or 'none yet'}{dirty}"
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    command = ["git", "-C", str(root), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    except OSError:  # git is not installed
+        return None
+    return done.stdout.rstrip("\n") if done.returncode == 0 else None
+
+
+def _packages(checkout: Checkout, reasons: list[str]) -> dict[str, str]:
+    from ddo_plugin import compat, imports
+
+    compat.apply_for_imports()
+    found = imports.read_imports(checkout.root, checkout.upstream.script)
+    needed, other = imports.missing(found.to_train), imports.missing(found.elsewhere)
+    there = ", ".join(name for name in found.to_train if name not in needed) or "none"
+    rows = {"to train": there + (f"; missing: {', '.join(needed)}" if needed else "")}
+    if other:
+        listed = ", ".join(f"{imports.distribution(name)} ({file})" for name, file in other.items())
+        rows["else"] = f"missing, but not needed to train: {listed}"
+    for name, file in needed.items():
+        reasons.append(f"{file} imports {name}, which is missing: pip install {imports.distribution(name)}")
+    return rows
