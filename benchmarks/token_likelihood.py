@@ -15,12 +15,8 @@ from torch import Tensor, nn
 
 from ddo_plugin.likelihood.tokens import token_logp, token_logp_from_head
 
-SAMPLES, LENGTH, WIDTH, VOCABULARY = (
-    16,
-    680,
-    256,
-    4096,
-)  # VAR's sequence and codes; a narrow head, so that logits dominate
+# VAR's sequence and codes; a narrow head, so that logits dominate
+SAMPLES, LENGTH, WIDTH, VOCABULARY = 16, 680, 256, 4096
 REPEATS = 3
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -15,10 +16,15 @@ from ddo_plugin.options import ddo_values
 from ddo_plugin.records import Fakes, Reference, Run
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ddo_plugin.objective import Objective, Outcome, Terms
 
 
-@dataclass(frozen=True)
+AGREEMENT = 0.05  # reward at which target and reference no longer pass for one network; half precision reaches 0.025
+
+
+@dataclass
 class Finetuning:
     """The pieces that the hooks supplied, and the two events that a training step reports."""
 
@@ -26,15 +32,28 @@ class Finetuning:
     objective: Objective
     reference: Reference
     fakes: Fakes | None  # None: the objective needs none
+    fresh: bool = True  # the next step is a round's first: target and reference must agree
 
     def judge(self, terms: Terms, step: int) -> Outcome:
-        """Apply the objective and hand its statistics to whoever listens."""
+        """Apply the objective; on the first rank, hand its statistics to whoever listens."""
         outcome = self.objective(terms)
-        plugins.manager().hook.ddo_statistics(run=self.run, step=step, statistics=outcome.statistics)
+        if self.fresh:
+            _check_agreement(outcome.statistics)
+            self.fresh = False
+        if _rank() == 0:
+            plugins.manager().hook.ddo_statistics(run=self.run, step=step, statistics=outcome.statistics)
         return outcome
 
     def snapshot_written(self, path: Path, step: int) -> None:
         plugins.manager().hook.ddo_snapshot(run=self.run, path=path, step=step)
+
+
+_active: dict[str, Finetuning] = {}
+
+
+def active(upstream: str) -> Finetuning:
+    """The run that `prepare` made ready in this process, for what a native loop builds by name."""
+    return _active[upstream]
 
 
 def prepare(upstream: str, outdir: Path, options: Mapping[str, Any]) -> Finetuning:
@@ -46,6 +65,8 @@ def prepare(upstream: str, outdir: Path, options: Mapping[str, Any]) -> Finetuni
     if reference is None:
         raise UserError(f"--ddo={source}: no plugin can load a reference for {upstream}; `ddo plugins` lists them")
     fakes = _fakes(hook, upstream, reference, options) if objective.needs_fakes else None
+    if fakes is not None:
+        _check_origin(fakes, reference, options)
     provenance = {
         "reference": {"source": reference.source, "sha256": reference.sha256},
         "fakes": dict(fakes.description) if fakes else None,
@@ -55,7 +76,40 @@ def prepare(upstream: str, outdir: Path, options: Mapping[str, Any]) -> Finetuni
             "python": platform.python_version(),
         },
     }
-    return Finetuning(Run(upstream, outdir, ddo_values(options), provenance), objective, reference, fakes)
+    run = Run(upstream, outdir, ddo_values(options), provenance)
+    _active[upstream] = Finetuning(run, objective, reference, fakes)
+    return _active[upstream]
+
+
+def _check_agreement(statistics: Mapping[str, Tensor]) -> None:
+    """With θ = θ_ref every log-ratio is 0 (and the loss (1 + α) ln 2); anything else is another network."""
+    rewards = [statistics[name].abs().max() for name in ("rewards/real", "rewards/fake") if name in statistics]
+    worst = max(map(float, rewards), default=0.0)
+    if not worst <= AGREEMENT:
+        raise UserError(
+            f"target and reference are not the same network: a reward of the first step is {worst:.3g} instead of 0; "
+            "start the round from the reference, without other weights, dropout or another precision"
+        )
+
+
+def _check_origin(fakes: Fakes, reference: Reference, options: Mapping[str, Any]) -> None:
+    """The objective means samples of this very reference; others work against it."""
+    made_by = fakes.description.get("reference_sha256")
+    if made_by == reference.sha256:
+        return
+    network = f"sha256 {made_by[:12]}…, the reference's is {reference.sha256[:12]}…" if made_by else "unknown"
+    message = f"--ddo-fakes={options['ddo_fakes']}: the network that made them is not known to be --ddo's ({network})"
+    if options.get("ddo_strict"):
+        raise UserError(f"{message}; make them anew, or drop --ddo-strict")
+    if _rank() == 0:
+        print(f"ddo: {message}", file=sys.stderr)
+
+
+def _rank() -> int:
+    import torch.distributed
+
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.distributed.get_rank() if distributed else 0
 
 
 def _objective(hook: Any, options: Mapping[str, Any]) -> Objective:

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ddo_plugin.errors import UserError
+
 DISTRIBUTIONS = {  # where pip calls it otherwise
     "PIL": "pillow",
     "cv2": "opencv-python",
@@ -30,8 +32,8 @@ def read_imports(root: Path, script: str) -> Imports:
     own = _own_modules(root)
     reached = _reached_from(root / script, own)
     to_train = _first_files(root, ((file, name) for file in reached for name, at_once in _names(file) if at_once))
-    files = [*reached, *(file for files in own.values() for file in files)]
-    elsewhere = _first_files(root, ((file, name) for file in files for name, _ in _names(file)))
+    others = [file for files in own.values() for file in files if file not in reached and _parses(file)]
+    elsewhere = _first_files(root, ((file, name) for file in [*reached, *others] for name, _ in _names(file)))
     foreign = [name for name in elsewhere if name not in own and name not in sys.stdlib_module_names]
     return Imports(
         {name: to_train[name] for name in foreign if name in to_train},
@@ -86,9 +88,17 @@ def _names(file: Path) -> Iterator[tuple[str, bool]]:
     """Top-level names of what a file imports, and whether importing the file needs them at once."""
     try:
         tree = ast.parse(file.read_bytes())
-    except (OSError, SyntaxError, ValueError):
-        return  # running it tells more than could be told here
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"{file} cannot be read as python, so no run can start from it: {error}") from None
     yield from _in_body(tree.body, at_once=True)
+
+
+def _parses(file: Path) -> bool:
+    try:
+        list(_names(file))
+    except UserError:
+        return False
+    return True
 
 
 def _in_body(nodes: Iterable[ast.AST], at_once: bool) -> Iterator[tuple[str, bool]]:

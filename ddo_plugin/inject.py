@@ -49,9 +49,10 @@ def options(upstream: str) -> Callable[[F], F]:
 
 def configure(upstream: str, config: MutableMapping[str, Any], options: Mapping[str, Any]) -> None:
     """Called once upstream has built its configuration: a DDO run changes it, any other run leaves it alone."""
+    if options.get("ddo") is None:
+        return  # if --ddo was given all the same, these are other options than the script's: the guard stays armed
     _guard.disarm()
-    if options.get("ddo") is not None:
-        plugins.manager().hook.ddo_configure(upstream=upstream, config=config, options=options)
+    plugins.manager().hook.ddo_configure(upstream=upstream, config=config, options=options)
 
 
 def _refuse_orphans(given: Mapping[str, Any]) -> None:
@@ -76,8 +77,8 @@ class _Guard:
 
         def refuse(*_: Any) -> None:
             raise UserError(
-                f"--ddo was given, but {upstream}'s script never called ddo_plugin.inject.configure, so this would be "
-                "a run without DDO; the patch is incomplete: `ddo status` tells, `ddo apply` mends"
+                f"--ddo was given, but {upstream}'s script never handed it to ddo_plugin.inject.configure, so this "
+                "would be a run without DDO; the patch is incomplete: `ddo status` tells, `ddo apply` mends"
             )
 
         self.disarm()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -54,9 +53,6 @@ class Objective(Protocol):
         """False: the step needs neither fakes nor the reference."""
 
     def __call__(self, terms: Terms) -> Outcome: ...
-
-
-ObjectiveFactory = Callable[[Mapping[str, Any]], Objective]
 
 
 @dataclass(frozen=True)

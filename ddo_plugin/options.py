@@ -36,10 +36,22 @@ def finetuning_options(*, alpha: float, beta: float) -> list[click.Option]:
             ["--ddo-stop-on-collapse"],
             is_flag=False,
             flag_value=COLLAPSE_BOUND,
-            type=float,
+            type=click.FloatRange(min=0, min_open=True),
             metavar="[BOUND]",
             help=f"Stop when the mean reward of real data falls below -BOUND ({COLLAPSE_BOUND} if none is given).",
         ),
+        click.Option(["--ddo-strict"], is_flag=True, help="Refuse fakes that are not known to be the reference's."),
+        click.Option(
+            ["--ddo-round"], type=click.IntRange(min=1), metavar="N", help="Round of self-play, for the record."
+        ),
+    ]
+
+
+def pickle_options() -> list[click.Option]:
+    """For upstreams whose networks are pickles, which are programs."""
+    return [
+        click.Option(["--ddo-sha256"], metavar="HEX", help="What the file of --ddo must have; checked before its use."),
+        click.Option(["--ddo-trust"], is_flag=True, help="Run the code that the file of --ddo carries."),
     ]
 
 

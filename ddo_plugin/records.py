@@ -39,6 +39,7 @@ class Reference:
     network: nn.Module
     source: str  # path or URL it was loaded from
     sha256: str  # of the file
+    info: Any = None  # what its integration knows of it besides
 
 
 class Fakes(Protocol):
@@ -46,7 +47,15 @@ class Fakes(Protocol):
 
     @property
     def description(self) -> Mapping[str, Any]:
-        """Where they come from; stands in every snapshot's sidecar."""
+        """Where they come from, for the sidecars; `reference_sha256` says of which network, if it is known."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one sample as it is stored."""
+
+    @property
+    def classes(self) -> int:
+        """One more than the highest class number; 0 if they have none."""
 
     def draw(self, count: int) -> tuple[Tensor, Tensor | None]:
         """`count` samples as they are stored, and their class numbers (None if they have none)."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -132,6 +133,14 @@ class RefsetFakes:
             "reference_sha256": refset.manifest["reference"].get("sha256"),
             "sha256": {name: stored["sha256"] for name, stored in refset.manifest["arrays"].items()},
         }
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.refset.samples.shape[1:]
+
+    @cached_property
+    def classes(self) -> int:
+        return 0 if self.refset.labels is None else int(self.refset.labels.max()) + 1
 
     def draw(self, count: int) -> tuple[Tensor, Tensor | None]:
         import torch

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ddo_plugin.errors import UserError
 from ddo_plugin.imports import distribution, missing, read_imports
 
 FILES = {
@@ -75,9 +76,10 @@ def test_it_starts_without_what_is_guarded_or_of_other_scripts(root):
     assert elsewhere["for_generating"] == "generate.py"
 
 
-def test_a_missing_script_or_one_that_does_not_parse_imports_nothing(root):
-    assert read_imports(root, "broken.py").to_train == {}
-    assert read_imports(root, "none.py").to_train == {}
+def test_a_training_script_that_is_no_python_is_named(root):
+    for name in ("broken.py", "none.py"):
+        with pytest.raises(UserError, match=f"{name} cannot be read as python"):
+            read_imports(root, name)
 
 
 def test_only_what_is_not_installed_is_missing():

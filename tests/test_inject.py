@@ -56,7 +56,17 @@ def test_a_run_that_never_reaches_configure_stops_before_its_first_step() -> Non
     assert result.exit_code == 2
     assert "trained" not in result.output
     assert len(result.output.strip().splitlines()) == 1
-    assert "digits's script never called" in result.output
+    assert "digits's script never handed it to" in result.output
+
+
+def test_configure_with_options_that_lost_ddo_does_not_pass_for_a_ddo_run() -> None:
+    @click.command()
+    @inject.options("digits")
+    def train(**options: Any) -> None:
+        inject.configure("digits", {}, {"lr": 0.1})
+        one_step()
+
+    assert run(train, "--ddo=network.pkl").exit_code == 2
 
 
 def test_the_guard_is_gone_after_configure_and_after_a_failed_run() -> None:
@@ -76,7 +86,9 @@ def test_an_option_that_would_be_ignored_is_refused(flag: str) -> None:
     assert f"{flag.split('=')[0]} has no effect without --ddo" in result.output
 
 
-@pytest.mark.parametrize(("flag", "why"), [("--ddo-alpha=-1", "x>=0"), ("--ddo-beta=0", "x>0")])
+@pytest.mark.parametrize(
+    ("flag", "why"), [("--ddo-alpha=-1", "x>=0"), ("--ddo-beta=0", "x>0"), ("--ddo-stop-on-collapse=0", "x>0")]
+)
 def test_impossible_values_are_refused(flag: str, why: str) -> None:
     result = run(script(True), "--ddo=network.pkl", flag)
     assert result.exit_code == 2

@@ -5,34 +5,40 @@ from __future__ import annotations
 import shlex
 import signal
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import click
 
+from ddo_plugin.errors import UserError
+
 FAMILIES = {"diffusion": ("diffusion",), "tokens": ("tokens",), "both": ("diffusion", "tokens")}
+EXTRA = {"sklearn": "scikit-learn", "matplotlib": "matplotlib", "jinja2": "jinja2"}
 
 
 @click.command("demo")
-@click.option("--family", type=click.Choice(list(FAMILIES)), default="both", show_default=True)
+@click.option("--family", type=click.Choice(list(FAMILIES)), default="both", show_default=True, help="Models to run.")
 @click.option("--rounds", type=click.IntRange(min=1), help="Rounds of self-play  [default: diffusion 3, tokens 1]")
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default="ddo-demo", show_default=True)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default="ddo-demo",
+    show_default=True,
+    help="Folder for networks, journal and report.",
+)
 @click.option("--quick", is_flag=True, help="The same in under a minute: shorter, one round, smaller effect.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all randomness.")
 def command(family: str, rounds: int | None, out: Path, quick: bool, seed: int) -> None:
     """DDO self-play on scikit-learn's digits, end to end on a CPU.
 
     Trains two tiny models from scratch, finetunes them by DDO and by a maximum-likelihood control, and writes
     report.html. The same seed gives the same numbers; after an interruption the same command goes on.
     """
-    try:
-        from ddo_plugin.demo import report
-        from ddo_plugin.demo.run import Demo, run
-        from ddo_plugin.demo.settings import FULL, QUICK
-    except ModuleNotFoundError as error:
-        from ddo_plugin.errors import UserError
-
-        raise UserError(f"the demo needs {error.name}: pip install 'ddo-plugin[demo]'") from None
+    _require_extra()
+    from ddo_plugin.demo import report
+    from ddo_plugin.demo.run import Demo, run
+    from ddo_plugin.demo.settings import FULL, QUICK
     from ddo_plugin.selfplay.executor import StepFailedError
 
     signal.signal(signal.SIGTERM, _interrupt)
@@ -43,12 +49,18 @@ def command(family: str, rounds: int | None, out: Path, quick: bool, seed: int) 
         sys.exit(130)
     except StepFailedError as failure:
         raise click.ClickException(f"a step failed, {failure}") from None
-    shown = report.table(out)
-    click.echo(f"\nFréchet distance, lower is better:\n\n{report.terminal(shown)}\n")
-    for arms in report.by_family(out).values():
+    families = report.by_family(out, FAMILIES[family])
+    click.echo(f"\nFréchet distance, lower is better:\n\n{report.terminal(report.table(families))}\n")
+    for arms in families.values():
         for warning in report.warnings(arms):
             click.secho(warning, fg="yellow")
-    click.echo(f"Report: {report.write(out, shlex.join(['ddo', *sys.argv[1:]]))}")
+    click.echo(f"Report: {report.write(out, families, shlex.join(['ddo', *sys.argv[1:]]))}")
+
+
+def _require_extra() -> None:
+    for module, name in EXTRA.items():
+        if find_spec(module) is None:
+            raise UserError(f"the demo needs {name}: pip install 'ddo-plugin[demo]'")
 
 
 def _interrupt(*_: Any) -> None:

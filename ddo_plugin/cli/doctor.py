@@ -32,7 +32,7 @@ def command(repo: Path) -> None:
     if error := environment.torch_error():
         reasons.append(f"torch cannot be imported ({error}), and every upstream needs it; see pytorch.org")
     else:
-        _print("Today's stack", _fixes(reasons))
+        _print("What breaks here, and what compat does about it", _fixes(reasons))
     try:
         checkout = open_checkout(repo)
     except UserError as error:
@@ -53,7 +53,7 @@ def _print(title: str, rows: Mapping[str, str]) -> None:
     click.secho(title, bold=True)
     width = max(map(len, rows), default=0)
     for name, text in rows.items():
-        click.echo(f"  {name:{width}}  {text}")
+        click.echo(f"  {name:{width}}  " + text.replace("\n", "\n" + " " * (width + 4)))
     click.echo()
 
 
@@ -72,12 +72,11 @@ def _fixes(reasons: list[str]) -> dict[str, str]:
     for fix in compat.FIXES:
         if not fix.needed():
             rows[fix.name] = "not needed here"
-        elif fix.name not in off:
-            rows[fix.name] = f"mended: {fix.does}"
-        else:
-            rows[fix.name] = f"{compat.OFF_VARIABLE} leaves it out: {fix.breaks}"
-            if fix.to_train:
-                reasons.append(f"{compat.OFF_VARIABLE} leaves out '{fix.name}': {fix.breaks}")
+            continue
+        remedy = f"left alone: {compat.OFF_VARIABLE} says so" if fix.name in off else fix.does
+        rows[fix.name] = f"{fix.breaks}\n-> {remedy}"
+        if fix.to_train and fix.name in off:
+            reasons.append(f"{fix.breaks}; take '{fix.name}' out of {compat.OFF_VARIABLE}")
     if not on_cpu and not _gpu_is_there():
         reasons.append(f"{cpu.VARIABLE}=cuda forbids the CPU, but torch finds no GPU; unset it to run on the CPU")
     return rows
@@ -134,7 +133,11 @@ def _packages(checkout: Checkout, reasons: list[str]) -> dict[str, str]:
     from ddo_plugin import compat, imports
 
     compat.apply_for_imports()
-    found = imports.read_imports(checkout.root, checkout.upstream.script)
+    try:
+        found = imports.read_imports(checkout.root, checkout.upstream.script)
+    except UserError as error:
+        reasons.append(error.message)
+        return {"unknown": error.message}
     needed, other = imports.missing(found.to_train), imports.missing(found.elsewhere)
     there = ", ".join(name for name in found.to_train if name not in needed) or "none"
     rows = {"to train": there + (f"; missing: {', '.join(needed)}" if needed else "")}

@@ -11,6 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from ddo_plugin.snapshots.contents import Contents, NetworkInfo, ObjectInfo, Source
+    from ddo_plugin.snapshots.kinds import Kind
 
 REFUSED_STATUS = 1
 _LONGEST_LINE = 400
@@ -29,7 +30,7 @@ _LONGEST_LINE = 400
 def command(file: str, sha256: str | None, source: bool, checkout: Path) -> None:
     """Say what a network pickle contains, without running it.
 
-    Exit status 0: it can be loaded without running its code; 1: it cannot, and why.
+    Exit status 0: it holds a network that can be loaded without running its code; 1: it does not, and why.
     """
     from ddo_plugin.download import local_file
     from ddo_plugin.files import sha256_file
@@ -41,7 +42,7 @@ def command(file: str, sha256: str | None, source: bool, checkout: Path) -> None
     click.echo(f"{file}: {kind.value}, {_size(path.stat().st_size)}, sha256 {sha256_file(path)}")
     if kind is not Kind.PICKLE:
         click.echo(_statement(path, kind))
-        return
+        sys.exit(REFUSED_STATUS)
     contents = describe(path, checkout=checkout)
     if source:
         _print_sources(contents.sources)
@@ -50,14 +51,13 @@ def command(file: str, sha256: str | None, source: bool, checkout: Path) -> None
     sys.exit(REFUSED_STATUS if contents.refusals or contents.damage or not contents.networks else 0)
 
 
-def _statement(path: Path, kind: Any) -> str:
+def _statement(path: Path, kind: Kind) -> str:
     """What a file that is no pickle is, as far as it can be said without loading it."""
     from ddo_plugin.snapshots.kinds import Kind, safetensors_header
 
     if kind is Kind.SAFETENSORS:
-        header = safetensors_header(path)
-        header.pop("__metadata__", None)
-        return f"It holds {len(header)} tensors and can run no code. It is not a network pickle."
+        tensors = safetensors_header(path).keys() - {"__metadata__"}
+        return f"It holds {len(tensors)} tensors and can run no code. It is not a network pickle."
     if kind in (Kind.CHECKPOINT, Kind.LEGACY_CHECKPOINT):
         return (
             "It holds a training state or weights, not a network pickle. Its pickled part was not examined: "

@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from ddo_plugin.compat import checkout
+from ddo_plugin.compat import ownership
 from ddo_plugin.compat.fix import Fix
 from ddo_plugin.errors import UserError
 
@@ -37,7 +37,7 @@ def chosen() -> bool:
 
 def adjust_upstream() -> None:
     """Point what upstream has bound to the GPU by now at the CPU: function defaults and the statistics' device."""
-    for module in checkout.modules():
+    for module in ownership.modules():
         for value in list(vars(module).values()):
             for function in _functions(value):
                 _default_to_cpu(function)

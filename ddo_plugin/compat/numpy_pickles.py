@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ddo_plugin.compat import checkout
+from ddo_plugin.compat import ownership
 from ddo_plugin.compat.fix import Fix
 
 NEW, OLD = "numpy._core.", "numpy.core."
@@ -51,7 +51,7 @@ def _apply() -> None:
 
     @functools.wraps(original)
     def dump(obj: Any, file: Any, protocol: int | None = None, **kwargs: Any) -> None:
-        if not checkout.owns(sys._getframe(1).f_globals):
+        if not ownership.owns(sys._getframe(1).f_globals):
             return original(obj, file, protocol, **kwargs)
         with old_names():
             return original(obj, file, PROTOCOL if protocol is None else protocol, **kwargs)

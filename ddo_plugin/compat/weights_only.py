@@ -11,7 +11,7 @@ from collections import UserDict
 from pathlib import Path
 from typing import Any
 
-from ddo_plugin.compat import checkout
+from ddo_plugin.compat import ownership
 from ddo_plugin.compat.fix import Fix
 
 STATES = "training-state-*.pt"
@@ -41,7 +41,7 @@ def _apply() -> None:
 
     @functools.wraps(original)
     def load(f: Any, *args: Any, **kwargs: Any) -> Any:
-        if kwargs.get("weights_only") is None and _is_state(f) and checkout.owns(sys._getframe(1).f_globals):
+        if kwargs.get("weights_only") is None and _is_state(f) and ownership.owns(sys._getframe(1).f_globals):
             kwargs["weights_only"] = False
         return original(f, *args, **kwargs)
 

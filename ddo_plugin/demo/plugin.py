@@ -91,7 +91,7 @@ def ddo_refset_command(step: RefsetStep) -> Command | None:
     if step.upstream != UPSTREAM:
         return None
     flags = {"network": step.network, "out": step.out, "count": step.count, "seed": step.seed, **step.settings}
-    return _command("refset", flags)
+    return command("refset", flags)
 
 
 @hookimpl
@@ -101,7 +101,7 @@ def ddo_round_command(step: RoundStep) -> Command | None:
     ddo = {"ddo": step.reference, "ddo-objective": step.objective, "ddo-alpha": step.alpha, "ddo-beta": step.beta}
     if step.fakes is not None:
         ddo["ddo-fakes"] = step.fakes
-    return _command("train", {"outdir": step.out, "seed": step.seed, **step.settings, **ddo})
+    return command("train", {"outdir": step.out, "seed": step.seed, **step.settings, **ddo})
 
 
 @hookimpl
@@ -109,9 +109,11 @@ def ddo_evaluation_command(step: EvaluationStep) -> Command | None:
     if step.upstream != UPSTREAM:
         return None
     seeds = ",".join(map(str, step.seeds))
-    return _command("evaluate", {"network": step.network, "out": step.out, "seeds": seeds, **step.settings})
+    return command("evaluate", {"network": step.network, "out": step.out, "seeds": seeds, **step.settings})
 
 
-def _command(module: str, flags: Mapping[str, Any]) -> Command:
+def command(module: str, flags: Mapping[str, Any]) -> Command:
+    """The command that runs one of the demo's scripts."""
     arguments = [f"--{name}={value}" for name, value in flags.items()]
-    return Command([sys.executable, "-m", f"ddo_plugin.demo.{module}", *arguments])
+    isolated = {"PYTHONSAFEPATH": "1"}  # else a statistics.py in the user's folder would stand in for Python's own
+    return Command([sys.executable, "-m", f"ddo_plugin.demo.{module}", *arguments], isolated)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +17,8 @@ from ddo_plugin.report import figures, history, page
 from ddo_plugin.report.history import History
 from ddo_plugin.selfplay.journal import FILE_NAME, read
 
-Arms = Mapping[str, History]  # "ddo" and "mle" of one family
+ARMS = ("ddo", "mle")
+Arms = Mapping[str, History]  # of one family
 
 TITLES = {"diffusion": "Diffusion (an EDM-type network)", "tokens": "Tokens (next-scale prediction, as in VAR)"}
 TEXTS = {
@@ -33,18 +34,15 @@ TEXTS = {
 }
 
 
-def by_family(root: Path) -> dict[str, Arms]:
-    """Histories of plans named "family/arm"."""
-    families: dict[str, dict[str, History]] = {}
-    for name, found in history.load(root).items():
-        family, arm = name.split("/")
-        families.setdefault(family, {})[arm] = found
-    return {family: families[family] for family in sorted(families)}
+def by_family(root: Path, families: Sequence[str]) -> dict[str, Arms]:
+    """Histories of plans named "family/arm"; the folder may hold other families too, finished or not."""
+    found = history.load(root)
+    return {family: {arm: found[f"{family}/{arm}"] for arm in ARMS} for family in families}
 
 
-def table(root: Path) -> page.Table:
+def table(families: Mapping[str, Arms]) -> page.Table:
     rows = []
-    for family, arms in by_family(root).items():
+    for family, arms in families.items():
         base, control, ddo = arms["ddo"].base, arms["mle"].best, arms["ddo"].best
         rows.append(
             [
@@ -74,14 +72,13 @@ def warnings(arms: Arms) -> list[str]:
     return [f"{history.name}: {history.ended}" for history in arms.values() if history.ended]
 
 
-def write(root: Path, command: str) -> Path:
+def write(root: Path, families: Mapping[str, Arms], command: str) -> Path:
     """Write report.html beside the journal, and overview.png, its essence for a README."""
-    families = by_family(root)
     grids = {family: _grids(root, arms) for family, arms in families.items()}
     with atomic_write(root / "overview.png") as file:
         file.write(figures.overview(families, grids))
     sections = [_family_section(root, family, arms, grids[family]) for family, arms in families.items()]
-    sections += [_toy_section(root / fact["out"]) for fact in read(root / FILE_NAME) if fact["fact"] == "toy"]
+    sections += [_toy_section(root / fact["out"]) for fact in _facts(root, "toy")[-1:]]
     path = root / "report.html"
     page.write(
         path,
@@ -90,7 +87,7 @@ def write(root: Path, command: str) -> Path:
             "Direct Discriminative Optimization finetunes a likelihood model against its own frozen copy. Here two "
             "tiny models of scikit-learn's 8×8 digits, trained from scratch, play against themselves on a CPU."
         ),
-        table=table(root),
+        table=table(families),
         sections=sections,
         command=command,
         versions=f"ddo-plugin {version('ddo-plugin')}, torch {version('torch')}, Python {platform.python_version()}",
@@ -141,12 +138,14 @@ def _toy_section(file: Path) -> page.Section:
 
 
 def _settings(root: Path, plan: str) -> str:
-    for fact in read(root / FILE_NAME):
-        if fact["fact"] == "evaluated" and fact["plan"] == plan and fact["candidate"]:
-            candidate = fact["candidate"]
-            return f"α = {candidate['alpha']:g}, β = {candidate['beta']:g}."
-    return ""
+    tried = [fact["candidate"] for fact in _facts(root, "evaluated") if fact["plan"] == plan and fact["candidate"]]
+    return "α = {alpha:g}, β = {beta:g}.".format(**tried[-1]) if tried else ""
 
 
 def _data(root: Path) -> Path:
-    return next(path.parent for path in root.glob("data-*/about.json") if json.loads(path.read_text()))
+    """Any prepared data folder: whatever their seeds, they hold the same digits."""
+    return next(root.glob("data-*/about.json")).parent
+
+
+def _facts(root: Path, name: str) -> list[dict[str, Any]]:
+    return [fact for fact in read(root / FILE_NAME) if fact["fact"] == name]

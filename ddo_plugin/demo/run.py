@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import filelock
 
+from ddo_plugin.demo.plugin import UPSTREAM, command
 from ddo_plugin.demo.settings import CONTROL, Setting, Settings, training_flags
 from ddo_plugin.errors import UserError
-from ddo_plugin.records import Command
 from ddo_plugin.selfplay.board import Board
 from ddo_plugin.selfplay.executor import LocalExecutor
 from ddo_plugin.selfplay.journal import FILE_NAME, Journal
@@ -42,23 +39,31 @@ class Demo:
 
 def run(demo: Demo) -> Journal:
     """Run the demo, or go on where an earlier one was interrupted; returns the journal of what happened."""
-    demo.out.mkdir(parents=True, exist_ok=True)
+    with _lock(demo.out):
+        return _run(demo)
+
+
+def _lock(out: Path) -> filelock.AcquireReturnProxy:
+    """Make the folder and hold it for this process alone, as long as the `with` block lasts."""
     try:
-        with filelock.FileLock(demo.out / LOCK, blocking=False):
-            return _run(demo)
+        out.mkdir(parents=True, exist_ok=True)
+        return filelock.FileLock(out / LOCK).acquire(timeout=0)
     except filelock.Timeout:
-        raise UserError(f"another run is working in {demo.out}; wait for it, or choose another --out") from None
+        raise UserError(f"another run is working in {out}; wait for it, or choose another --out") from None
+    except OSError as error:
+        raise UserError(f"--out={out}: cannot be written to ({error.strerror}); choose another folder") from None
 
 
 def _run(demo: Demo) -> Journal:
     root = demo.out.resolve()
-    executor = LocalExecutor(slots=min(os.cpu_count() or 1, MOST_SLOTS), threads_per_command=1)
+    executor = LocalExecutor(slots=min(_cores(), MOST_SLOTS), threads_per_command=1)
     runner = Runner(root, Journal(root / FILE_NAME), executor)
+    runner.journal.begin(key({**asdict(demo), "out": None}))
     arms = [(family, arm) for family in demo.families for arm in (demo.setting(family).candidate, CONTROL)]
     with ThreadPoolExecutor(len(arms) + 1) as threads:
-        futures = [threads.submit(_play_arm, demo, runner, family, candidate) for family, candidate in arms]
-        futures.append(threads.submit(_run_toy, demo, runner))
         try:
+            futures = [threads.submit(_play_arm, demo, runner, family, candidate) for family, candidate in arms]
+            futures.append(threads.submit(_run_toy, demo, runner))
             Board(runner, _total_cost(demo)).show_until(futures)
         except BaseException:
             executor.stop()
@@ -74,7 +79,7 @@ def _play_arm(demo: Demo, runner: Runner, family: str, candidate: Candidate) -> 
     common = {"family": family, "data": data}
     plan = Plan(
         name=f"{family}/{candidate.objective}",
-        upstream="digits",
+        upstream=UPSTREAM,
         base=base,
         rounds=demo.rounds or setting.rounds,
         candidates=(candidate,),
@@ -91,7 +96,7 @@ def _play_arm(demo: Demo, runner: Runner, family: str, candidate: Candidate) -> 
 
 def _prepare_data(demo: Demo, runner: Runner) -> Path:
     out = runner.root / f"data-{key({'seed': demo.seed})}"
-    return runner.run(Task("digits", out, _command("data", {"out": out, "seed": demo.seed}), DATA_COST))
+    return runner.run(Task("digits", out, command("data", {"out": out, "seed": demo.seed}), DATA_COST))
 
 
 def _pretrain(demo: Demo, runner: Runner, data: Path, family: str) -> Path:
@@ -99,16 +104,21 @@ def _pretrain(demo: Demo, runner: Runner, data: Path, family: str) -> Path:
     setting = demo.setting(family)
     flags = {"family": family, "seed": demo.seed, **setting.pretraining}
     out = runner.root / "base" / f"{family}-{key(flags)}"
-    command = _command("train", flags | {"data": data, "outdir": out})
-    folder = runner.run(Task(f"{family} pretraining", out, command, setting.pretraining_cost))
+    pretraining = command("train", flags | {"data": data, "outdir": out})
+    folder = runner.run(Task(f"{family} pretraining", out, pretraining, setting.pretraining_cost))
     return max(folder.glob("network-*.safetensors"))
 
 
 def _run_toy(demo: Demo, runner: Runner) -> None:
     flags = {"seed": demo.seed, **demo.settings.toy}
     out = runner.root / f"toy-{key(flags)}.npz"
-    runner.run(Task("toy", out, _command("toy", flags | {"out": out}), TOY_COST))
+    runner.run(Task("toy", out, command("toy", flags | {"out": out}), TOY_COST))
     runner.journal.append("toy", out=runner.relative(out))
+
+
+def _cores() -> int:
+    """Those this process may use, which in a container are fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _total_cost(demo: Demo) -> float:
@@ -120,8 +130,3 @@ def _total_cost(demo: Demo) -> float:
         total += setting.pretraining_cost + costs.evaluation
         total += rounds * (costs.refset + 2 * (costs.training + costs.evaluation))
     return total
-
-
-def _command(module: str, flags: Mapping[str, Any]) -> Command:
-    arguments = [f"--{name}={value}" for name, value in flags.items()]
-    return Command([sys.executable, "-m", f"ddo_plugin.demo.{module}", *arguments])

@@ -109,7 +109,7 @@ def rounds(arms: Mapping[str, History]) -> str:
 def training(history: History) -> str:
     """Rewards, accuracies and losses over the steps of all rounds, one after the other."""
     steps = [row for point in history.points for row in point.steps()]
-    starts = np.cumsum([0] + [len(point.steps()) for point in history.points])[1:-1]
+    ends = np.cumsum([len(point.steps()) for point in history.points[1:]])  # of each round but the base, which has none
     with matplotlib.rc_context(STYLE):
         figure, (left, middle, right) = canvas(3)
         for kind in ("real", "fake"):
@@ -120,8 +120,8 @@ def training(history: History) -> str:
         middle.set(title="implicit discriminator: accuracy", xlabel="step", ylim=(0, 1))
         right.set(title="reward margin, real − fake", xlabel="step")
         for axes in (left, middle, right):
-            for start in starts[1:]:
-                axes.axvline(start, color=FAINT, linewidth=0.8, linestyle=":")
+            for end in ends[:-1]:
+                axes.axvline(end, color=FAINT, linewidth=0.8, linestyle=":")
         left.legend()
         return svg(figure)
 

@@ -53,11 +53,6 @@ class Plan:
     evaluation: Mapping[str, Any] = field(default_factory=dict)
     costs: Costs = Costs()
 
-    def cost(self) -> float:
-        """Of all rounds; the evaluation of the base is not counted, as plans may share it."""
-        fakes = self.costs.refset if any(c.needs_fakes for c in self.candidates) else 0.0
-        return self.rounds * (fakes + len(self.candidates) * (self.costs.training + self.costs.evaluation))
-
 
 @dataclass(frozen=True)
 class Judged:

@@ -8,6 +8,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,10 @@ class Task:
 
 
 def key(made_from: Mapping[str, Any]) -> str:
-    """A short name for everything that determines an output."""
-    return hashlib.sha256(json.dumps(made_from, sort_keys=True, default=str).encode()).hexdigest()[:10]
+    """A short name for everything that determines an output, the versions of what computes it included."""
+    versions = {name: version(name) for name in ("ddo-plugin", "torch", "numpy")}
+    told = json.dumps([versions, made_from], sort_keys=True, default=str)
+    return hashlib.sha256(told.encode()).hexdigest()[:10]
 
 
 class Runner:

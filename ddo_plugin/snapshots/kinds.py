@@ -7,6 +7,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from ddo_plugin.errors import UserError
+
 _LEGACY_CHECKPOINT = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save before 1.6: a pickle of its magic number
 _LONGEST_HEADER = 100 << 20  # what the safetensors library accepts
 
@@ -40,5 +42,8 @@ def kind_of(path: Path) -> Kind:
 
 def safetensors_header(path: Path) -> dict[str, Any]:
     """The header of a safetensors file: name, dtype and shape of each tensor, and `__metadata__`."""
-    with path.open("rb") as file:
-        return dict(json.loads(file.read(int.from_bytes(file.read(8), "little"))))
+    try:
+        with path.open("rb") as file:
+            return dict(json.loads(file.read(int.from_bytes(file.read(8), "little"))))
+    except (ValueError, TypeError, RecursionError):
+        raise UserError(f"{path}: a safetensors file with a damaged header; download or copy it again") from None

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, MutableMapping, Sequence
 from importlib.resources import files
+from pathlib import Path
+from typing import Any
 
 import click
 
 from ddo_plugin import hookimpl
-from ddo_plugin.options import finetuning_options
-from ddo_plugin.records import Upstream
+from ddo_plugin.options import finetuning_options, pickle_options
+from ddo_plugin.records import Command, Fakes, Reference, RefsetStep, Upstream
 
+UPSTREAM = "edm"
 LANDMARKS = {
     "train.py": r"^def main\(",
     "training/loss.py": r"^class EDMLoss\b",
@@ -22,9 +26,52 @@ PATCHES = files("ddo_patches")
 
 @hookimpl
 def ddo_upstreams() -> Sequence[Upstream]:
-    return [Upstream("edm", "EDM (NVlabs/edm)", "train.py", LANDMARKS, PATCHES / "edm.patch", PATCHES / "edm.json")]
+    return [Upstream(UPSTREAM, "EDM (NVlabs/edm)", "train.py", LANDMARKS, PATCHES / "edm.patch", PATCHES / "edm.json")]
 
 
 @hookimpl
 def ddo_options(upstream: str) -> Sequence[click.Option]:
-    return finetuning_options(alpha=4.0, beta=0.05) if upstream == "edm" else []
+    if upstream != UPSTREAM:
+        return []
+    rampup = click.Option(
+        ["--ddo-rampup"],
+        type=click.FloatRange(min=0),
+        metavar="MIMG",
+        help="Learning rate rises from 0 over so many images  [default: all of --duration]",
+    )
+    return [*finetuning_options(alpha=4.0, beta=0.05), *pickle_options(), rampup]
+
+
+@hookimpl
+def ddo_configure(upstream: str, config: MutableMapping[str, Any], options: Mapping[str, Any]) -> None:
+    if upstream == UPSTREAM:
+        from ddo_integrations.edm.configuration import configure
+
+        configure(config, options)
+
+
+@hookimpl
+def ddo_reference(upstream: str, source: str, options: Mapping[str, Any]) -> Reference | None:
+    if upstream != UPSTREAM:
+        return None
+    from ddo_integrations.edm.networks import load_reference
+
+    return load_reference(source, options)
+
+
+@hookimpl(trylast=True)  # a reference set is a folder too
+def ddo_fakes(upstream: str, source: str, reference: Reference) -> Fakes | None:
+    if upstream != UPSTREAM:
+        return None
+    from ddo_integrations.edm.fakes import open_images
+
+    return open_images(Path(source), reference)
+
+
+@hookimpl
+def ddo_refset_command(step: RefsetStep) -> Command | None:
+    if step.upstream != UPSTREAM:
+        return None
+    flags = {"network": step.network, "out": step.out, "count": step.count, "seed": step.seed, **step.settings}
+    arguments = [f"--{name}={value}" for name, value in flags.items()]
+    return Command([sys.executable, "-m", "ddo_integrations.edm.refset", *arguments])

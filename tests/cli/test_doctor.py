@@ -77,9 +77,12 @@ def test_a_missing_package_is_a_reason_if_the_training_script_imports_it(doctor,
 
 
 def test_a_fix_left_out_is_a_reason_if_no_training_starts_without_it(doctor, tmp_path):
-    assert any("leaves out 'sampler'" in reason for reason in reasons(doctor(tmp_path, DDO_COMPAT_OFF="sampler")))
+    assert any(
+        "take 'sampler' out of DDO_COMPAT_OFF" in reason
+        for reason in reasons(doctor(tmp_path, DDO_COMPAT_OFF="sampler"))
+    )
     result = doctor(tmp_path, DDO_COMPAT_OFF="weights-only")
-    assert "DDO_COMPAT_OFF leaves it out: resuming fails" in result.output
+    assert "left alone: DDO_COMPAT_OFF says so" in result.output
     assert len(reasons(result)) == 1
 
 

@@ -59,8 +59,22 @@ def test_checkpoints_and_safetensors_are_called_by_their_name(inspect, tmp_path)
     (tmp_path / "net.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
     for name, words in (("state.pt", "a torch checkpoint"), ("net.safetensors", "1 tensors")):
         result = inspect(name)
-        assert result.exit_code == 0
+        assert result.exit_code == 1
         assert words in result.output
+
+
+def test_what_holds_no_network_does_not_pass(inspect, tmp_path):
+    (tmp_path / "empty").touch()
+    (tmp_path / "page").write_text("<!doctype html>")
+    assert [inspect(name).exit_code for name in ("empty", "page")] == [1, 1]
+
+
+@pytest.mark.parametrize("header", [b'{"a":nonsense', b"{" * 5000, b'{"a": "\xff"}'])
+def test_a_damaged_safetensors_header_is_one_line(inspect, tmp_path, header):
+    (tmp_path / "net.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    result = inspect("net.safetensors")
+    assert result.exit_code == 2
+    assert "damaged header" in result.output
 
 
 def test_a_missing_file_is_one_line(inspect):

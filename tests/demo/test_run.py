@@ -8,14 +8,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 
 from ddo_plugin import hookspecs
-from ddo_plugin.demo import report
-from ddo_plugin.selfplay.journal import FILE_NAME, read
+from ddo_plugin.demo import plugin, report
+from ddo_plugin.demo.families import FAMILIES
+from ddo_plugin.selfplay.journal import FILE_NAME, Journal, read
 
 HOOKS = [name for name in vars(hookspecs) if name.startswith("ddo_")]
 DEADLINE_S = 120
@@ -89,6 +90,28 @@ def test_a_second_run_in_the_same_folder_is_refused(tmp_path: Path, start_tiny) 
     assert "another run is working in" in second.stderr
 
 
+def test_a_folder_that_cannot_be_written_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    command = [sys.executable, "-m", "ddo_plugin", "demo", f"--out={tmp_path / 'file' / 'below'}"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "cannot be written to (Not a directory)" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="older Pythons cannot leave the current folder out")
+def test_modules_in_the_folder_where_the_demo_is_started_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "statistics.py").write_text("raise SystemExit('shadowed')")
+    step = plugin.command("evaluate", {})
+
+    def printed(env: Mapping[str, str]) -> str:
+        run = subprocess.run([*step.argv, "--help"], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+        return run.stdout + run.stderr
+
+    assert "Usage" in printed({**os.environ, **step.env})
+    assert "shadowed" in printed({**os.environ, "PYTHONSAFEPATH": ""})
+
+
 def test_ctrl_c_says_that_the_same_command_goes_on_and_leaves_no_process(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "ddo_plugin", "demo", "--quick", f"--out={tmp_path}"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -102,22 +125,31 @@ def test_ctrl_c_says_that_the_same_command_goes_on_and_leaves_no_process(tmp_pat
 
 
 def test_each_arm_has_its_history_and_the_table_its_rows(finished) -> None:
-    arms = report.by_family(finished[0])
+    arms = report.by_family(finished[0], FAMILIES)
     assert {(family, arm) for family, both in arms.items() for arm in both} == {
         (family, arm) for family in ("diffusion", "tokens") for arm in ("ddo", "mle")
     }
     assert [point.round for point in arms["diffusion"]["ddo"].points] == [0, 1, 2]
     assert len(arms["diffusion"]["ddo"].points[1].steps()) == 40
-    assert [row[0] for row in report.table(finished[0]).rows] == ["diffusion", "tokens"]
+    assert [row[0] for row in report.table(arms).rows] == ["diffusion", "tokens"]
 
 
 def test_the_report_is_one_page_with_all_its_figures(finished) -> None:
-    page = report.write(finished[0], "ddo demo").read_text()
+    page = report.write(finished[0], report.by_family(finished[0], FAMILIES), "ddo demo").read_text()
     for words in ("base", "control", "DDO", "implicit discriminator", "log-likelihood of the real data", "toy"):
         assert words in page
     assert page.count("<svg") == 7  # distance, training and samples of two families, the toy
     assert "src=" not in page
     assert "<script" not in page
+
+
+def test_a_family_that_was_left_unfinished_does_not_keep_the_others_from_being_reported(tmp_path: Path) -> None:
+    journal, evaluation = Journal(tmp_path / FILE_NAME), tmp_path / "eval.json"
+    evaluation.write_text('{"score": 1.0}')
+    for plan in ("diffusion/ddo", "diffusion/mle", "tokens/ddo"):  # killed before tokens/mle had a base
+        journal.append("evaluated", plan=plan, round=0, network="base", evaluation="eval.json", candidate=None)
+    rows = report.table(report.by_family(tmp_path, ["diffusion"])).rows
+    assert [row[0] for row in rows] == ["diffusion"]
 
 
 def test_every_snapshot_has_a_sidecar_that_says_where_it_came_from(finished) -> None:

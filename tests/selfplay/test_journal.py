@@ -34,6 +34,15 @@ def test_a_fact_counts_once_also_over_a_restart(tmp_path: Path) -> None:
     assert read(path) == [{"fact": "evaluated", "seeds": [0, 1], "score": 2.0}]
 
 
+def test_a_run_that_takes_over_with_other_settings_records_its_own_conclusions_last(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    for settings, winner in [("a", "x"), ("b", "y"), ("a", "x"), ("a", "x")]:  # the last goes on with the third
+        journal = Journal(path)
+        journal.begin(settings)
+        journal.append("winner", network=winner)
+    assert [fact["network"] for fact in read(path) if fact["fact"] == "winner"] == ["x", "y", "x"]
+
+
 def test_facts_are_found_by_name_and_values(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal.jsonl")
     journal.append("finished", out="a")
@@ -77,9 +86,10 @@ def test_reading_leaves_a_line_alone_that_a_run_is_writing(tmp_path: Path) -> No
     assert path.read_text().endswith('"sele')
 
 
-def test_a_damaged_line_is_one_clear_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", [b"\0\0\0", b"\xff\xfe", b"", b"[]", b"7", b'{"score": 1}'])
+def test_a_damaged_line_is_one_clear_line(tmp_path: Path, damage: bytes) -> None:
     path = tmp_path / "journal.jsonl"
-    path.write_text('{"fact": "finished"}\n\0\0\0\n{"fact": "finished"}\n')
+    path.write_bytes(b'{"fact": "finished"}\n' + damage + b'\n{"fact": "finished"}\n')
     with pytest.raises(UserError, match=r"journal\.jsonl: line 2 is damaged"):
         Journal(path)
 

@@ -272,8 +272,3 @@ def test_a_score_that_is_no_number_never_wins(tmp_path: Path) -> None:
     judged = [Judged(tmp_path / str(i), {"score": score}) for i, score in enumerate([float("nan"), 3.0, float("inf")])]
     assert min(judged, key=lambda one: one.score).score == 3.0
     assert min([float("nan"), 3.0]) != 3.0  # why a plain minimum will not do
-
-
-def test_the_cost_of_a_plan_counts_every_step(tmp_path: Path) -> None:
-    assert plan(tmp_path, candidate(0.5), candidate(1)).cost() == 2 * (1 + 2 * 2)
-    assert plan(tmp_path, candidate(0.5, needs_fakes=False)).cost() == 2 * 2

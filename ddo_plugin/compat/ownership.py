@@ -11,13 +11,18 @@ from typing import Any
 PACKAGES = ("dnnlib", "torch_utils", "training")  # what the checkouts of EDM and EDM2 have in common
 
 
+def concerns(folder: Path) -> bool:
+    """Whether a checkout is of the kind that the fixes are for."""
+    return all((folder / package).is_dir() for package in PACKAGES)
+
+
 def root() -> Path | None:
     """The folder of the checkout that this process has imported from, None before its first import."""
     file = getattr(sys.modules.get("dnnlib"), "__file__", None)
     if file is None:
         return None
     folder = Path(file).resolve().parents[1]
-    return folder if all((folder / package).is_dir() for package in PACKAGES) else None
+    return folder if concerns(folder) else None
 
 
 def owns(namespace: Mapping[str, Any]) -> bool:

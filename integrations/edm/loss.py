@@ -1,0 +1,58 @@
+"""DDO as a loss object of EDM's native training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import one_hot
+from torch_utils import distributed as dist
+from torch_utils import training_stats
+from training.loss import EDMLoss
+
+from ddo_integrations.edm.networks import denoiser
+from ddo_plugin import finetuning
+from ddo_plugin.likelihood import diffusion
+from ddo_plugin.likelihood.diffusion import NoiseLevels
+
+
+class DDOLoss:
+    """What the loop calls in place of EDMLoss. Pickles as one, so that pristine upstream reads the snapshots."""
+
+    def __init__(self, noise: Mapping[str, float], first_nimg: int, batch_size: int, record: Mapping[str, Any]):
+        """`record` is not read: it stands here so that training_options.json holds it."""
+        self.run = finetuning.active("edm")
+        self.levels = NoiseLevels(**noise)
+        self.nimg, self.batch_size = first_nimg, batch_size
+        self.reference = self.run.reference.network if self.run.objective.needs_fakes else None
+
+    def __call__(self, net: nn.Module, images: Tensor, labels: Tensor, augment_pipe: nn.Module | None = None) -> Tensor:
+        """[N] losses of N real images and as many fakes; the loop sums them and divides by its batch."""
+        clean, labels = self._with_fakes(images, labels)
+        clean, augment_labels = augment_pipe(clean) if augment_pipe is not None else (clean, None)
+        target = denoiser(net, labels, augment_labels)
+        reference = (
+            None if self.reference is None else denoiser(self.reference.to(images.device), labels, augment_labels)
+        )
+        terms = diffusion.terms(target, reference, clean, len(images), self.levels)
+        outcome = self.run.judge(terms, step=self.nimg // self.batch_size)
+        for name, values in outcome.statistics.items():
+            training_stats.report(f"DDO/{name}", values)
+        self.nimg += len(images) * dist.get_world_size()
+        return outcome.per_sample()
+
+    def _with_fakes(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Reals and fakes in one batch: one forward, one augmentation, one draw of noise for both."""
+        if self.run.fakes is None:
+            return images, labels
+        fakes, numbers = self.run.fakes.draw(len(images))
+        fakes = fakes.to(images.device, torch.float32) / 127.5 - 1
+        if numbers is None:
+            return torch.cat([images, fakes]), labels.repeat(2, 1)  # [2N, 0]
+        conditions = one_hot(numbers.to(labels.device), labels.shape[1]).to(labels.dtype)
+        return torch.cat([images, fakes]), torch.cat([labels, conditions])
+
+    def __reduce__(self) -> Any:
+        return EDMLoss(self.levels.P_mean, self.levels.P_std, self.levels.sigma_data).__reduce__()
