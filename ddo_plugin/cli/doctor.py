@@ -25,18 +25,17 @@ def command(repo: Path) -> None:
     Exit status 0: a training run could start; 1: it could not, and why.
     """
     from ddo_plugin import environment
-    from ddo_plugin.checkout import open_checkout
+    from ddo_plugin.compat import ownership
 
     reasons: list[str] = []
     _print("Environment", environment.describe())
+    checkout, unknown = _open(repo)
     if error := environment.torch_error():
         reasons.append(f"torch cannot be imported ({error}), and every upstream needs it; see pytorch.org")
-    else:
+    elif checkout is None or ownership.concerns(checkout.root):
         _print("What breaks here, and what compat does about it", _fixes(reasons))
-    try:
-        checkout = open_checkout(repo)
-    except UserError as error:
-        reasons.append(error.message)
+    if checkout is None:
+        reasons.append(unknown)
     else:
         _print("Checkout", _checkout(checkout, reasons))
         _print("Packages", _packages(checkout, reasons))
@@ -47,6 +46,16 @@ def command(repo: Path) -> None:
     for reason in reasons:
         click.echo(f"  {reason}")
     click.get_current_context().exit(NOT_READY_STATUS)
+
+
+def _open(repo: Path) -> tuple[Checkout | None, str]:
+    """The checkout, or why it is none."""
+    from ddo_plugin.checkout import open_checkout
+
+    try:
+        return open_checkout(repo), ""
+    except UserError as error:
+        return None, error.message
 
 
 def _print(title: str, rows: Mapping[str, str]) -> None:
