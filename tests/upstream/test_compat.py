@@ -311,30 +311,25 @@ def test_edm2_reads_its_options(edm2, data, tmp_path):
     assert "Dry run; exiting." in run(*COMPAT, *train, "--dry-run")
 
 
+COMPARE = """
+import pickle, sys, torch
+first, *others = [pickle.load(open(path, "rb"))["ema"].state_dict() for path in sys.argv[1:]]
+print([int(all(torch.equal(first[name], other[name]) for name in first)) for other in others])
+"""
+
+
 def test_edm2_trains_resumes_and_generates(edm2, data, edm2_run, tmp_path):
     assert [line["Progress/kimg"] for line in statistics(edm2_run)] == [0, 1.024]
     driver = [*COMPAT, edm2_run.parent / "driver.py", data, edm2_run, 2048]
     assert "weights_only" in run(*driver, check=False, DDO_COMPAT_OFF="weights-only", PYTHONPATH=str(edm2))
     assert "Training from 1 kimg to 2 kimg" in run(*driver, PYTHONPATH=str(edm2))
     assert [line["Progress/kimg"] for line in statistics(edm2_run)] == [0, 1.024, 2.048]
-    assert len(generate(edm2 / "generate_images.py", edm2_run / "network-snapshot-0000002-0.100.pkl", tmp_path)) == 4
-
-
-def test_edm2_resumed_gets_what_it_gets_uninterrupted(edm2, data, tmp_path):
-    driver, path = tmp_path / "driver.py", str(edm2)
-    driver.write_text(EDM2_DRIVER)
-    for name, nimg in (("parts", 1024), ("parts", 2048), ("whole", 2048)):
-        run(*COMPAT, driver, data, tmp_path / name, nimg, PYTHONPATH=path)
-    compare = """
-import pickle, sys, torch
-first, *others = [pickle.load(open(path, "rb"))["ema"].state_dict() for path in sys.argv[1:]]
-print([int(all(torch.equal(first[name], other[name]) for name in first)) for other in others])
-"""
-    parts, whole, earlier = (
-        tmp_path / name / f"network-snapshot-{kimg:07d}-0.050.pkl"
-        for name, kimg in (("parts", 2), ("whole", 2), ("parts", 1))
-    )
-    assert run("-c", compare, parts, whole, earlier, PYTHONPATH=path).splitlines()[-1] == "[1, 0]"
+    snapshot = "network-snapshot-0000002-0.100.pkl"
+    assert len(generate(edm2 / "generate_images.py", edm2_run / snapshot, tmp_path / "out")) == 4
+    run(*COMPAT, edm2_run.parent / "driver.py", data, tmp_path / "whole", 2048, PYTHONPATH=str(edm2))
+    earlier = edm2_run / snapshot.replace("0002", "0001")
+    compared = run("-c", COMPARE, edm2_run / snapshot, tmp_path / "whole" / snapshot, earlier, PYTHONPATH=str(edm2))
+    assert compared.splitlines()[-1] == "[1, 0]", "the resumed run and an uninterrupted one differ"
 
 
 def test_edm2_trains_on_two_processes(edm2, data, edm2_run, tmp_path):
