@@ -2,116 +2,157 @@
 
 from __future__ import annotations
 
-import platform
 import subprocess
-import sys
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from ddo_plugin.errors import UserError
+
 if TYPE_CHECKING:
     from ddo_plugin.checkout import Checkout
 
-PACKAGES = ("torch", "numpy", "scipy")
-GIB = 1 << 30
+NOT_READY_STATUS = 1
 
 
 @click.command("doctor")
 @click.argument("repo", type=click.Path(path_type=Path), default=".")
 def command(repo: Path) -> None:
-    """Tell whether a run could start in the checkout REPO (default: this folder), and what stands in its way.
+    """Tell whether the checkout REPO (default: this folder) would run here, and what compat does about it.
 
-    The exit status is 0 only if it could.
+    Exit status 0: a training run could start; 1: it could not, and why.
     """
-    from ddo_plugin.checkout import open_checkout
-    from ddo_plugin.errors import UserError
-
-    click.echo(f"python {platform.python_version()}, " + ", ".join(f"{name} {_version(name)}" for name in PACKAGES))
-    problems = []
-    try:
-        problems += _device()
-        checkout = open_checkout(repo)
-        problems += [*_checkout(checkout), *_compat(checkout), *_missing(checkout)]
-    except UserError as error:
-        problems.append(error.message)
-    click.echo()
-    for problem in problems:
-        click.secho(f"problem: {problem}", fg="red")
-    click.echo("No run could start." if problems else "A run could start.")
-    sys.exit(bool(problems))
-
-
-def _device() -> list[str]:
-    import torch
-
-    from ddo_plugin.compat import cpu
-    from ddo_plugin.memory import total_bytes
-
-    gpus = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
-    for gpu in gpus:
-        click.echo(f"{gpu.name}, {gpu.total_memory / GIB:.0f} GiB")
-    click.echo(f"{'' if gpus else 'no GPU, '}{total_bytes() / GIB:.0f} GiB of memory")
-    if not cpu.chosen() and not gpus:
-        return [f"{cpu.VARIABLE}=cuda, but torch finds no GPU; unset it to run on the CPU"]
-    return []
-
-
-def _checkout(checkout: Checkout) -> list[str]:
-    click.echo(f"\n{checkout.upstream.title}, {_commit(checkout.root)}, in {checkout.root}")
-    if checkout.upstream.patch is None:
-        click.echo("  no patch comes with its integration")
-        return [f"DDO cannot be switched on in {checkout.root}: no patch comes with its integration"]
-    files = checkout.files()
-    for file in files:
-        click.echo(f"  {file.path}: {file.found.state.value}")
-    return [f"{file.path} cannot be patched: {file.found.reason}" for file in files if file.found.reason]
-
-
-def _compat(checkout: Checkout) -> list[str]:
-    from ddo_plugin import compat
+    from ddo_plugin import environment
     from ddo_plugin.compat import ownership
 
-    if not ownership.concerns(checkout.root):
-        return []
-    problems, off = [], compat.switched_off()
-    click.echo("\nWhat breaks here, and what compat does about it:")
-    needed = [fix for fix in compat.FIXES if fix.needed()]
-    for fix in needed:
-        remedy = f"left alone: {compat.OFF_VARIABLE} says so" if fix.name in off else fix.does
-        click.echo(f"  {fix.name}: {fix.breaks}\n    -> {remedy}")
-        if (fix.to_train or fix.for_imports) and fix.name in off:
-            problems.append(f"{fix.breaks}; take {fix.name} out of {compat.OFF_VARIABLE}")
-    if not needed:
-        click.echo("  nothing")
-    return problems
+    reasons: list[str] = []
+    _print("Environment", environment.describe())
+    checkout, unknown = _open(repo)
+    if error := environment.torch_error():
+        reasons.append(f"torch cannot be imported ({error}), and every upstream needs it; see pytorch.org")
+    elif checkout is None or ownership.concerns(checkout.root):
+        _print("What breaks here, and what compat does about it", _fixes(reasons))
+    if checkout is None:
+        reasons.append(unknown)
+    else:
+        _print("Checkout", _checkout(checkout, reasons))
+        _print("Packages", _packages(checkout, reasons))
+    if not reasons:
+        click.secho("A run could start.", fg="green")
+        return
+    click.secho("No run could start:", fg="red")
+    for reason in reasons:
+        click.echo(f"  {reason}")
+    click.get_current_context().exit(NOT_READY_STATUS)
 
 
-def _missing(checkout: Checkout) -> list[str]:
-    from ddo_plugin.compat.no_distutils import STAND_INS
-    from ddo_plugin.requirements import missing
+def _open(repo: Path) -> tuple[Checkout | None, str]:
+    """The checkout, or why it is none."""
+    from ddo_plugin.checkout import open_checkout
 
-    absent = [one for one in missing(checkout.root, checkout.upstream.script) if not (STAND_INS / one.module).exists()]
-    if absent:
-        click.echo("\nNot installed:")
-    for one in absent:
-        click.echo(f"  {one.module}, imported by {one.importer}" + ("" if one.required else " (not needed to train)"))
-    wanted = [one.distribution for one in absent if one.required]
-    return [f"{checkout.upstream.script} cannot be imported; pip install {' '.join(wanted)}"] if wanted else []
-
-
-def _version(package: str) -> str:
     try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
+        return open_checkout(repo), ""
+    except UserError as error:
+        return None, error.message
+
+
+def _print(title: str, rows: Mapping[str, str]) -> None:
+    click.secho(title, bold=True)
+    width = max(map(len, rows), default=0)
+    for name, text in rows.items():
+        click.echo(f"  {name:{width}}  " + text.replace("\n", "\n" + " " * (width + 4)))
+    click.echo()
+
+
+def _fixes(reasons: list[str]) -> dict[str, str]:
+    """What would break without compat, and what it does; what nobody mends is among the reasons."""
+    from ddo_plugin import compat
+    from ddo_plugin.compat import cpu
+
+    try:
+        off = compat.switched_off()
+        on_cpu = cpu.chosen()
+    except UserError as error:
+        reasons.append(error.message)
+        return {"unknown": error.message}
+    rows = {}
+    for fix in compat.FIXES:
+        if not fix.needed():
+            rows[fix.name] = "not needed here"
+            continue
+        remedy = f"left alone: {compat.OFF_VARIABLE} says so" if fix.name in off else fix.does
+        rows[fix.name] = f"{fix.breaks}\n-> {remedy}"
+        if fix.to_train and fix.name in off:
+            reasons.append(f"{fix.breaks}; take '{fix.name}' out of {compat.OFF_VARIABLE}")
+    if not on_cpu and not _gpu_is_there():
+        reasons.append(f"{cpu.VARIABLE}=cuda forbids the CPU, but torch finds no GPU; unset it to run on the CPU")
+    return rows
+
+
+def _gpu_is_there() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _checkout(checkout: Checkout, reasons: list[str]) -> dict[str, str]:
+    rows = {
+        "upstream": checkout.upstream.title,
+        "folder": str(checkout.root),
+        "commit": _commit(checkout.root),
+        "script": checkout.upstream.script,
+    }
+    try:
+        files = checkout.files()
+    except UserError as error:
+        reasons.append(error.message)
+        return rows | {"patch": error.message}
+    for file in files:
+        state = file.found.state.value
+        if state == "conflicting":
+            reasons.append(f"{file.path} cannot be patched: {file.found.reason}")
+        remark = (
+            " (`ddo apply` inserts DDO's lines; `ddo run` does without)" if state in ("pristine", "patchable") else ""
+        )
+        rows[file.path] = state + remark
+    return rows
 
 
 def _commit(root: Path) -> str:
-    asked = ["git", "-C", str(root), "rev-parse", "--show-toplevel", "--short", "HEAD"]
+    """The commit of a git checkout whose root this is; a copy inside somebody else's repository has none."""
+    if _git(root, "rev-parse", "--show-prefix") != "":
+        return "unknown: not a git checkout"
+    changed = len((_git(root, "status", "--porcelain", "--untracked-files=no") or "").splitlines())
+    dirty = f", {changed} changed file{'s' * (changed > 1)}" if changed else ""
+    return f"{_git(root, 'log', '-1', '--format=%h of %cs: %s') or 'none yet'}{dirty}"
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    command = ["git", "-C", str(root), *arguments]
     try:
-        top, commit = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.splitlines()
-    except (OSError, subprocess.CalledProcessError):
-        return "no git repository"
-    return f"commit {commit}" if Path(top) == root else "no git repository of its own"
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    except OSError:  # git is not installed
+        return None
+    return done.stdout.rstrip("\n") if done.returncode == 0 else None
+
+
+def _packages(checkout: Checkout, reasons: list[str]) -> dict[str, str]:
+    from ddo_plugin import compat, imports
+
+    compat.apply_for_imports()
+    try:
+        found = imports.read_imports(checkout.root, checkout.upstream.script)
+    except UserError as error:
+        reasons.append(error.message)
+        return {"unknown": error.message}
+    needed, other = imports.missing(found.to_train), imports.missing(found.elsewhere)
+    there = ", ".join(name for name in found.to_train if name not in needed) or "none"
+    rows = {"to train": there + (f"; missing: {', '.join(needed)}" if needed else "")}
+    if other:
+        listed = ", ".join(f"{imports.distribution(name)} ({file})" for name, file in other.items())
+        rows["else"] = f"missing, but not needed to train: {listed}"
+    for name, file in needed.items():
+        reasons.append(f"{file} imports {name}, which is missing: pip install {imports.distribution(name)}")
+    return rows

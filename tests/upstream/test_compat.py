@@ -6,6 +6,7 @@ import os
 import pickle
 import pickletools
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -70,12 +71,16 @@ class Detector(torch.nn.Module):
 
 def run(*command, check: bool = True, **variables: str) -> str:
     """Run python; its output, errors included."""
+    with socket.socket() as free:  # EDM takes port 29500 unless it is told another, whoever else has it
+        free.bind(("", 0))
+        port = str(free.getsockname()[1])
+    settings = {"PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1", "DDO_DEVICE": "cpu", "MASTER_PORT": port}
     done = subprocess.run(
         [sys.executable, *map(str, command)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1", "DDO_DEVICE": "cpu", **variables},
+        env={**os.environ, **settings, **variables},
     )
     assert (done.returncode == 0) == check, done.stdout
     return done.stdout
@@ -132,7 +137,7 @@ def edm2_run(edm2, data, tmp_path_factory):
     return folder / "run"
 
 
-def generate(script: Path, network: Path, outdir: Path, *launcher: str) -> dict[str, bytes]:
+def generate(script: Path, network: Path, outdir: Path, *launcher: object) -> dict[str, bytes]:
     option = "--network" if script.name == "generate.py" else "--net"
     run(
         *launcher, *COMPAT, script, f"{option}={network}", f"--outdir={outdir}", "--seeds=0-3", "--batch=2", "--steps=3"
@@ -195,6 +200,12 @@ def test_edm_generates_the_same_on_one_and_on_two_processes(edm, edm_run, tmp_pa
     assert generate(script, network, tmp_path / "2", *TWO_RANKS) == alone
 
 
+def test_ddo_run_starts_generate_by_torchrun(edm, edm_run, tmp_path):
+    ddo_run = ["-m", "ddo_plugin", "run", "--torchrun", " ".join(TWO_RANKS[2:]), edm, "generate.py", "--"]
+    run(*ddo_run, f"--network={edm_run / 'network-snapshot-000001.pkl'}", f"--outdir={tmp_path}", "--seeds=0-3")
+    assert len(pictures(tmp_path)) == 4
+
+
 def test_edm_trains_on_two_processes_that_share_their_statistics(edm, data, tmp_path):
     train = [edm / "train.py", f"--outdir={tmp_path}", f"--data={data}", *EDM, "--seed=1", "--duration=0.001"]
     run(*TWO_RANKS, *COMPAT, *train)
@@ -227,6 +238,36 @@ def test_edm2_computes_the_statistics_of_its_metric(edm2, data, detector, tmp_pa
     run(*COMPAT, edm2 / "calculate_metrics.py", "ref", f"--data={data}", f"--dest={path}", "--metrics=fid", **detector)
     assert b"numpy._core" not in path.read_bytes()
     assert pickle.loads(path.read_bytes())["num_images"] == 64
+
+
+MEAN_DETECTOR = """
+import torch
+
+class Detector(torch.nn.Module):
+    def forward(self, images, return_features):
+        features = torch.zeros(len(images), 2048)
+        features[:, 0] = images.to(torch.float32).mean(dim=(1, 2, 3))
+        return features
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "options"), [("edm/fid.py", []), ("edm2/calculate_metrics.py", ["--metrics=fid", "--workers=0"])]
+)
+def test_the_metric_runs_from_images_to_the_printed_number(script, options, checkout, data, detector, tmp_path):
+    """A detector whose only feature is an image's mean: the distance is that of two normal distributions of numbers."""
+    from PIL import Image
+
+    (tmp_path / "stand_in_detector.py").write_text(MEAN_DETECTOR)
+    sigma = np.zeros((2048, 2048))
+    sigma[0, 0] = 4
+    np.savez(tmp_path / "ref.npz", mu=np.eye(2048)[0] * 100, sigma=sigma)
+    name, _, script = script.partition("/")
+    calc = ["calc", f"--images={data.parent / 'images'}", f"--ref={tmp_path / 'ref.npz'}", "--num=64"]
+    printed = run(*COMPAT, checkout(name) / script, *calc, *options, **detector)
+    means = [np.asarray(Image.open(path), np.float64).mean() for path in sorted((data.parent / "images").glob("*.png"))]
+    expected = (np.mean(means) - 100) ** 2 + (np.std(means, ddof=1) - 2) ** 2
+    assert float(printed.split()[-1]) == pytest.approx(expected, rel=1e-4)
 
 
 MOMENTS = """
@@ -270,13 +311,25 @@ def test_edm2_reads_its_options(edm2, data, tmp_path):
     assert "Dry run; exiting." in run(*COMPAT, *train, "--dry-run")
 
 
+COMPARE = """
+import pickle, sys, torch
+first, *others = [pickle.load(open(path, "rb"))["ema"].state_dict() for path in sys.argv[1:]]
+print([int(all(torch.equal(first[name], other[name]) for name in first)) for other in others])
+"""
+
+
 def test_edm2_trains_resumes_and_generates(edm2, data, edm2_run, tmp_path):
     assert [line["Progress/kimg"] for line in statistics(edm2_run)] == [0, 1.024]
     driver = [*COMPAT, edm2_run.parent / "driver.py", data, edm2_run, 2048]
     assert "weights_only" in run(*driver, check=False, DDO_COMPAT_OFF="weights-only", PYTHONPATH=str(edm2))
     assert "Training from 1 kimg to 2 kimg" in run(*driver, PYTHONPATH=str(edm2))
     assert [line["Progress/kimg"] for line in statistics(edm2_run)] == [0, 1.024, 2.048]
-    assert len(generate(edm2 / "generate_images.py", edm2_run / "network-snapshot-0000002-0.100.pkl", tmp_path)) == 4
+    snapshot = "network-snapshot-0000002-0.100.pkl"
+    assert len(generate(edm2 / "generate_images.py", edm2_run / snapshot, tmp_path / "out")) == 4
+    run(*COMPAT, edm2_run.parent / "driver.py", data, tmp_path / "whole", 2048, PYTHONPATH=str(edm2))
+    earlier = edm2_run / snapshot.replace("0002", "0001")
+    compared = run("-c", COMPARE, edm2_run / snapshot, tmp_path / "whole" / snapshot, earlier, PYTHONPATH=str(edm2))
+    assert compared.splitlines()[-1] == "[1, 0]", "the resumed run and an uninterrupted one differ"
 
 
 def test_edm2_trains_on_two_processes(edm2, data, edm2_run, tmp_path):

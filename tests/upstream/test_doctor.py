@@ -27,9 +27,11 @@ def test_a_pristine_checkout_could_start(name, checkout, doctor):
     pytest.importorskip("psutil")
     result = doctor(checkout(name))
     assert result.exit_code == 0, result.output
-    assert re.search(r"^EDM2? \(NVlabs/edm2?\), commit [0-9a-f]{7}", result.output, re.MULTILINE)
-    assert re.search(r"^  train\w*\.py: pristine$", result.output, re.MULTILINE)
-    assert "cpu: nothing runs: upstream asks for a GPU" in result.output
+    assert re.search(r"^  upstream +EDM2? \(NVlabs/edm2?\)$", result.output, re.MULTILINE)
+    assert re.search(r"^  commit +[0-9a-f]{7,} of \d{4}", result.output, re.MULTILINE)
+    assert re.search(r"^  train\w*\.py +pristine", result.output, re.MULTILINE)
+    assert re.search(r"^  cpu +nothing runs: upstream asks for a GPU", result.output, re.MULTILINE)
+    assert re.search(r"^  to train +PIL, click, numpy, psutil, requests, torch$", result.output, re.MULTILINE)
     assert result.output.endswith("A run could start.\n")
 
 
@@ -46,8 +48,7 @@ def test_a_missing_module_stops_a_run(copy, doctor):
     path.write_text(path.read_text() + "\nimport absent_module\n")
     result = doctor(copy)
     assert result.exit_code == 1
-    assert "problem: train.py cannot be imported; pip install absent_module\n" in result.output
-    assert result.output.endswith("No run could start.\n")
+    assert "training/loss.py imports absent_module, which is missing: pip install absent_module\n" in result.output
 
 
 def test_a_script_that_cannot_be_patched_stops_a_run(copy, doctor):
@@ -55,23 +56,23 @@ def test_a_script_that_cannot_be_patched_stops_a_run(copy, doctor):
     path.write_text(re.sub(r"^(import|from) .*\n", "", path.read_text(), flags=re.MULTILINE))
     result = doctor(copy)
     assert result.exit_code == 1
-    assert "problem: train.py cannot be patched: " in result.output
+    assert "No run could start:\n  train.py cannot be patched: " in result.output
 
 
 def test_a_patched_checkout_is_told(copy, doctor):
     assert CliRunner().invoke(main, ["apply", str(copy)]).exit_code == 0
     result = doctor(copy)
     assert result.exit_code == 0
-    assert "  train.py: patched\n" in result.output
+    assert "  train.py  patched\n" in result.output
 
 
 def test_a_needed_fix_that_is_switched_off_stops_a_run(checkout, doctor, monkeypatch):
     monkeypatch.setenv("DDO_COMPAT_OFF", "cpu")
     result = doctor(checkout("edm"))
     assert result.exit_code == 1
-    assert "take cpu out of DDO_COMPAT_OFF" in result.output
+    assert "take 'cpu' out of DDO_COMPAT_OFF" in result.output
 
 
 def test_a_folder_outside_of_git_has_no_commit(copy, doctor):
     shutil.rmtree(copy / ".git")
-    assert "EDM (NVlabs/edm), no git repository, in " in doctor(copy).output
+    assert "  commit    unknown: not a git checkout\n" in doctor(copy).output

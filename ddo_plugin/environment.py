@@ -1,0 +1,61 @@
+"""Facts about this machine and what is installed, for people."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+
+def describe() -> dict[str, str]:
+    """Python, the packages that upstreams depend on, and the machine; torch is imported, the others are not."""
+    packages = {name: _version(name) for name in ("ddo-plugin", "torch", "numpy", "scipy")}
+    return {
+        "python": f"{platform.python_version()}, {sys.executable}",
+        **packages,
+        "GPU": _gpu(),
+        "processor": f"{_cores()} cores, {_memory()} of memory",
+    }
+
+
+def torch_error() -> str:
+    """Why torch cannot be imported; empty if it can."""
+    try:
+        import torch  # noqa: F401
+    except Exception as error:  # a broken installation raises OSError, ImportError and others
+        return " ".join(f"{type(error).__name__}: {error}".split())
+    return ""
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _gpu() -> str:
+    if torch_error():
+        return "unknown without torch"
+    import torch
+
+    if not torch.cuda.is_available():
+        return "none found" + ("" if torch.version.cuda or torch.version.hip else " (this torch is built without)")
+    devices = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
+    return ", ".join(f"{device.name} ({_gibibytes(device.total_memory)})" for device in devices)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _memory() -> str:
+    try:
+        return _gibibytes(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, OSError, ValueError):  # not on Windows
+        return "an unknown amount"
+
+
+def _gibibytes(nbytes: int) -> str:
+    return f"{nbytes / 2**30:.1f} GiB"
