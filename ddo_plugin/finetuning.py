@@ -32,14 +32,12 @@ class Finetuning:
     objective: Objective
     reference: Reference
     fakes: Fakes | None  # None: the objective needs none
-    fresh: bool = True  # the next step is a round's first: target and reference must agree
 
     def judge(self, terms: Terms, step: int) -> Outcome:
         """Apply the objective; on the first rank, hand its statistics to whoever listens."""
         outcome = self.objective(terms)
-        if self.fresh:
+        if step == 0:
             _check_agreement(outcome.statistics)
-            self.fresh = False
         if _rank() == 0:
             plugins.manager().hook.ddo_statistics(run=self.run, step=step, statistics=outcome.statistics)
         return outcome

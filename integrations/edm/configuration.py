@@ -145,7 +145,6 @@ def _check_resume(c: Mapping[str, Any], run: Finetuning) -> None:
         raise UserError(f"--resume={state}: {snapshot.name}, the network beside it, is missing or damaged; use another")
     if not zipfile.is_zipfile(state):
         raise UserError(f"--resume={state} is damaged, as by a kill while it was written; use an earlier one")
-    run.fresh = False
 
 
 def _set_network(c: MutableMapping[str, Any], run: Finetuning) -> None:

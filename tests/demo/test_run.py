@@ -74,7 +74,8 @@ def test_what_a_kill_interrupted_goes_on_to_the_same_numbers(tmp_path: Path, sta
     wait_for(lambda: not processes_of(out))
 
     third = start_tiny(out)
-    assert third.wait(DEADLINE_S) == 0
+    printed = third.communicate(timeout=DEADLINE_S)[1]
+    assert third.returncode == 0, printed
     assert results(out) == results(finished[0])
 
 

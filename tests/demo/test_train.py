@@ -7,6 +7,7 @@ import math
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -103,3 +104,16 @@ def test_a_reference_set_says_what_made_it(fakes, base) -> None:
     manifest = json.loads((fakes / "manifest.json").read_text())
     assert (manifest["count"], manifest["seed"], manifest["sampler"]["name"]) == (50, 3, "heun")
     assert manifest["reference"]["source"] == base("diffusion").name
+
+
+def test_a_run_resumed_in_the_middle_does_not_expect_r_to_be_0(tmp_path, data, base, fakes) -> None:
+    flags = {"family": "diffusion", "data": data, "outdir": tmp_path, "lr": 3e-3, "ddo": base("diffusion")}
+    flags |= {"ddo_fakes": fakes, "ddo_beta": 1, "dump": 20}
+    process = subprocess.Popen(command("train", **flags, steps=2000), stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "training-state.pt").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    done = run("train", **flags, steps=60)
+    assert done.returncode == 0, done.stderr

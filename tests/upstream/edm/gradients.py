@@ -57,8 +57,7 @@ def main(base: str, fakes: str, out: str, chunks: str) -> None:
 
     from ddo_integrations.edm.loss import DDOLoss
 
-    loss_fn = DDOLoss({}, 0, BATCH, {})
-    run.fresh = False
+    loss_fn = DDOLoss({}, BATCH, BATCH, {})  # not the first step, where r must be 0
     diffusion.torch.randn_like = lambda clean: of_content(clean, tuple(clean.shape[1:]))
     diffusion.NoiseLevels.sample = lambda self, clean: (of_content(clean, (1, 1, 1)) * self.P_std + self.P_mean).exp()
     share = BATCH // dist.get_world_size()
