@@ -11,9 +11,10 @@ from pathlib import Path
 import torch
 import torch.distributed
 
-from ddo_integrations.edm.networks import start, target_settings
+from ddo_integrations.edm.networks import start
 from ddo_plugin import compat, finetuning
 from ddo_plugin.likelihood import diffusion
+from ddo_plugin.reference import target_settings
 
 BATCH = 8
 
@@ -49,7 +50,7 @@ def main(base: str, fakes: str, out: str, chunks: str) -> None:
     info = run.reference.info
     interface = {"img_resolution": info.resolution, "img_channels": info.channels, "label_dim": info.label_dim}
     settings = target_settings(run.reference) | interface
-    net = start(settings.pop("preconditioning"), **settings).train().requires_grad_(True)
+    net = start(info.class_name, **settings).train().requires_grad_(True)
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape))  # away from the reference, where r is 0
