@@ -51,7 +51,6 @@ def configure(c: MutableMapping[str, Any], options: Mapping[str, Any]) -> None:
     c["loss_kwargs"] = EasyDict(
         class_name="ddo_integrations.edm2.loss.DDOLoss",
         noise=_noise(c, options, run.reference),
-        batch_size=c["batch_size"],
         record={**ddo_values(options), **run.run.provenance},
     )
     events.watch(run, c["snapshot_nimg"], c["batch_size"])

@@ -16,30 +16,50 @@ from ddo_integrations.edm2 import states
 from ddo_plugin.finetuning import Finetuning
 
 
-class _Watch:
-    """Where the loop is, in images, and which snapshot must therefore have been written."""
+class Progress:
+    """Where the loop is, in images, and which snapshots it must therefore have written."""
 
     def __init__(self, run: Finetuning, interval: int | None, batch_size: int):
         self.run, self.interval, self.batch_size = run, interval, batch_size
         self.nimg = 0
-        self.last: int | None = None  # the images of the last snapshot that was told of or is not ours to tell of
+        self._told: int | None = None  # the images of the last snapshot that needs no telling any more
 
-    def reached(self, nimg: int) -> None:
-        self.nimg = nimg
-        if not self.interval or nimg % self.interval or nimg == self.last or dist.get_rank():
+    @property
+    def step(self) -> int:
+        return self.nimg // self.batch_size
+
+    def resume(self, nimg: int) -> None:
+        """The snapshot of this place was told of before its state was written."""
+        self.nimg = self._told = nimg
+
+    def tell(self) -> None:
+        """The loop has done here what it does between two steps."""
+        if not self.interval or self.nimg % self.interval or self.nimg == self._told or dist.get_rank() != 0:
             return
-        self.last = nimg
-        for snapshot in sorted(self.run.run.outdir.glob(f"network-snapshot-{nimg // 1000:07d}*.pkl")):
-            self.run.snapshot_written(snapshot, step=nimg // self.batch_size)
+        self._told = self.nimg
+        for snapshot in sorted(self.run.run.outdir.glob(f"network-snapshot-{self.nimg // 1000:07d}*.pkl")):
+            self.run.snapshot_written(snapshot, self.step)
+
+    def pause(self) -> None:
+        """A run that is interrupted from here on can go on from here."""
+        self.tell()
+        if dist.get_rank() == 0:
+            self.run.paused(self.step)
 
 
-_watch: _Watch | None = None
+_progress: Progress | None = None
+
+
+def active() -> Progress:
+    """The progress of this process's run."""
+    assert _progress is not None, "configure comes first"
+    return _progress
 
 
 def watch(run: Finetuning, interval: int | None, batch_size: int) -> None:
     """Tell of snapshots, write states whole or not at all, and set damaged ones aside before the loop looks for one."""
-    global _watch
-    _watch = _Watch(run, interval, batch_size)
+    global _progress
+    progress = _progress = Progress(run, interval, batch_size)
     states.write_atomically()
     module: Any = training.training_loop
     original = module.training_loop
@@ -48,28 +68,6 @@ def watch(run: Finetuning, interval: int | None, batch_size: int) -> None:
     def training_loop(**settings: Any) -> None:
         states.set_aside_damaged(run.run.outdir)
         original(**settings)
-        _active().reached(_active().nimg)
-        pause(_active().nimg)
+        progress.pause()
 
     module.training_loop = training_loop
-
-
-def reached(nimg: int) -> None:
-    """The loop has trained on so many images and done what it does there."""
-    _active().reached(nimg)
-
-
-def resumed(nimg: int) -> None:
-    """The loop goes on from here; the snapshot of this place was told of before its state was written."""
-    _active().nimg = _active().last = nimg
-
-
-def pause(nimg: int) -> None:
-    """A run that is interrupted from here on can go on from here."""
-    if dist.get_rank() == 0:
-        _active().run.paused(nimg // _active().batch_size)
-
-
-def _active() -> _Watch:
-    assert _watch is not None, "configure comes first"
-    return _watch

@@ -20,35 +20,33 @@ from ddo_plugin.likelihood.diffusion import Denoiser, NoiseLevels
 class DDOLoss:
     """What the loop calls in place of EDM2Loss. Pickles as one, so that pristine upstream reads the snapshots."""
 
-    def __init__(self, noise: Mapping[str, float], batch_size: int, record: Mapping[str, Any]):
+    def __init__(self, noise: Mapping[str, float], record: Mapping[str, Any]):
         """`record` is not read: it stands here so that training_options.json holds it."""
         self.run = finetuning.active("edm2")
+        self.progress = events.active()
         self.levels = NoiseLevels(**noise)
-        self.nimg, self.batch_size = 0, batch_size
         self.reference = self.run.reference.network if self.run.objective.needs_fakes else None
 
     def __call__(self, net: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """[N] losses of N real images and as many fakes; the loop sums them and divides by its batch."""
-        events.reached(self.nimg)
+        self.progress.tell()
         clean, labels = with_fakes(self.run.fakes, images, labels)
         reference = None if self.reference is None else _frozen(self.reference.to(images.device), labels)
         terms = diffusion.terms(_trained(net, labels), reference, clean, len(images), self.levels)
-        outcome = self.run.judge(terms, step=self.nimg // self.batch_size)
+        outcome = self.run.judge(terms, step=self.progress.step)
         for name, values in outcome.statistics.items():
             training_stats.report(f"DDO/{name}", values)
-        self.nimg += len(images) * dist.get_world_size()
+        self.progress.nimg += len(images) * dist.get_world_size()
         return outcome.per_sample()
 
     def state_dict(self) -> dict[str, Any]:
         """What a training state holds of the round. The loop asks for it before it writes one."""
-        events.reached(self.nimg)
-        events.pause(self.nimg)
-        return {"nimg": self.nimg, "reference": self.run.reference.sha256}
+        self.progress.pause()
+        return {"nimg": self.progress.nimg, "reference": self.run.reference.sha256}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.nimg = state["nimg"]
+        self.progress.resume(state["nimg"])
         self.run.fresh = False
-        events.resumed(self.nimg)
 
     def __reduce__(self) -> Any:
         levels = self.levels
