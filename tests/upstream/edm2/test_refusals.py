@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 
@@ -65,6 +66,15 @@ def test_flags_that_contradict(flag: str, message: str, attempt) -> None:
 def test_data_of_another_resolution(attempt, images, tmp_path) -> None:
     data = images(tmp_path / "large.zip", side=16, channels=3)
     assert "has (3, 16, 3) channels, resolution and classes" in attempt(f"--data={data}")
+
+
+def test_latents_for_a_reference_of_pixels(attempt, tmp_path) -> None:
+    folder = tmp_path / "latents"
+    folder.mkdir()
+    for number in range(3):
+        np.save(folder / f"{number}.npy", np.ones((8, 8, 8), np.float32))
+    (folder / "dataset.json").write_text(json.dumps({"labels": [[f"{number}.npy", number] for number in range(3)]}))
+    assert "has (8, 8, 3) channels, resolution and classes, but" in attempt(f"--data={folder}")
 
 
 def test_fakes_of_another_resolution(attempt, images, tmp_path) -> None:
