@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -132,3 +133,19 @@ def make_world(checkout, tmp_path_factory: pytest.TempPathFactory) -> Callable[.
         return World(root, script, flags, root / base)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def gradients(completed, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """A function: upstream's name, its world, launcher, accumulation rounds -> all gradients in one vector."""
+    torch = pytest.importorskip("torch")
+    script, folder = Path(__file__).with_name("gradients.py"), tmp_path_factory.mktemp("gradients")
+
+    def compute(upstream: str, world: World, ranks: int, chunks: int) -> Any:
+        out = folder / f"{upstream}-{ranks}-{chunks}.pt"
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"] if ranks > 1 else []
+        arguments = [script, upstream, world.base, world.fakes, out, chunks]
+        completed(world.python(*launcher, *arguments, PYTHONPATH=str(world.repo)))
+        return torch.cat([gradient.flatten() for gradient in torch.load(out)])
+
+    return compute
