@@ -48,6 +48,11 @@ def ddo_snapshot(run: Run, path: Path, step: int) -> None:
     sidecar.write(run, path, step)
 
 
+@hookimpl
+def ddo_pause(run: Run) -> None:
+    _log(run).flush()
+
+
 def _log(run: Run) -> StatisticsLog:
     from ddo_plugin.statistics import FILE_NAME, StatisticsLog
 

@@ -26,7 +26,7 @@ AGREEMENT = 0.05  # reward at which target and reference no longer pass for one 
 
 @dataclass
 class Finetuning:
-    """The pieces that the hooks supplied, and the two events that a training step reports."""
+    """The pieces that the hooks supplied, and the events that are reported to them."""
 
     run: Run
     objective: Objective
@@ -44,6 +44,9 @@ class Finetuning:
 
     def snapshot_written(self, path: Path, step: int) -> None:
         plugins.manager().hook.ddo_snapshot(run=self.run, path=path, step=step)
+
+    def paused(self, step: int) -> None:
+        plugins.manager().hook.ddo_pause(run=self.run, step=step)
 
 
 _active: dict[str, Finetuning] = {}

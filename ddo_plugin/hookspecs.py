@@ -91,6 +91,11 @@ def ddo_snapshot(run: Run, path: Path, step: int) -> None:
     """A snapshot of the target network was written to `path`."""
 
 
+@hookspec
+def ddo_pause(run: Run, step: int) -> None:
+    """The run can be interrupted here and go on: a training state is about to be written, or the run is over."""
+
+
 # -- self-play: the steps of a round as ordinary commands -----------------------------------------------------------
 
 

@@ -1,16 +1,41 @@
-"""The frozen reference: its freezing and its fingerprint."""
+"""The frozen reference: its loading from a snapshot, its freezing and its fingerprint."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
+from ddo_plugin.download import is_url, local_file
+from ddo_plugin.errors import UserError
 from ddo_plugin.files import sha256_file
 from ddo_plugin.records import Reference
+from ddo_plugin.snapshots import network
+
+TRUST_OPTION = "--ddo-trust"
+EXACT = {"dropout": 0, "use_fp16": False}  # what changes θ's outputs is out, and the loss needs fp32's digits
 
 
 def freeze(network: nn.Module, source: str, file: Path, info: Any = None) -> Reference:
     """A network as a reference: `eval()`, no gradients, identified by the sha256 of the file it came from."""
     return Reference(network.eval().requires_grad_(False), source, sha256_file(file), info)
+
+
+def load_reference(source: str, options: Mapping[str, Any]) -> Reference:
+    """The network of a snapshot, a path or URL, without dropout, in fp32; `options` are `pickle_options`."""
+    trust, sha256 = options["ddo_trust"], options["ddo_sha256"]
+    if trust and is_url(source) and sha256 is None:
+        raise UserError(f"{TRUST_OPTION} runs code from {source}; say what it must be with --ddo-sha256=HEX")
+    path = local_file(source, sha256=sha256)
+    loaded = network.load(path, trust=trust, overrides=EXACT, trust_option=TRUST_OPTION)
+    return freeze(loaded.module.to(torch.float32), source, path, loaded.info)
+
+
+def target_settings(reference: Reference) -> dict[str, Any]:
+    """The reference's own constructor arguments, without dropout, in fp32."""
+    interface = ("img_resolution", "img_channels", "label_dim")  # native loops pass these themselves
+    own = {name: value for name, value in reference.info.init_kwargs.items() if name not in interface}
+    return {**own, **EXACT}

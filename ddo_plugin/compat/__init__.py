@@ -8,10 +8,14 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from ddo_plugin.compat import cpu, no_distutils, numpy_pickles, sampler, sqrtm, weights_only
 from ddo_plugin.compat.fix import Fix
 from ddo_plugin.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 OFF_VARIABLE = "DDO_COMPAT_OFF"  # names of fixes to leave out, separated by commas, or "all"
 ALL = "all"
@@ -40,6 +44,13 @@ def active() -> tuple[str, ...]:
     return tuple(_active)
 
 
+def device() -> torch.device:
+    """What upstream computes on in this process."""
+    import torch
+
+    return torch.device("cpu" if cpu.FIX.name in _active else "cuda")
+
+
 def switched_off() -> frozenset[str]:
     """The fixes that the environment variable DDO_COMPAT_OFF leaves out."""
     names = _named_off()
@@ -66,4 +77,4 @@ def _apply(fixes: Iterable[Fix]) -> list[str]:
     return applied
 
 
-__all__ = ["FIXES", "OFF_VARIABLE", "Fix", "active", "apply", "apply_for_imports", "switched_off"]
+__all__ = ["FIXES", "OFF_VARIABLE", "Fix", "active", "apply", "apply_for_imports", "device", "switched_off"]

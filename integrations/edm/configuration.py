@@ -8,16 +8,16 @@ from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
-import click
 import torch
 
 from ddo_integrations.edm import events
-from ddo_integrations.edm.networks import target_settings
-from ddo_plugin import finetuning
+from ddo_plugin import checks, finetuning
+from ddo_plugin.checks import typed
 from ddo_plugin.dnnlib import EasyDict, construct_class_by_name
 from ddo_plugin.errors import UserError
 from ddo_plugin.finetuning import Finetuning
 from ddo_plugin.options import ddo_values
+from ddo_plugin.reference import target_settings
 from ddo_plugin.snapshots import contents
 from ddo_plugin.snapshots.contents import NetworkInfo
 
@@ -41,15 +41,15 @@ ARCHITECTURE = {
 
 def configure(c: MutableMapping[str, Any], options: Mapping[str, Any]) -> None:
     """Replace network, loss and schedule; everything that cannot work is refused here, before anything is written."""
-    if _given("transfer"):
+    if typed("transfer"):
         raise UserError(
             "--transfer and --ddo both say where to start; --ddo starts from the reference, drop --transfer"
         )
     run = finetuning.prepare("edm", _same_on_all_ranks(c["run_dir"]), options)
     info: NetworkInfo = run.reference.info
     _refuse_contradictions(c, options, info)
-    _check_dataset(c, options, info)
-    _check_fakes(run, options, info)
+    checks.check_real(options, info, construct_class_by_name(**c["dataset_kwargs"]), info.channels)
+    checks.check_fakes(options, run)
     if options.get("resume"):
         _check_resume(c, run)
     _set_network(c, run)
@@ -64,11 +64,6 @@ def configure(c: MutableMapping[str, Any], options: Mapping[str, Any]) -> None:
     events.watch(run, c["batch_size"])
 
 
-def _given(flag: str) -> bool:
-    """Whether the user typed this flag of upstream's train.py, instead of leaving it at its default."""
-    return click.get_current_context().get_parameter_source(flag) is click.core.ParameterSource.COMMANDLINE
-
-
 def _same_on_all_ranks(run_dir: str | None) -> Path:
     """Upstream's train.py knows the output folder on the first rank alone."""
     told = [run_dir]
@@ -81,50 +76,21 @@ def _same_on_all_ranks(run_dir: str | None) -> Path:
 def _refuse_contradictions(c: Mapping[str, Any], options: Mapping[str, Any], info: NetworkInfo) -> None:
     asked = c["network_kwargs"]
     for flag, settings in ARCHITECTURE.items():
-        for name in settings if _given(flag) else ():
+        for name in settings if typed(flag) else ():
             there = info.init_kwargs.get(name, asked.get(name))
             if name in asked and _plain(asked[name]) != _plain(there):
                 raise UserError(
                     f"--{flag}={options[flag]} means {name}={asked[name]}, but the reference has {there}; drop --{flag}"
                 )
-    if _given("precond") and asked["class_name"] != f"training.networks.{info.class_name}":
+    if typed("precond") and asked["class_name"] != f"training.networks.{info.class_name}":
         raise UserError(f"--precond={options['precond']}: the reference is a {info.class_name}; drop --precond")
-    for flag, why in (("fp16", "the loss needs fp32"), ("dropout", "DDO needs the exact likelihoods of the network")):
-        if _given(flag) and options[flag]:
-            raise UserError(f"--{flag}={options[flag]}: {why}; drop --{flag}")
-    if _given("augment") and options["augment"] and not info.augment_dim:
+    checks.check_exactness(options)
+    if typed("augment") and options["augment"] and not info.augment_dim:
         raise UserError(f"--augment={options['augment']}: the reference was trained without; drop --augment")
 
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
-
-
-def _check_dataset(c: Mapping[str, Any], options: Mapping[str, Any], info: NetworkInfo) -> None:
-    """Real images must be what the reference generates."""
-    source = options["ddo"]
-    if info.label_dim and not options["cond"]:
-        raise UserError(f"--ddo={source} is conditional on {info.label_dim} classes; add --cond=1")
-    if not info.label_dim and options["cond"]:
-        raise UserError(f"--cond=1, but --ddo={source} is an unconditional network; drop --cond")
-    dataset = construct_class_by_name(**c["dataset_kwargs"])
-    found = (dataset.num_channels, dataset.resolution, dataset.label_dim)
-    expected = (info.channels, info.resolution, info.label_dim)
-    if found != expected:
-        names = "channels, resolution and classes"
-        raise UserError(f"--data={options['data']} has {found} {names}, but --ddo={source} has {expected}")
-
-
-def _check_fakes(run: Finetuning, options: Mapping[str, Any], info: NetworkInfo) -> None:
-    if run.fakes is None:
-        return
-    shape, classes = tuple(run.fakes.shape), run.fakes.classes
-    expected = (info.channels, info.resolution, info.resolution)
-    if shape != expected:
-        raise UserError(f"--ddo-fakes={options['ddo_fakes']}: images are {shape}, but the reference's are {expected}")
-    label_dim = info.label_dim or 0
-    if (classes == 0) != (label_dim == 0) or classes > label_dim:
-        raise UserError(f"--ddo-fakes={options['ddo_fakes']}: has {classes} classes, but the reference has {label_dim}")
 
 
 def _check_resume(c: Mapping[str, Any], run: Finetuning) -> None:
@@ -148,22 +114,26 @@ def _check_resume(c: Mapping[str, Any], run: Finetuning) -> None:
 
 
 def _set_network(c: MutableMapping[str, Any], run: Finetuning) -> None:
-    c["network_kwargs"] = EasyDict(class_name="ddo_integrations.edm.networks.start", **target_settings(run.reference))
+    c["network_kwargs"] = EasyDict(
+        class_name="ddo_integrations.edm.networks.start",
+        preconditioning=run.reference.info.class_name,
+        **target_settings(run.reference),
+    )
     if not run.reference.info.augment_dim:
         c.pop("augment_kwargs", None)
 
 
 def _set_schedule(c: MutableMapping[str, Any], options: Mapping[str, Any]) -> None:
     """The paper's round, where upstream's own flags do not say otherwise."""
-    if not _given("duration"):
+    if not typed("duration"):
         c["total_kimg"] = int(DURATION_MIMG * 1000)
-    if not _given("lr"):
+    if not typed("lr"):
         c["optimizer_kwargs"]["lr"] = LR
-    if not _given("ema"):
+    if not typed("ema"):
         c["ema_halflife_kimg"] = int(EMA_MIMG * 1000)
-    if not _given("snap"):
+    if not typed("snap"):
         c["snapshot_ticks"] = SNAPSHOT_TICKS
-    if not _given("dump"):
+    if not typed("dump"):
         c["state_dump_ticks"] = DUMP_TICKS
     rampup = options["ddo_rampup"]
     c["lr_rampup_kimg"] = c["total_kimg"] if rampup is None else rampup * 1000

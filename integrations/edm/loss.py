@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn.functional import one_hot
 from torch_utils import distributed as dist
 from torch_utils import training_stats
 from training.loss import EDMLoss
 
 from ddo_integrations.edm.networks import denoiser
 from ddo_plugin import finetuning
+from ddo_plugin.batch import with_fakes
 from ddo_plugin.likelihood import diffusion
 from ddo_plugin.likelihood.diffusion import NoiseLevels
 
@@ -30,7 +29,7 @@ class DDOLoss:
 
     def __call__(self, net: nn.Module, images: Tensor, labels: Tensor, augment_pipe: nn.Module | None = None) -> Tensor:
         """[N] losses of N real images and as many fakes; the loop sums them and divides by its batch."""
-        clean, labels = self._with_fakes(images, labels)
+        clean, labels = with_fakes(self.run.fakes, images, labels)
         clean, augment_labels = augment_pipe(clean) if augment_pipe is not None else (clean, self._not_augmented(clean))
         target = denoiser(net, labels, augment_labels)
         reference = (
@@ -42,17 +41,6 @@ class DDOLoss:
             training_stats.report(f"DDO/{name}", values)
         self.nimg += len(images) * dist.get_world_size()
         return outcome.per_sample()
-
-    def _with_fakes(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Reals and fakes in one batch: one forward, one augmentation, one draw of noise for both."""
-        if self.run.fakes is None:
-            return images, labels
-        fakes, numbers = self.run.fakes.draw(len(images))
-        fakes = fakes.to(images.device, torch.float32) / 127.5 - 1
-        if numbers is None:
-            return torch.cat([images, fakes]), labels.repeat(2, 1)  # [2N, 0]
-        conditions = one_hot(numbers.to(labels.device), labels.shape[1]).to(labels.dtype)
-        return torch.cat([images, fakes]), torch.cat([labels, conditions])
 
     def _not_augmented(self, clean: Tensor) -> Tensor | None:
         """What a pipe says of images that it left alone. Without, DDP waits in vain for the gradient of a weight."""

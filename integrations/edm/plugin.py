@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, MutableMapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -56,7 +55,7 @@ def ddo_configure(upstream: str, config: MutableMapping[str, Any], options: Mapp
 def ddo_reference(upstream: str, source: str, options: Mapping[str, Any]) -> Reference | None:
     if upstream != UPSTREAM:
         return None
-    from ddo_integrations.edm.networks import load_reference
+    from ddo_plugin.reference import load_reference
 
     return load_reference(source, options)
 
@@ -65,7 +64,7 @@ def ddo_reference(upstream: str, source: str, options: Mapping[str, Any]) -> Ref
 def ddo_fakes(upstream: str, source: str, reference: Reference) -> Fakes | None:
     if upstream != UPSTREAM:
         return None
-    from ddo_integrations.edm.fakes import open_images
+    from ddo_plugin.image_fakes import open_images
 
     return open_images(Path(source), reference)
 
@@ -74,6 +73,6 @@ def ddo_fakes(upstream: str, source: str, reference: Reference) -> Fakes | None:
 def ddo_refset_command(step: RefsetStep) -> Command | None:
     if step.upstream != UPSTREAM:
         return None
-    flags = {"network": step.network, "out": step.out, "count": step.count, "seed": step.seed, **step.settings}
-    arguments = [f"--{name}={value}" for name, value in flags.items()]
-    return Command([sys.executable, "-m", "ddo_integrations.edm.refset", *arguments])
+    from ddo_plugin.sampling.refset import refset_command
+
+    return refset_command("ddo_integrations.edm.refset", step)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from importlib.resources import files
+from pathlib import Path
+from typing import Any
 
 import click
 
 from ddo_plugin import hookimpl
-from ddo_plugin.options import finetuning_options
-from ddo_plugin.records import Upstream
+from ddo_plugin.options import finetuning_options, pickle_options
+from ddo_plugin.records import Command, Fakes, Reference, RefsetStep, Upstream
 
+UPSTREAM = "edm2"
 LANDMARKS = {
     "train_edm2.py": r"^def setup_training_config\(",
     "training/networks_edm2.py": r"^class Precond\b",
@@ -18,17 +21,84 @@ LANDMARKS = {
     "training/training_loop.py": r"^class EDM2Loss\b",
 }
 PATCHES = files("ddo_patches")
+WIDEST = 0.28  # a power function's relative standard deviation stays below 1/√12
+
+
+def _widths(context: click.Context, option: click.Parameter, value: str) -> list[float]:
+    """ "0.05,0.1" as numbers."""
+    try:
+        widths = [float(part) for part in value.split(",")]
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is no list of numbers as 0.05,0.1") from None
+    if not all(0 < width <= WIDEST for width in widths):
+        raise click.BadParameter(f"{value!r}: a width lies between 0 and {WIDEST}")
+    return widths
 
 
 @hookimpl
 def ddo_upstreams() -> Sequence[Upstream]:
     return [
         Upstream(
-            "edm2", "EDM2 (NVlabs/edm2)", "train_edm2.py", LANDMARKS, PATCHES / "edm2.patch", PATCHES / "edm2.json"
+            UPSTREAM, "EDM2 (NVlabs/edm2)", "train_edm2.py", LANDMARKS, PATCHES / "edm2.patch", PATCHES / "edm2.json"
         )
     ]
 
 
 @hookimpl
 def ddo_options(upstream: str) -> Sequence[click.Option]:
-    return finetuning_options(alpha=4.0, beta=0.05) if upstream == "edm2" else []
+    if upstream != UPSTREAM:
+        return []
+    rampup = click.Option(
+        ["--ddo-rampup"],
+        type=click.FloatRange(min=0),
+        default=1.0,
+        show_default=True,
+        metavar="MIMG",
+        help="Learning rate rises from 0 over so many images.",
+    )
+    ema = click.Option(
+        ["--ddo-ema"],
+        default="0.05",
+        show_default=True,
+        callback=_widths,
+        metavar="STD[,STD]",
+        help="Relative widths of the averages that snapshots hold.",
+    )
+    return [*finetuning_options(alpha=4.0, beta=0.05), *pickle_options(), rampup, ema]
+
+
+@hookimpl
+def ddo_configure(upstream: str, config: MutableMapping[str, Any], options: Mapping[str, Any]) -> bool | None:
+    if upstream != UPSTREAM:
+        return None
+    from ddo_integrations.edm2.configuration import configure
+
+    configure(config, options)
+    return True
+
+
+@hookimpl
+def ddo_reference(upstream: str, source: str, options: Mapping[str, Any]) -> Reference | None:
+    if upstream != UPSTREAM:
+        return None
+    from ddo_integrations.edm2.networks import load_settled
+
+    return load_settled(source, options)
+
+
+@hookimpl(trylast=True)  # a reference set is a folder too
+def ddo_fakes(upstream: str, source: str, reference: Reference) -> Fakes | None:
+    if upstream != UPSTREAM:
+        return None
+    from ddo_plugin.image_fakes import open_images
+
+    return open_images(Path(source), reference)
+
+
+@hookimpl
+def ddo_refset_command(step: RefsetStep) -> Command | None:
+    if step.upstream != UPSTREAM:
+        return None
+    from ddo_plugin.sampling.refset import refset_command
+
+    return refset_command("ddo_integrations.edm2.refset", step)

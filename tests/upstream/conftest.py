@@ -1,12 +1,110 @@
-"""Checkouts of the upstreams, where this machine has them."""
+"""Checkouts of the upstreams, where this machine has them, and runs of their real training scripts."""
 
 from __future__ import annotations
 
+import io
+import json
 import os
-from collections.abc import Callable
+import socket
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+
+CLASSES, COUNT = 3, 96
+
+
+@dataclass(frozen=True)
+class World:
+    """A clone of an upstream, data, a base network and a reference set of it."""
+
+    root: Path
+    script: str  # upstream's training script
+    flags: Sequence[str]  # for every run
+    base: Path
+
+    @property
+    def repo(self) -> Path:
+        return self.root / "repo"
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data.zip"
+
+    @property
+    def fakes(self) -> Path:
+        return self.root / "fakes"
+
+    def python(self, *arguments: object, **env: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *map(str, arguments)],
+            cwd=self.root,
+            env=self.environment(**env),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def environment(self, **env: str) -> dict[str, str]:
+        threads = {"OMP_NUM_THREADS": "1", "MASTER_PORT": str(free_port())}
+        return {**os.environ, **threads, "DDO_CACHE": str(self.root / "cache"), "DDO_DEVICE": "cpu", **env}
+
+    def train_command(self, *flags: object, torchrun: str = "") -> list[str]:
+        launcher = [f"--torchrun={torchrun}"] if torchrun else []
+        own = [f"--data={self.data}", *self.flags, *map(str, flags)]
+        return ["-m", "ddo_plugin", "run", *launcher, str(self.repo), self.script, "--", *own]
+
+    def train(self, *flags: object, torchrun: str = "") -> subprocess.CompletedProcess[str]:
+        """`ddo run` of the real training script."""
+        return self.python(*self.train_command(*flags, torchrun=torchrun))
+
+    def finetune(self, *flags: object, torchrun: str = "") -> subprocess.CompletedProcess[str]:
+        ddo = [f"--ddo={self.base}", f"--ddo-fakes={self.fakes}", "--ddo-beta=0.5", "--ddo-alpha=2"]
+        return self.train(*ddo, *flags, torchrun=torchrun)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def write_images(path: Path, side: int = 8, labelled: bool = True, channels: int = 1) -> Path:
+    """A dataset as dataset_tool.py packs it: noise whose brightness says its class."""
+    image = pytest.importorskip("PIL.Image")
+    draw = np.random.default_rng(0)
+    with zipfile.ZipFile(path, "w") as archive:
+        labels = []
+        for number in range(COUNT):
+            pixels = draw.normal(60 + 60 * (number % CLASSES), 15, (side, side, channels)).clip(0, 255).astype(np.uint8)
+            buffer = io.BytesIO()
+            image.fromarray(pixels.squeeze()).save(buffer, "png")
+            archive.writestr(f"{number:06d}.png", buffer.getvalue())
+            labels.append([f"{number:06d}.png", number % CLASSES])
+        archive.writestr("dataset.json", json.dumps({"labels": labels if labelled else None}))
+    return path
+
+
+def done(process: subprocess.CompletedProcess[str]) -> str:
+    assert process.returncode == 0, process.stdout[-2000:] + process.stderr[-2000:]
+    return process.stdout
+
+
+@pytest.fixture(scope="session")
+def completed() -> Callable[[subprocess.CompletedProcess[str]], str]:
+    """The output of a process that must have succeeded."""
+    return done
+
+
+@pytest.fixture(scope="session")
+def images() -> Callable[..., Path]:
+    return write_images
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +118,34 @@ def checkout() -> Callable[[str], Path]:
         return folder / name
 
     return find
+
+
+@pytest.fixture(scope="session")
+def make_world(checkout, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., World]:
+    """A function: upstream's name, its script, flags for every run, where the base will be -> a world without data."""
+
+    def make(name: str, script: str, flags: Sequence[str], base: str) -> World:
+        upstream = checkout(name)
+        for needed in ("PIL", "psutil", "requests", "scipy"):
+            pytest.importorskip(needed)
+        root = tmp_path_factory.mktemp(name)
+        subprocess.run(["git", "clone", "--quiet", str(upstream), str(root / "repo")], check=True)
+        return World(root, script, flags, root / base)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def gradients(completed, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """A function: upstream's name, its world, launcher, accumulation rounds -> all gradients in one vector."""
+    torch = pytest.importorskip("torch")
+    script, folder = Path(__file__).with_name("gradients.py"), tmp_path_factory.mktemp("gradients")
+
+    def compute(upstream: str, world: World, ranks: int, chunks: int) -> Any:
+        out = folder / f"{upstream}-{ranks}-{chunks}.pt"
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"] if ranks > 1 else []
+        arguments = [script, upstream, world.base, world.fakes, out, chunks]
+        completed(world.python(*launcher, *arguments, PYTHONPATH=str(world.repo)))
+        return torch.cat([gradient.flatten() for gradient in torch.load(out)])
+
+    return compute

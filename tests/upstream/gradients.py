@@ -1,4 +1,4 @@
-"""Gradients of EDM's DDO loss over one batch, split: `gradients.py BASE FAKES OUT CHUNKS`, also under torchrun.
+"""Gradients of a DDO loss over one batch, split: `gradients.py UPSTREAM BASE FAKES OUT CHUNKS`, also under torchrun.
 
 Noise follows from the sample itself here, so that a split changes nothing but the arithmetic.
 """
@@ -6,14 +6,16 @@ Noise follows from the sample itself here, so that a split changes nothing but t
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed
 
-from ddo_integrations.edm.networks import start, target_settings
 from ddo_plugin import compat, finetuning
 from ddo_plugin.likelihood import diffusion
+from ddo_plugin.reference import target_settings
 
 BATCH = 8
 
@@ -34,30 +36,58 @@ class Fakes:
         return self.samples[self.rows], self.labels[self.rows]
 
 
-def main(base: str, fakes: str, out: str, chunks: str) -> None:
+# Both begin after the first step, where r must be 0.
+
+
+def edm(run: finetuning.Finetuning) -> tuple[torch.nn.Module, Callable[..., torch.Tensor]]:
+    from ddo_integrations.edm.loss import DDOLoss
+    from ddo_integrations.edm.networks import start
+
+    return moved(start(run.reference.info.class_name, **settings(run))), DDOLoss({}, BATCH, BATCH, {})
+
+
+def edm2(run: finetuning.Finetuning) -> tuple[torch.nn.Module, Callable[..., torch.Tensor]]:
+    from ddo_integrations.edm2 import events
+    from ddo_integrations.edm2.loss import DDOLoss
+    from ddo_integrations.edm2.networks import settle, start
+
+    net = moved(start(**settings(run)))
+    settle(net, torch.device("cpu"))  # else every forward would move it a little
+    events.watch(run, None, BATCH)
+    loss_fn = DDOLoss({}, {})
+    loss_fn.load_state_dict({"nimg": BATCH})
+    return net, loss_fn
+
+
+def settings(run: finetuning.Finetuning) -> dict[str, Any]:
+    info = run.reference.info
+    interface = {"img_resolution": info.resolution, "img_channels": info.channels, "label_dim": info.label_dim}
+    return target_settings(run.reference) | interface
+
+
+def moved(net: torch.nn.Module) -> torch.nn.Module:
+    """Away from the reference, where r is 0."""
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape))
+    return net.train().requires_grad_(True)
+
+
+def main(upstream: str, base: str, fakes: str, out: str, chunks: str) -> None:
     compat.apply()
     from torch_utils import distributed as dist
 
     dist.init()
     options = {"ddo": base, "ddo_fakes": fakes, "ddo_objective": "ddo", "ddo_alpha": 2.0, "ddo_beta": 0.5}
-    run = finetuning.prepare("edm", Path(out), {**options, "ddo_trust": False, "ddo_sha256": None})
+    run = finetuning.prepare(upstream, Path(out), {**options, "ddo_trust": False, "ddo_sha256": None})
     torch.manual_seed(0)
     drawn, numbers = run.fakes.draw(2 * BATCH)
     run.fakes = Fakes(drawn[:BATCH], numbers[:BATCH])
     real, labels = drawn[BATCH:].float() / 127.5 - 1, torch.eye(3)[numbers[BATCH:]]
 
-    info = run.reference.info
-    interface = {"img_resolution": info.resolution, "img_channels": info.channels, "label_dim": info.label_dim}
-    settings = target_settings(run.reference) | interface
-    net = start(settings.pop("preconditioning"), **settings).train().requires_grad_(True)
-    with torch.no_grad():
-        for parameter in net.parameters():
-            parameter.add_(0.05 * torch.randn(parameter.shape))  # away from the reference, where r is 0
+    net, loss_fn = {"edm": edm, "edm2": edm2}[upstream](run)
     ddp = torch.nn.parallel.DistributedDataParallel(net)
 
-    from ddo_integrations.edm.loss import DDOLoss
-
-    loss_fn = DDOLoss({}, BATCH, BATCH, {})  # not the first step, where r must be 0
     diffusion.torch.randn_like = lambda clean: of_content(clean, tuple(clean.shape[1:]))
     diffusion.NoiseLevels.sample = lambda self, clean: (of_content(clean, (1, 1, 1)) * self.P_std + self.P_mean).exp()
     share = BATCH // dist.get_world_size()
@@ -69,6 +99,8 @@ def main(base: str, fakes: str, out: str, chunks: str) -> None:
             loss.sum().mul(1 / share).backward()
     if dist.get_rank() == 0:
         torch.save([parameter.grad for parameter in net.parameters() if parameter.grad is not None], out)
+    torch.distributed.barrier()  # a rank that leaves early can take the other's connection with it
+    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,122 @@
+"""A round of DDO as a change of the configuration that EDM2's train_edm2.py built."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, MutableMapping
+from pathlib import Path
+from typing import Any
+
+from torch_utils import distributed as dist
+
+from ddo_integrations.edm2 import events, states
+from ddo_plugin import checks, finetuning
+from ddo_plugin.checks import typed
+from ddo_plugin.dnnlib import EasyDict, construct_class_by_name
+from ddo_plugin.download import local_file
+from ddo_plugin.errors import UserError
+from ddo_plugin.options import ddo_values
+from ddo_plugin.records import Reference
+from ddo_plugin.reference import target_settings
+from ddo_plugin.snapshots import contents
+from ddo_plugin.snapshots.contents import NetworkInfo
+
+# A round of the paper on ImageNet-64 (Appendix C), for the flags that were not given.
+BATCH, LR, DECAY_BATCHES = 512, 5e-5, 2000
+CHECKPOINT_NIMG = 1 << 20  # ours: the paper says nothing of it
+INTERVALS = {  # flag -> its name in the configuration, the default, what it is a multiple of besides the batch
+    "duration": ("total_nimg", 6_400_000, 1),
+    "status": ("status_nimg", 1 << 17, 1),
+    "snapshot": ("snapshot_nimg", 1 << 17, 1024),
+    "checkpoint": ("checkpoint_nimg", CHECKPOINT_NIMG, 1024),
+}
+# Network's channels -> what upstream's presets for such data are called, channels of the data, levels of noise there.
+PIXELS = ("img64", 3, {"P_mean": -0.8, "P_std": 1.6})
+LATENTS = ("img512", 8, {"P_mean": -0.4, "P_std": 1.0})  # mean and standard deviation of each channel
+KINDS = {3: PIXELS, 4: LATENTS}
+
+
+def configure(c: MutableMapping[str, Any], options: Mapping[str, Any]) -> None:
+    """Replace network, loss and schedule; everything that cannot work is refused here, before anything is written."""
+    run = finetuning.prepare("edm2", Path(options["outdir"]), options)
+    info: NetworkInfo = run.reference.info
+    _refuse_contradictions(options, info)
+    dataset = construct_class_by_name(**c["dataset_kwargs"])
+    checks.check_real(options, info, dataset, KINDS[info.channels][1] if info.channels in KINDS else None)
+    checks.check_fakes(options, run)
+    _set_schedule(c, options)
+    states.check(run, c["total_nimg"])
+    c["network_kwargs"] = EasyDict(class_name="ddo_integrations.edm2.networks.start", **target_settings(run.reference))
+    c["encoder_kwargs"].update(_encoder_settings(c, options))
+    c["loss_kwargs"] = EasyDict(
+        class_name="ddo_integrations.edm2.loss.DDOLoss",
+        noise=_noise(c, options, run.reference),
+        record={**ddo_values(options), **run.run.provenance},
+    )
+    events.watch(run, c["snapshot_nimg"], c["batch_size"])
+
+
+def _refuse_contradictions(options: Mapping[str, Any], info: NetworkInfo) -> None:
+    checks.check_exactness(options)
+    there = info.init_kwargs.get("model_channels", options["channels"])
+    if typed("channels") and options["channels"] != there:
+        raise UserError(f"--channels={options['channels']}, but the reference has {there}; drop --channels")
+    if typed("preset") and info.channels in KINDS and KINDS[info.channels][0] not in options["preset"]:
+        raise UserError(
+            f"--preset={options['preset']} is for other data than the reference, which has {info.channels} channels; "
+            f"use a preset for {KINDS[info.channels][0]}, or drop --preset"
+        )
+
+
+def _encoder_settings(c: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """How the reference's own encoder was constructed: fakes are what that one decodes."""
+    found = contents.describe(local_file(options["ddo"], sha256=options["ddo_sha256"])).objects.get("encoder")
+    if found is None or c["encoder_kwargs"]["class_name"] != f"training.encoders.{found.class_name}":
+        return {}
+    return found.init_kwargs
+
+
+def _noise(c: Mapping[str, Any], options: Mapping[str, Any], reference: Reference) -> dict[str, float]:
+    """Levels of the preset that was named, else of the preset for such data; --P_mean and --P_std before both."""
+    usual = KINDS[reference.info.channels][2]
+    levels = {
+        name: c["loss_kwargs"][name] if typed(name) or typed("preset") else usual[name] for name in ("P_mean", "P_std")
+    }
+    return {**levels, "sigma_data": getattr(reference.network, "sigma_data", 0.5)}
+
+
+def _set_schedule(c: MutableMapping[str, Any], options: Mapping[str, Any]) -> None:
+    """The paper's round, where upstream's own flags do not say otherwise."""
+    c["batch_size"] = options["batch"] if typed("batch") else BATCH
+    _check_batch(c, options)
+    for flag, (name, default, also) in INTERVALS.items():
+        unit = math.lcm(c["batch_size"], also)
+        c[name] = _multiple(flag, options[flag], unit) if typed(flag) else max(default // unit, 1) * unit
+    c["lr_kwargs"].update(
+        ref_lr=options["lr"] if typed("lr") else LR,
+        ref_batches=options["decay"] if typed("decay") else DECAY_BATCHES,
+        rampup_Mimg=options["ddo_rampup"],
+    )
+    c["ema_kwargs"] = EasyDict(class_name="training.phema.PowerFunctionEMA", stds=list(options["ddo_ema"]))
+
+
+def _check_batch(c: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    batch, ranks = c["batch_size"], dist.get_world_size()
+    each = batch // ranks
+    forward = min(c["batch_gpu"] or each, each)
+    if batch < 1 or not forward or batch != each * ranks or each % forward:
+        raise UserError(
+            f"--batch={batch} cannot be split over {ranks} ranks in parts of --batch-gpu={options['batch_gpu']}; "
+            f"use a multiple of {ranks * (c['batch_gpu'] or 1)}"
+        )
+
+
+def _multiple(flag: str, given: int, unit: int) -> int | None:
+    """A number of images as the loop can take it; 0 turns an interval off."""
+    if given == 0 and flag != "duration":
+        return None
+    if given < 1 or given % unit:
+        lower = given // unit * unit
+        near = f"{lower} or {lower + unit}" if lower > 0 else f"{unit}"
+        raise UserError(f"--{flag}={given} must be a multiple of {unit}, as {near}: EDM2's loop counts whole batches")
+    return given

@@ -1,0 +1,10 @@
+"""Accumulation and ranks give the gradients of one batch on one rank."""
+
+from __future__ import annotations
+
+
+def test_accumulation_and_ranks_change_no_gradient(gradients, world) -> None:
+    whole = gradients("edm2", world, 1, 1)
+    assert whole.norm() > 0.01
+    for ranks, chunks in ((1, 4), (2, 1), (2, 2)):
+        assert (gradients("edm2", world, ranks, chunks) - whole).norm() < 1e-6 * whole.norm()

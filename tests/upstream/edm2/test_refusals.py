@@ -1,0 +1,121 @@
+"""What `train_edm2.py --ddo` refuses, in one line, with status 2, before anything is written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+
+def refused(process: subprocess.CompletedProcess[str]) -> str:
+    """The one line that the user reads."""
+    assert process.returncode == 2, process.stdout + process.stderr
+    assert "Traceback" not in process.stderr
+    lines = [line for line in process.stderr.strip().splitlines() if not line.startswith("ddo: ")]  # those inform
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+@pytest.fixture
+def attempt(world, tmp_path):
+    """Start a round with these flags; returns the line that refuses it."""
+
+    def start(*flags: object, **replaced: object) -> str:
+        out = tmp_path / "out"
+        ddo = {"ddo": world.base, "ddo-fakes": world.fakes} | {
+            name.replace("_", "-"): v for name, v in replaced.items()
+        }
+        given = [f"--{name}={value}" for name, value in ddo.items() if value is not None]
+        line = refused(world.train(f"--outdir={out}", "--duration=1024", *given, *flags))
+        assert not out.exists()
+        return line
+
+    return start
+
+
+def test_a_truncated_network(attempt, world, tmp_path) -> None:
+    cut = tmp_path / "cut.pkl"
+    cut.write_bytes(world.base.read_bytes()[:-1000])
+    assert "cut.pkl" in attempt(ddo=cut)
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--channels=64", "--channels=64, but the reference has 8; drop --channels"),
+        ("--preset=edm2-img512-s", "--preset=edm2-img512-s is for other data than the reference"),
+        ("--fp16=1", "the loss needs fp32"),
+        ("--dropout=0.1", "drop --dropout"),
+        ("--cond=0", "add --cond=1"),
+        ("--duration=1000", "--duration=1000 must be a multiple of 128, as 896 or 1024"),
+        ("--snapshot=1536", "--snapshot=1536 must be a multiple of 1024, as 1024 or 2048"),
+        ("--batch=96", "--status=1024 must be a multiple of 96, as 960 or 1056"),
+        ("--batch-gpu=48", "--batch=128 cannot be split over 1 ranks in parts of --batch-gpu=48"),
+        ("--ddo-objective=gan", "unknown; plugins offer ddo, mle"),
+    ],
+)
+def test_flags_that_contradict(flag: str, message: str, attempt) -> None:
+    flags = ["--duration=960", flag] if flag == "--batch=96" else [flag]
+    assert message in attempt(*flags)
+
+
+def test_data_of_another_resolution(attempt, images, tmp_path) -> None:
+    data = images(tmp_path / "large.zip", side=16, channels=3)
+    assert "has (3, 16, 3) channels, resolution and classes" in attempt(f"--data={data}")
+
+
+def test_latents_for_a_reference_of_pixels(attempt, tmp_path) -> None:
+    folder = tmp_path / "latents"
+    folder.mkdir()
+    for number in range(3):
+        np.save(folder / f"{number}.npy", np.ones((8, 8, 8), np.float32))
+    (folder / "dataset.json").write_text(json.dumps({"labels": [[f"{number}.npy", number] for number in range(3)]}))
+    assert "has (8, 8, 3) channels, resolution and classes, but" in attempt(f"--data={folder}")
+
+
+def test_fakes_of_another_resolution(attempt, images, tmp_path) -> None:
+    fakes = images(tmp_path / "large-fakes.zip", side=16, channels=3)
+    assert "images are (3, 16, 16)" in attempt(ddo_fakes=fakes)
+
+
+def test_fakes_of_another_reference_if_strict(attempt, world, tmp_path) -> None:
+    fakes = tmp_path / "others"
+    shutil.copytree(world.fakes, fakes)
+    manifest = json.loads((fakes / "manifest.json").read_text())
+    manifest["reference"]["sha256"] = "0" * 64
+    (fakes / "manifest.json").write_text(json.dumps(manifest))
+    assert "sha256 000000000000…" in attempt("--ddo-strict", ddo_fakes=fakes)
+
+
+def test_widths_of_averages_that_are_none(world, tmp_path) -> None:
+    process = world.finetune("--ddo-ema=0.05,wide", f"--outdir={tmp_path / 'out'}")
+    assert process.returncode == 2
+    assert "is no list of numbers" in process.stderr
+
+
+def test_a_folder_that_holds_the_states_of_a_run_without_ddo(world) -> None:
+    before = sorted(path.name for path in (world.root / "base").iterdir())
+    line = refused(world.finetune(f"--outdir={world.root / 'base'}", "--duration=4096"))
+    assert "is no state of a DDO run" in line
+    assert sorted(path.name for path in (world.root / "base").iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [("trained", "belongs to a round against another reference"), ("base", "this round is finished")],
+)
+def test_a_folder_of_another_round_or_of_a_finished_one(reference: str, message: str, round_folder, world) -> None:
+    ddo = world.root / "base/network-snapshot-0000002-0.050.pkl" if reference == "trained" else world.base
+    flags = [f"--ddo={ddo}", f"--ddo-fakes={world.fakes}", f"--outdir={round_folder}", "--duration=1024"]
+    assert message in refused(world.train(*flags))
+
+
+@pytest.fixture(scope="module")
+def round_folder(world, completed) -> Path:
+    out = world.root / "finished"
+    completed(world.finetune(f"--outdir={out}", "--duration=1024"))
+    return out
