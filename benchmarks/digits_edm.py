@@ -1,8 +1,8 @@
 """DDO in the real EDM, on a CPU: `python -m benchmarks.digits_edm CHECKOUT --out DIR`.
 
 Pristine EDM trains a small class-conditional network on scikit-learn's digits; patched train.py finetunes it by DDO
-and, as the control, by more maximum likelihood; pristine generate.py samples all three. Half an hour on two cores; started
-again, it goes on where it stopped.
+and, as the control, by more maximum likelihood; pristine generate.py samples all three. Half an hour on two cores;
+started again, it goes on where it stopped.
 """
 
 from __future__ import annotations
