@@ -51,7 +51,8 @@ def ddo_configure(upstream: str, config: MutableMapping[str, Any], options: Mapp
     run = finetuning.prepare(UPSTREAM, options["outdir"], options)
     network = config["family"].network()
     network.load_state_dict(run.reference.network.state_dict())
-    config.update(network=network, loss=FinetuningLoss(run, config["family"]), on_snapshot=run.snapshot_written)
+    config.update(network=network, loss=FinetuningLoss(run, config["family"]))
+    config.update(on_snapshot=run.snapshot_written, on_checkpoint=run.paused)
     return True
 
 

@@ -49,6 +49,7 @@ def main(**options: Any) -> None:
         network=family.network(opts.dropout),
         loss=MaximumLikelihood(family),
         on_snapshot=None,
+        on_checkpoint=None,
     )
     inject.configure("digits", c, opts)
     training_loop(c, opts)
@@ -89,6 +90,8 @@ def training_loop(c: EasyDict, opts: EasyDict) -> None:
             if done == opts.steps or (opts.snap and done % opts.snap == 0):
                 _snapshot(average, c.family_name, opts.outdir, done, c.on_snapshot)
             if done % opts.dump == 0 and done < opts.steps:
+                if c.on_checkpoint is not None:
+                    c.on_checkpoint(done)
                 state.save(done)
             bar.update()
     state.path.unlink(missing_ok=True)

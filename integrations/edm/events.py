@@ -10,7 +10,7 @@ from ddo_plugin.finetuning import Finetuning
 
 
 def watch(run: Finetuning, batch_size: int) -> None:
-    """Report every snapshot. The loop calls `update_progress` after it has written one, and once as it starts."""
+    """Report every tick and snapshot. The loop calls `update_progress` after it has written, and once as it starts."""
     original = dist.update_progress
     started = False
 
@@ -18,9 +18,12 @@ def watch(run: Finetuning, batch_size: int) -> None:
     def update_progress(kimg: int, total: int) -> None:
         nonlocal started
         original(kimg, total)
-        snapshot = run.run.outdir / f"network-snapshot-{kimg:06d}.pkl"
-        if started and dist.get_rank() == 0 and snapshot.exists():
-            run.snapshot_written(snapshot, step=kimg * 1000 // batch_size)
+        if started and dist.get_rank() == 0:
+            step = kimg * 1000 // batch_size
+            run.paused(step)
+            snapshot = run.run.outdir / f"network-snapshot-{kimg:06d}.pkl"
+            if snapshot.exists():
+                run.snapshot_written(snapshot, step)
         started = True
 
     dist.update_progress = update_progress
