@@ -149,3 +149,32 @@ def gradients(completed, tmp_path_factory: pytest.TempPathFactory) -> Callable[.
         return torch.cat([gradient.flatten() for gradient in torch.load(out)])
 
     return compute
+
+
+def read_refusal(process: subprocess.CompletedProcess[str]) -> str:
+    assert process.returncode == 2, process.stdout + process.stderr
+    assert "Traceback" not in process.stderr
+    lines = [line for line in process.stderr.strip().splitlines() if not line.startswith("ddo: ")]  # those inform
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+@pytest.fixture(scope="session")
+def refused() -> Callable[[subprocess.CompletedProcess[str]], str]:
+    """The one line that the user of a refused process reads."""
+    return read_refusal
+
+
+@pytest.fixture
+def attempt(world, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., str]:
+    """Start a round with these flags; returns the line that refuses it. The test's module says its DURATION."""
+
+    def start(*flags: object, **replaced: object) -> str:
+        out = tmp_path / "out"
+        pieces = {"ddo": world.base, "ddo_fakes": world.fakes} | replaced
+        ddo = [f"--{name.replace('_', '-')}={value}" for name, value in pieces.items() if value is not None]
+        line = read_refusal(world.train(f"--outdir={out}", f"--duration={request.module.DURATION}", *ddo, *flags))
+        assert not out.exists()
+        return line
+
+    return start

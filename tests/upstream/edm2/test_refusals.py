@@ -4,37 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-
-def refused(process: subprocess.CompletedProcess[str]) -> str:
-    """The one line that the user reads."""
-    assert process.returncode == 2, process.stdout + process.stderr
-    assert "Traceback" not in process.stderr
-    lines = [line for line in process.stderr.strip().splitlines() if not line.startswith("ddo: ")]  # those inform
-    assert len(lines) == 1, lines
-    return lines[0]
-
-
-@pytest.fixture
-def attempt(world, tmp_path):
-    """Start a round with these flags; returns the line that refuses it."""
-
-    def start(*flags: object, **replaced: object) -> str:
-        out = tmp_path / "out"
-        ddo = {"ddo": world.base, "ddo-fakes": world.fakes} | {
-            name.replace("_", "-"): v for name, v in replaced.items()
-        }
-        given = [f"--{name}={value}" for name, value in ddo.items() if value is not None]
-        line = refused(world.train(f"--outdir={out}", "--duration=1024", *given, *flags))
-        assert not out.exists()
-        return line
-
-    return start
+DURATION = "1024"  # what a round that is not refused would take
 
 
 def test_a_truncated_network(attempt, world, tmp_path) -> None:
@@ -97,7 +72,7 @@ def test_widths_of_averages_that_are_none(world, tmp_path) -> None:
     assert "is no list of numbers" in process.stderr
 
 
-def test_a_folder_that_holds_the_states_of_a_run_without_ddo(world) -> None:
+def test_a_folder_that_holds_the_states_of_a_run_without_ddo(refused, world) -> None:
     before = sorted(path.name for path in (world.root / "base").iterdir())
     line = refused(world.finetune(f"--outdir={world.root / 'base'}", "--duration=4096"))
     assert "is no state of a DDO run" in line
@@ -108,7 +83,7 @@ def test_a_folder_that_holds_the_states_of_a_run_without_ddo(world) -> None:
     ("reference", "message"),
     [("trained", "belongs to a round against another reference"), ("base", "this round is finished")],
 )
-def test_a_folder_of_another_round_or_of_a_finished_one(reference: str, message: str, round_folder, world) -> None:
+def test_a_folder_of_another_or_a_finished_round(reference: str, message: str, round_folder, refused, world) -> None:
     ddo = world.root / "base/network-snapshot-0000002-0.050.pkl" if reference == "trained" else world.base
     flags = [f"--ddo={ddo}", f"--ddo-fakes={world.fakes}", f"--outdir={round_folder}", "--duration=1024"]
     assert message in refused(world.train(*flags))
