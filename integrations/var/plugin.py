@@ -13,8 +13,10 @@ LANDMARKS = {
     "models/var.py": r"^class VAR\b",
     "utils/arg_util.py": r"^class Args\b",
 }
+# The training script imports these inside functions, so that a run would end after minutes.
+NEEDS = {"huggingface_hub": "models/var.py", "tensorboard": "utils/misc.py"}
 
 
 @hookimpl
 def ddo_upstreams() -> Sequence[Upstream]:
-    return [Upstream("var", "VAR (FoundationVision/VAR)", "train.py", LANDMARKS)]
+    return [Upstream("var", "VAR (FoundationVision/VAR)", "train.py", LANDMARKS, needs=NEEDS)]
