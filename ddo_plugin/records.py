@@ -30,6 +30,7 @@ class Upstream:
     landmarks: Mapping[str, str] = field(default_factory=dict, hash=False)  # file -> what a line of it matches (regex)
     patch: Traversable | None = None  # insert-only diff, as `python -m ddo_plugin.patching.make` writes it
     digests: Traversable | None = None  # the JSON beside it
+    needs: Mapping[str, str] = field(default_factory=dict, hash=False)  # packages imported in mid-run -> the file
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from ddo_plugin.errors import UserError
 
 if TYPE_CHECKING:
     from ddo_plugin.checkout import Checkout
+    from ddo_plugin.compat.ownership import Family
 
 NOT_READY_STATUS = 1
 
@@ -25,15 +26,14 @@ def command(repo: Path) -> None:
     Exit status 0: a training run could start; 1: it could not, and why.
     """
     from ddo_plugin import environment
-    from ddo_plugin.compat import ownership
 
     reasons: list[str] = []
     _print("Environment", environment.describe())
     checkout, unknown = _open(repo)
     if error := environment.torch_error():
         reasons.append(f"torch cannot be imported ({error}), and every upstream needs it; see pytorch.org")
-    elif checkout is None or ownership.concerns(checkout.root):
-        _print("What breaks here, and what compat does about it", _fixes(reasons))
+    elif families := _families(checkout):
+        _print("What breaks here, and what compat does about it", _fixes(families, reasons))
     if checkout is None:
         reasons.append(unknown)
     else:
@@ -66,7 +66,17 @@ def _print(title: str, rows: Mapping[str, str]) -> None:
     click.echo()
 
 
-def _fixes(reasons: list[str]) -> dict[str, str]:
+def _families(checkout: Checkout | None) -> tuple[Family, ...]:
+    """Whose fixes concern the reader: of a checkout its own, of none all."""
+    from ddo_plugin.compat import ownership
+
+    if checkout is None:
+        return ownership.FAMILIES
+    family = ownership.family(checkout.root)
+    return () if family is None else (family,)
+
+
+def _fixes(families: tuple[Family, ...], reasons: list[str]) -> dict[str, str]:
     """What would break without compat, and what it does; what nobody mends is among the reasons."""
     from ddo_plugin import compat
     from ddo_plugin.compat import cpu
@@ -79,6 +89,8 @@ def _fixes(reasons: list[str]) -> dict[str, str]:
         return {"unknown": error.message}
     rows = {}
     for fix in compat.FIXES:
+        if not set(families).intersection(fix.families):
+            continue
         if not fix.needed():
             rows[fix.name] = "not needed here"
             continue
@@ -147,10 +159,11 @@ def _packages(checkout: Checkout, reasons: list[str]) -> dict[str, str]:
     except UserError as error:
         reasons.append(error.message)
         return {"unknown": error.message}
-    needed, other = imports.missing(found.to_train), imports.missing(found.elsewhere)
-    there = ", ".join(name for name in found.to_train if name not in needed) or "none"
+    to_train = {**found.to_train, **checkout.upstream.needs}
+    needed, other = imports.missing(to_train), imports.missing(found.elsewhere)
+    there = ", ".join(name for name in sorted(to_train) if name not in needed) or "none"
     rows = {"to train": there + (f"; missing: {', '.join(needed)}" if needed else "")}
-    if other:
+    if other := {name: file for name, file in other.items() if name not in needed}:
         listed = ", ".join(f"{imports.distribution(name)} ({file})" for name, file in other.items())
         rows["else"] = f"missing, but not needed to train: {listed}"
     for name, file in needed.items():

@@ -1,4 +1,4 @@
-"""What EDM and EDM2 need on today's torch, numpy, scipy and python, and to run on a CPU.
+"""What EDM, EDM2 and VAR need on today's torch, numpy, scipy and python, and to run on a CPU.
 
 Each fix lives in a file of its own, is applied only where it is needed, and changes this process, never a file.
 """
@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from ddo_plugin.compat import cpu, no_distutils, numpy_pickles, sampler, sqrtm, weights_only
+from ddo_plugin.compat import cpu, no_distutils, no_git, no_group, numpy_pickles, sampler, sqrtm, weights_only
 from ddo_plugin.compat.fix import Fix
 from ddo_plugin.errors import UserError
 
@@ -19,7 +19,16 @@ if TYPE_CHECKING:
 
 OFF_VARIABLE = "DDO_COMPAT_OFF"  # names of fixes to leave out, separated by commas, or "all"
 ALL = "all"
-FIXES = (sampler.FIX, weights_only.FIX, sqrtm.FIX, no_distutils.FIX, numpy_pickles.FIX, cpu.FIX)
+FIXES = (
+    sampler.FIX,
+    weights_only.FIX,
+    sqrtm.FIX,
+    no_distutils.FIX,
+    numpy_pickles.FIX,
+    no_git.FIX,
+    no_group.FIX,
+    cpu.FIX,
+)
 
 _active: list[str] = []
 

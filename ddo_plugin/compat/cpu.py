@@ -1,8 +1,9 @@
-"""CPU mode: EDM and EDM2 without a GPU. Chosen by DDO_DEVICE=cpu, or when torch finds no GPU.
+"""CPU mode: the upstreams without a GPU. Chosen by DDO_DEVICE=cpu, or when torch finds no GPU.
 
-Upstream names the GPU in three ways: calls into torch.cuda and torch.distributed, which are replaced by what a CPU
+EDM and EDM2 name the GPU in three ways: calls into torch.cuda and torch.distributed, which are replaced by what a CPU
 has; function defaults `device=torch.device('cuda')`, which exist only once upstream is imported and are therefore
-replaced when a command of it starts; and, in one place each, a call with an explicit GPU.
+replaced when a command of it starts; and, in one place each, a call with an explicit GPU. What VAR needs besides is
+in cpu_var.py and cpu_amp.py.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 import click
 
-from ddo_plugin.compat import ownership
+from ddo_plugin.compat import cpu_amp, cpu_var, ownership
 from ddo_plugin.compat.fix import Fix
 from ddo_plugin.errors import UserError
 
@@ -44,6 +45,7 @@ def adjust_upstream() -> None:
     statistics: Any = sys.modules.get("torch_utils.training_stats")
     if statistics is not None and not hasattr(statistics.init_multiprocessing, "__wrapped__"):
         statistics.init_multiprocessing = _synchronising_on_cpu(statistics.init_multiprocessing)
+    cpu_var.adjust()
 
 
 def _apply() -> None:
@@ -52,6 +54,8 @@ def _apply() -> None:
     _let_ddp_take_the_cpu()
     _draw_seeds_on_the_cpu()
     _adjust_when_a_command_starts()
+    cpu_var.stand_in(_announce)
+    cpu_amp.move_to_the_cpu()
     adjust_upstream()
 
 
@@ -72,11 +76,15 @@ def _replace_nccl() -> None:
     def init_process_group(backend: str | None = None, *args: Any, **kwargs: Any) -> None:
         if backend == "nccl":
             adjust_upstream()  # for a driver of one's own, which is no click command
-            if os.environ.get("RANK", "0") == "0":
-                print(f"ddo: running on the CPU ({_reason()})", file=sys.stderr)
+            _announce()
         original("gloo" if backend == "nccl" else backend, *args, **kwargs)
 
     torch.distributed.init_process_group = init_process_group
+
+
+def _announce() -> None:
+    if os.environ.get("RANK", "0") == "0":
+        print(f"ddo: running on the CPU ({_reason()})", file=sys.stderr)
 
 
 def _reason() -> str:
@@ -84,14 +92,13 @@ def _reason() -> str:
 
 
 def _let_ddp_take_the_cpu() -> None:
-    import torch
     from torch.nn.parallel import DistributedDataParallel
 
     original = DistributedDataParallel.__init__
 
     @functools.wraps(original)
     def __init__(self: Any, module: Any, device_ids: Any = None, *args: Any, **kwargs: Any) -> None:  # noqa: N807
-        if device_ids == [torch.device("cpu")]:
+        if all(parameter.device.type == "cpu" for parameter in module.parameters()):
             device_ids = None
         original(self, module, device_ids, *args, **kwargs)
 

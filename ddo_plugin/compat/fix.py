@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ddo_plugin.compat.ownership import FAMILIES, Family
+
 
 @dataclass(frozen=True)
 class Fix:
@@ -17,3 +19,4 @@ class Fix:
     apply: Callable[[], None]
     for_imports: bool = False  # upstream cannot be imported without it
     to_train: bool = False  # no training run starts without it
+    families: tuple[Family, ...] = FAMILIES  # whose code needs it

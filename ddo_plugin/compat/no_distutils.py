@@ -6,6 +6,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
+from ddo_plugin.compat import ownership
 from ddo_plugin.compat.fix import Fix
 
 STAND_INS = Path(__file__).parent / "stand_ins"
@@ -26,4 +27,5 @@ FIX = Fix(
     needed=_needed,
     apply=_apply,
     for_imports=True,
+    families=(ownership.NVLABS,),
 )

@@ -65,4 +65,5 @@ FIX = Fix(
     does="snapshots that the checkout's code writes name numpy's modules as numpy 1 and 2 both know them",
     needed=_needed,
     apply=_apply,
+    families=(ownership.NVLABS,),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 
+from ddo_plugin.compat import ownership
 from ddo_plugin.compat.fix import Fix
 
 
@@ -35,4 +36,5 @@ FIX = Fix(
     needed=_needed,
     apply=_apply,
     to_train=True,
+    families=(ownership.NVLABS,),
 )

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from ddo_plugin.compat import ownership
 from ddo_plugin.compat.fix import Fix
 
 
@@ -44,4 +45,5 @@ FIX = Fix(
     does="scipy.linalg.sqrtm takes disp again and returns two values for disp=False",
     needed=_needed,
     apply=_apply,
+    families=(ownership.NVLABS,),
 )

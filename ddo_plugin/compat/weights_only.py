@@ -58,4 +58,5 @@ FIX = Fix(
     does=f"torch.load reads {STATES} whole when the checkout's own code asks, and nothing else",
     needed=_needed,
     apply=_apply,
+    families=(ownership.NVLABS,),
 )

@@ -20,13 +20,21 @@ LANDMARKS = {
     "utils/arg_util.py": r"^class Args\b",
 }
 PATCHES = files("ddo_patches")
+# The training script imports these inside functions, so that a run would end after minutes.
+NEEDS = {"huggingface_hub": "models/var.py", "tensorboard": "utils/misc.py"}
 
 
 @hookimpl
 def ddo_upstreams() -> Sequence[Upstream]:
     return [
         Upstream(
-            UPSTREAM, "VAR (FoundationVision/VAR)", "train.py", LANDMARKS, PATCHES / "var.patch", PATCHES / "var.json"
+            UPSTREAM,
+            "VAR (FoundationVision/VAR)",
+            "train.py",
+            LANDMARKS,
+            PATCHES / "var.patch",
+            PATCHES / "var.json",
+            needs=NEEDS,
         )
     ]
 

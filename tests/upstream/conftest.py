@@ -9,8 +9,8 @@ import socket
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +28,17 @@ class World:
     script: str  # upstream's training script
     flags: Sequence[str]  # for every run
     base: Path
+    data: Path
+    data_flag: str = "--data"
+    variables: Mapping[str, str] = field(default_factory=dict)  # of the environment of every process
 
     @property
     def repo(self) -> Path:
         return self.root / "repo"
 
     @property
-    def data(self) -> Path:
-        return self.root / "data.zip"
-
-    @property
     def fakes(self) -> Path:
+        """Of an upstream whose fakes are made ahead of time."""
         return self.root / "fakes"
 
     def python(self, *arguments: object, **env: str) -> subprocess.CompletedProcess[str]:
@@ -53,20 +53,30 @@ class World:
 
     def environment(self, **env: str) -> dict[str, str]:
         threads = {"OMP_NUM_THREADS": "1", "MASTER_PORT": str(free_port())}
-        return {**os.environ, **threads, "DDO_CACHE": str(self.root / "cache"), "DDO_DEVICE": "cpu", **env}
+        own = {**threads, "DDO_CACHE": str(self.root / "cache"), "DDO_DEVICE": "cpu"}
+        return {**os.environ, **own, **self.variables, **env}
 
     def train_command(self, *flags: object, torchrun: str = "") -> list[str]:
         launcher = [f"--torchrun={torchrun}"] if torchrun else []
-        own = [f"--data={self.data}", *self.flags, *map(str, flags)]
-        return ["-m", "ddo_plugin", "run", *launcher, str(self.repo), self.script, "--", *own]
+        return ["-m", "ddo_plugin", "run", *launcher, str(self.repo), self.script, "--", *self._own(flags)]
 
     def train(self, *flags: object, torchrun: str = "") -> subprocess.CompletedProcess[str]:
         """`ddo run` of the real training script."""
         return self.python(*self.train_command(*flags, torchrun=torchrun))
 
+    def train_pristine(self, *flags: object, ranks: int = 1, **env: str) -> subprocess.CompletedProcess[str]:
+        """The training script as upstream ships it, with nothing but compat."""
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"] if ranks > 1 else []
+        script = ["-m", "ddo_plugin.compat", self.repo / self.script]
+        return self.python(*launcher, *script, *self._own(flags), **env)
+
     def finetune(self, *flags: object, torchrun: str = "") -> subprocess.CompletedProcess[str]:
-        ddo = [f"--ddo={self.base}", f"--ddo-fakes={self.fakes}", "--ddo-beta=0.5", "--ddo-alpha=2"]
+        fakes = [f"--ddo-fakes={self.fakes}"] if self.fakes.exists() else []
+        ddo = [f"--ddo={self.base}", *fakes, "--ddo-beta=0.5", "--ddo-alpha=2"]
         return self.train(*ddo, *flags, torchrun=torchrun)
+
+    def _own(self, flags: Sequence[object]) -> list[str]:
+        return [f"{self.data_flag}={self.data}", *self.flags, *map(str, flags)]
 
 
 def free_port() -> int:
@@ -123,14 +133,23 @@ def checkout() -> Callable[[str], Path]:
 @pytest.fixture(scope="session")
 def make_world(checkout, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., World]:
     """A function: upstream's name, its script, flags for every run, where the base will be -> a world without data."""
+    nvlabs = ("PIL", "psutil", "requests", "scipy")
 
-    def make(name: str, script: str, flags: Sequence[str], base: str) -> World:
+    def make(
+        name: str,
+        script: str,
+        flags: Sequence[str],
+        base: str,
+        data: str = "data.zip",
+        packages: Sequence[str] = nvlabs,
+        **options: Any,
+    ) -> World:
         upstream = checkout(name)
-        for needed in ("PIL", "psutil", "requests", "scipy"):
+        for needed in packages:
             pytest.importorskip(needed)
         root = tmp_path_factory.mktemp(name)
         subprocess.run(["git", "clone", "--quiet", str(upstream), str(root / "repo")], check=True)
-        return World(root, script, flags, root / base)
+        return World(root, script, flags, root / base, root / data, **options)
 
     return make
 

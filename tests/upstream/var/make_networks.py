@@ -1,0 +1,56 @@
+"""`make_networks.py IMAGES VAE VAR`: an autoencoder and a VAR that were never trained, yet behave as if.
+
+The autoencoder's features are brought to the scale of its codebook, so that images differ in their tokens. The VAR's
+blocks and head are scaled up, so that its distributions are peaked and depend on class and context: a VAR as it is
+initialised says the same of every token.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+from models import VAR, VQVAE
+from torchvision.transforms.transforms import CenterCrop, ToTensor
+from utils.data import normalize_01_into_pm1, pil_loader
+
+PATCHES, CLASSES, DEPTH = (1, 2, 3), 1000, 2
+LOGIT_STD = 3.0
+
+
+def read_images(folder: Path) -> torch.Tensor:
+    """[N, 3, H, W] in [-1, 1]"""
+    side = 16 * PATCHES[-1]
+    read = [ToTensor()(CenterCrop((side, side))(pil_loader(path))) for path in sorted(folder.rglob("*.png"))]
+    return normalize_01_into_pm1(torch.stack(read))
+
+
+def make_vae(images: torch.Tensor) -> VQVAE:
+    vae = VQVAE(vocab_size=4096, z_channels=32, test_mode=True, share_quant_resi=4, v_patch_nums=PATCHES)
+    vae.quantize.embedding.weight.normal_()
+    features = vae.quant_conv(vae.encoder(images))  # [N, C, h, w]
+    std, mean = torch.std_mean(features, dim=(0, 2, 3))
+    vae.quant_conv.weight.div_(std[:, None, None, None])
+    vae.quant_conv.bias.sub_(mean).div_(std)
+    return vae
+
+
+def make_var(vae: VQVAE, images: torch.Tensor) -> VAR:
+    var = VAR(
+        vae, CLASSES, depth=DEPTH, embed_dim=64 * DEPTH, num_heads=DEPTH, attn_l2_norm=True, patch_nums=PATCHES
+    ).eval()
+    var.init_weights(init_head=1.0, init_std=-1)
+    for block in var.blocks:
+        block.ada_lin[-1].bias[: 2 * var.C].normal_(std=0.5)  # the two residual branches are all but closed else
+    var.class_emb.weight.mul_(10)
+    tokens = vae.quantize.idxBl_to_var_input(vae.img_to_idxBl(images))
+    var.head.weight.mul_(LOGIT_STD / var(torch.arange(len(images)) % 3, tokens).std())
+    return var
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    with torch.no_grad():
+        images = read_images(Path(sys.argv[1]))
+        vae = make_vae(images)
+        torch.save(vae.state_dict(), sys.argv[2])
+        torch.save(make_var(vae, images).state_dict(), sys.argv[3])
