@@ -11,6 +11,9 @@ import click
 
 from ddo_plugin.errors import UserError
 
+ALONE = ""  # what an option without its value leaves
+ALONE_TOO: dict[str, Any] = {"nargs": "?", "const": ALONE}
+
 
 def add(parser: argparse.ArgumentParser, options: Sequence[click.Option]) -> None:
     """Add the options, each spelt with hyphens and with underscores. What is not given sets no attribute."""
@@ -23,20 +26,14 @@ def add(parser: argparse.ArgumentParser, options: Sequence[click.Option]) -> Non
             default=argparse.SUPPRESS,
             metavar=option.metavar or (option.name or "").upper(),
             help=_help(option),
-            nargs=None if (alone := _value_alone(option)) is None else "?",
-            const=alone,
+            **(ALONE_TOO if _may_stand_alone(option) else {}),
         )
 
 
 def read(given: Mapping[str, Any], options: Sequence[click.Option]) -> dict[str, Any]:
-    """Every option's value, converted and checked as click does; `given` holds what was typed, as text."""
-    context = click.Context(click.Command("options"))
-    values = {}
-    for option in options:
-        name = option.name or ""
-        value = given[name] if name in given else option.get_default(context)
-        values[name] = option.process_value(context, value)
-    return values
+    """Every option's value, converted and checked by click; `given` holds what was typed, as text."""
+    argv = [part for option in options if option.name in given for part in _typed(option, given[option.name])]
+    return click.Command("options", params=list(options)).make_context("options", argv).params
 
 
 def refuse_misspelt(unknown: Sequence[str], options: Sequence[click.Option]) -> None:
@@ -53,11 +50,16 @@ def _underscored(flag: str) -> str:
     return "--" + flag[2:].replace("-", "_")
 
 
-def _value_alone(option: click.Option) -> str | None:
-    """What the option means without a value; None if it needs one."""
-    if option.is_flag:
-        return "true"
-    return str(option.flag_value) if isinstance(option.flag_value, int | float | str) else None
+def _typed(option: click.Option, text: str) -> list[str]:
+    """As it would be typed for click, whose switches take no value."""
+    flag = option.opts[0]
+    if option.is_flag and text != ALONE:
+        return [flag] if click.BOOL.convert(text, option, None) else []
+    return [flag] if text == ALONE else [f"{flag}={text}"]
+
+
+def _may_stand_alone(option: click.Option) -> bool:
+    return option.is_flag or isinstance(option.flag_value, int | float | str)
 
 
 def _help(option: click.Option) -> str:

@@ -140,8 +140,13 @@ class DDOTrainer(VARTrainer):  # type: ignore[misc]  # upstream's types are not 
 
 
 def install() -> None:
-    """The loop builds its trainer by name, after it has its data."""
-    trainer.VARTrainer = DDOTrainer
+    """The loop asks for its trainer by name, after it has its data."""
+
+    def build(**settings: Any) -> DDOTrainer:
+        trainer.VARTrainer = VARTrainer  # whose constructor asks for itself by name
+        return DDOTrainer(**settings)
+
+    trainer.VARTrainer = build
 
 
 def _of_all_ranks(state: Tensor | None) -> list[Tensor]:
