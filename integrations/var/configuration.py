@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
-
-from utils.arg_util import Args
 
 from ddo_integrations.var import rounds, states, tokenizer
 from ddo_integrations.var.networks import Weights
@@ -33,7 +32,7 @@ def configure(args: MutableMapping[str, Any], options: Mapping[str, Any]) -> Non
     _check_fakes(run, options)
     standing = states.find(run, "--local_out_dir_path")
     tokenizer.fetch()
-    args.update({name: value for name, value in PAPER.items() if args[name] == getattr(Args, name)})
+    args.update({name: value for name, value in PAPER.items() if not _typed(name)})
     args["ep"] = 1
     if not args["same_seed_for_all_ranks"]:
         args["same_seed_for_all_ranks"] = options["ddo_round"] or 0  # else every round begins with the same images
@@ -51,12 +50,17 @@ def configure(args: MutableMapping[str, Any], options: Mapping[str, Any]) -> Non
     )
 
 
+def _typed(name: str) -> bool:
+    """Whether the user typed this argument; upstream's parser does not say."""
+    return any(word.split("=")[0] == f"--{name}" for word in sys.argv)
+
+
 def _refuse_contradictions(args: Mapping[str, Any]) -> None:
     if args["ls"]:
         raise UserError(f"--ls={args['ls']}: DDO compares likelihoods, which smoothed labels are not; drop --ls")
     if args["pg"]:
         raise UserError(f"--pg={args['pg']}: progressive training leaves out scales of the reference; drop --pg")
-    if args["ep"] not in (Args.ep, 1):
+    if _typed("ep") and args["ep"] != 1:
         raise UserError(f"--ep={args['ep']}: the length of a round is --ddo_iters; drop --ep")
     if args["local_debug"]:
         raise UserError("KEVIN_LOCAL is set, so upstream would train on noise; unset it")
