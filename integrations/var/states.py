@@ -46,8 +46,9 @@ def find(run: Finetuning, flag: str) -> Standing | None:
     return Standing(states[newest]["iter"], states[newest]["trainer"][OURS]["begin"][int(os.environ.get("RANK", "0"))])
 
 
-def write(outdir: Path, batches_done: int, trainer: Mapping[str, Any]) -> None:
-    """A state that replaces the one before once it is whole."""
+def write(outdir: Path, batches_done: int, trainer: Mapping[str, Any], random: Mapping[str, list[Tensor]]) -> None:
+    """A state that replaces the one before once it is whole. `random` holds all ranks' states."""
+    trainer = {**trainer, OURS: {**trainer[OURS], **random}}
     with atomic_write(outdir / NAME) as file:
         torch.save({"epoch": 0, "iter": batches_done, "trainer": trainer, "args": {}}, file)
 

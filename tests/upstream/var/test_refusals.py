@@ -131,5 +131,5 @@ def test_a_missing_tokenizer_that_cannot_be_fetched(world, refused, tmp_path) ->
     line = refused(
         subprocess.run([sys.executable, *command], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     )
-    assert "vae_ch160v4096z32.pth is missing" in line
+    assert "vae_ch160v4096z32.pth is not in" in line
     assert not (tmp_path / "out").exists()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -51,19 +49,21 @@ def start(world):
 
 
 def killed_after(world, command: list[str], snapshot: Path) -> None:
-    """Run it until this snapshot is there, then kill the whole group at once."""
+    """Run it until this snapshot is there, then kill all of it; torchrun's ranks are in sessions of their own."""
+    psutil = pytest.importorskip("psutil")
     process = subprocess.Popen(
         [sys.executable, *command],
         cwd=world.root,
         env=world.environment(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,
     )
     while not snapshot.exists():
         assert process.poll() is None, "it ended before it was killed"
         time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
+    found = psutil.Process(process.pid)
+    for part in [found, *found.children(recursive=True)]:
+        part.kill()
     process.wait()
 
 
