@@ -28,11 +28,12 @@ def ddo_objectives() -> Mapping[str, ObjectiveFactory]:
 
 
 @hookimpl
-def ddo_fakes(source: str) -> Fakes | None:
+def ddo_fakes(source: str | None) -> Fakes | None:
     from ddo_plugin.refset import MANIFEST, RefsetFakes, open_refset
 
-    path = Path(source)
-    return RefsetFakes(open_refset(path)) if (path / MANIFEST).exists() else None
+    if source is None or not (Path(source) / MANIFEST).exists():
+        return None
+    return RefsetFakes(open_refset(Path(source)))
 
 
 @hookimpl

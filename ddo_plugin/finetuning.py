@@ -127,9 +127,9 @@ def _objective(hook: Any, options: Mapping[str, Any]) -> Objective:
 
 def _fakes(hook: Any, upstream: str, reference: Reference, options: Mapping[str, Any]) -> Fakes:
     source = options.get("ddo_fakes")
-    if source is None:
-        raise UserError("--ddo needs --ddo-fakes=PATH, samples of the reference to tell real data from")
     fakes = hook.ddo_fakes(upstream=upstream, source=source, reference=reference, options=options)
+    if fakes is None and source is None:
+        raise UserError("--ddo needs --ddo-fakes=PATH, samples of the reference to tell real data from")
     if fakes is None:
         raise UserError(f"--ddo-fakes={source}: no such reference set")
     return fakes

@@ -6,7 +6,7 @@ A plugin is a module (or object) named by an entry point of the group "ddo_plugi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +55,11 @@ def ddo_configure(upstream: str, config: MutableMapping[str, Any], options: Mapp
     """
 
 
+@hookspec(firstresult=True)
+def ddo_loader(upstream: str, batches: Iterable[Any], steps: int) -> tuple[Iterable[Any], int] | None:
+    """The batches of real data that a DDO run takes from upstream's, and how many; where its loop counts them so."""
+
+
 # -- the pieces of a run ------------------------------------------------------------------------------------------
 
 
@@ -69,8 +74,8 @@ def ddo_reference(upstream: str, source: str, options: Mapping[str, Any]) -> Ref
 
 
 @hookspec(firstresult=True)
-def ddo_fakes(upstream: str, source: str, reference: Reference, options: Mapping[str, Any]) -> Fakes | None:
-    """Open what `--ddo-fakes` names as a source of samples of `reference`."""
+def ddo_fakes(upstream: str, source: str | None, reference: Reference, options: Mapping[str, Any]) -> Fakes | None:
+    """Open what `--ddo-fakes` names as a source of samples of `reference`; None: it was not given."""
 
 
 @hookspec(firstresult=True)

@@ -1,15 +1,20 @@
-"""The few names that the inserted lines of an upstream call: `options` and `configure`."""
+"""The few names that the inserted lines of an upstream call.
+
+A script that is a click command calls `options` and `configure`; one that parses its command line by argparse calls
+`add_arguments` and `read_arguments`, and `loader` once it has its data.
+"""
 
 from __future__ import annotations
 
+import argparse
 import functools
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from typing import Any, TypeVar
 
 import click
 
-from ddo_plugin import compat, plugins
-from ddo_plugin.errors import UserError
+from ddo_plugin import arguments, compat, plugins
+from ddo_plugin.errors import UserError, in_one_line
 from ddo_plugin.options import ddo_values
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -28,9 +33,8 @@ def options(upstream: str) -> Callable[[F], F]:
         @functools.wraps(function)
         def guarded(*args: Any, **kwargs: Any) -> Any:
             compat.apply()  # here upstream is imported whole and has done nothing yet
-            given = {name: value for name, value in ddo_values(kwargs).items() if value is not None}
             if kwargs.get("ddo") is None:
-                _refuse_orphans(given)
+                _refuse_orphans(_typed(ddo_values(kwargs)))
                 return function(*args, **kwargs)
             _guard.arm(upstream)
             try:
@@ -39,7 +43,7 @@ def options(upstream: str) -> Callable[[F], F]:
                 _guard.disarm()
 
         decorated: Any = guarded
-        for option in reversed(list(plugins.collect(plugins.manager().hook.ddo_options(upstream=upstream)))):
+        for option in reversed(_options(upstream)):
             ready: Any = lambda *_, made=option, **__: made  # noqa: E731  # click wants a class to make options with
             decorated = click.option(cls=ready)(decorated)
         return decorated
@@ -56,12 +60,55 @@ def configure(upstream: str, config: MutableMapping[str, Any], options: Mapping[
         raise UserError(f"--ddo={options['ddo']}: no installed plugin finetunes {upstream}; `ddo plugins` lists them")
 
 
-def _refuse_orphans(given: Mapping[str, Any]) -> None:
-    """--ddo-alpha and its like without --ddo would be ignored; say so instead."""
+def add_arguments(upstream: str, parser: argparse.ArgumentParser) -> None:
+    """Adds the DDO group to a parser, as `options` does to a command."""
+    with in_one_line():
+        compat.apply()
+        arguments.add(parser, _options(upstream))
+
+
+def read_arguments(upstream: str, parsed: Any, unknown: Sequence[str] = ()) -> None:
+    """Converts and checks what was parsed into `parsed`, and configures a DDO run: its attributes are the config.
+
+    `unknown` is what the script's parser left over. Upstream has done nothing yet: what is refused here leaves no
+    trace.
+    """
+    config, options = vars(parsed), _options(upstream)
+    with in_one_line():
+        arguments.refuse_misspelt(unknown, options)
+        typed = ddo_values(config)
+        config.update(arguments.read(typed, options))
+        if config["ddo"] is None:
+            _refuse_orphans(list(typed))
+            return
+        configure(upstream, config, config)
+        _guard.arm(upstream)
+
+
+def loader(upstream: str, batches: Iterable[Any], steps: int) -> tuple[Iterable[Any], int]:
+    """The batches of real data and how many of them the loop is to take: upstream's, or a DDO run's."""
+    if not _guard.armed:
+        return batches, steps
+    with in_one_line():
+        answer = plugins.manager().hook.ddo_loader(upstream=upstream, batches=batches, steps=steps)
+    _guard.disarm()
+    return answer or (batches, steps)
+
+
+def _options(upstream: str) -> list[click.Option]:
+    return list(plugins.collect(plugins.manager().hook.ddo_options(upstream=upstream)))
+
+
+def _typed(given: Mapping[str, Any]) -> list[str]:
+    """Which options the user typed, instead of leaving them at their defaults."""
     context = click.get_current_context(silent=True)
     if context is None:
-        return
-    typed = [name for name in given if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE]
+        return []
+    return [name for name in given if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE]
+
+
+def _refuse_orphans(typed: Sequence[str]) -> None:
+    """--ddo-alpha and its like without --ddo would be ignored; say so instead."""
     if typed:
         flags = ", ".join("--" + name.replace("_", "-") for name in typed)
         raise UserError(f"{flags} has no effect without --ddo=NETWORK; add it, or drop the option")
@@ -77,13 +124,18 @@ class _Guard:
         from torch.optim.optimizer import register_optimizer_step_pre_hook
 
         def refuse(*_: Any) -> None:
-            raise UserError(
-                f"--ddo was given, but {upstream}'s script never handed it to ddo_plugin.inject.configure, so this "
-                "would be a run without DDO; the patch is incomplete: `ddo status` tells, `ddo apply` mends"
-            )
+            with in_one_line():
+                raise UserError(
+                    f"--ddo was given, but {upstream}'s script never handed it to ddo_plugin.inject, so this would be "
+                    "a run without DDO; the patch is incomplete: `ddo status` tells, `ddo apply` mends"
+                )
 
         self.disarm()
         self._hook = register_optimizer_step_pre_hook(refuse)
+
+    @property
+    def armed(self) -> bool:
+        return self._hook is not None
 
     def disarm(self) -> None:
         if self._hook is not None:

@@ -47,10 +47,17 @@ def finetuning_options(*, alpha: float, beta: float) -> list[click.Option]:
     ]
 
 
+def sha256_option() -> click.Option:
+    """For a network that comes from elsewhere."""
+    return click.Option(
+        ["--ddo-sha256"], metavar="HEX", help="What the file of --ddo must have; checked before its use."
+    )
+
+
 def pickle_options() -> list[click.Option]:
     """For upstreams whose networks are pickles, which are programs."""
     return [
-        click.Option(["--ddo-sha256"], metavar="HEX", help="What the file of --ddo must have; checked before its use."),
+        sha256_option(),
         click.Option(["--ddo-trust"], is_flag=True, help="Run the code that the file of --ddo carries."),
     ]
 

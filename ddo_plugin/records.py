@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
     import numpy as np
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from ddo_plugin.objective import Objective
 
@@ -37,7 +37,7 @@ class Upstream:
 class Reference:
     """The frozen copy from the start of the round: `eval()`, no gradients, never in a checkpoint."""
 
-    network: nn.Module
+    network: Any  # an nn.Module; None where upstream's loop builds it, and the integration fills it from `info`
     source: str  # path or URL it was loaded from
     sha256: str  # of the file
     info: Any = None  # what its integration knows of it besides

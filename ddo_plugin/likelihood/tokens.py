@@ -94,12 +94,14 @@ def terms(logp: Tensor, logp_ref: Tensor | None, n_real: int, conditional: Tenso
     return Terms(logp_real, logp_ref[:n_real].sum(1), r[:n_real], r[n_real:], conditional)
 
 
-def drop_labels(labels: Tensor, null_label: int, share: float = 0.5) -> tuple[Tensor, Tensor]:
+def drop_labels(
+    labels: Tensor, null_label: int, share: float = 0.5, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor]:
     """Replace exactly this share of the labels by `null_label`; returns them and the positions that kept theirs.
 
     Target and reference must see the *same* dropped labels, and only samples that kept their label have a fake term
     (§3.3 of the paper: α = 0 for the unconditional part). An exact share keeps shapes static and no mean empty.
     """
-    order = torch.randperm(len(labels), device=labels.device)
+    order = torch.randperm(len(labels), device=labels.device, generator=generator)
     dropped, kept = order.tensor_split([round(share * len(labels))])
     return labels.index_fill(0, dropped, null_label), kept.sort().values

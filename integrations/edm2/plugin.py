@@ -87,8 +87,8 @@ def ddo_reference(upstream: str, source: str, options: Mapping[str, Any]) -> Ref
 
 
 @hookimpl(trylast=True)  # a reference set is a folder too
-def ddo_fakes(upstream: str, source: str, reference: Reference) -> Fakes | None:
-    if upstream != UPSTREAM:
+def ddo_fakes(upstream: str, source: str | None, reference: Reference) -> Fakes | None:
+    if upstream != UPSTREAM or source is None:
         return None
     from ddo_plugin.image_fakes import open_images
 

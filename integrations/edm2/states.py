@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import functools
 import re
-import sys
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch_utils import distributed as dist
 
+from ddo_plugin import damaged
 from ddo_plugin.errors import UserError
 from ddo_plugin.files import atomic_write
 from ddo_plugin.finetuning import Finetuning
 
 NAME = re.compile(r"training-state-(\d+)\.pt")
-SET_ASIDE = ".damaged"
 
 
 def check(run: Finetuning, total_nimg: int) -> None:
     """A folder that holds training states goes on from the newest whole one: it must be of this round."""
-    state = next((path for path in _newest_first(run.run.outdir) if not _damaged(path)), None)
+    state = next((path for path in _newest_first(run.run.outdir) if not damaged.is_damaged(path)), None)
     if state is None:
         return
     held = torch.load(state, map_location="cpu", mmap=True, weights_only=False)  # as upstream is about to
@@ -44,11 +42,9 @@ def set_aside_damaged(folder: Path) -> None:
         for path in folder.glob(".training-state-*.pt.*.tmp"):
             path.unlink()  # a kill while it was written left it
         for path in _newest_first(folder):
-            if not _damaged(path):
+            if not damaged.is_damaged(path):
                 break
-            path.rename(path.with_name(path.name + SET_ASIDE))
-            print(f"ddo: {path} is damaged, as by a kill while it was written; it is set aside as …{SET_ASIDE}")
-            sys.stdout.flush()
+            damaged.set_aside(path)
     torch.distributed.barrier()
 
 
@@ -73,7 +69,3 @@ def write_atomically() -> None:
 def _newest_first(folder: Path) -> list[Path]:
     found = [path for path in folder.glob("training-state-*.pt") if NAME.fullmatch(path.name)]
     return sorted(found, key=lambda path: int(path.name.split("-")[-1].removesuffix(".pt")), reverse=True)
-
-
-def _damaged(state: Path) -> bool:
-    return not zipfile.is_zipfile(state)  # its table of contents comes last

@@ -2,21 +2,105 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+import click
 
 from ddo_plugin import hookimpl
-from ddo_plugin.records import Upstream
+from ddo_plugin.options import finetuning_options, sha256_option
+from ddo_plugin.records import Reference, Upstream
 
+UPSTREAM = "var"
 LANDMARKS = {
     "train.py": r"^def main_training\(",
     "trainer.py": r"^class VARTrainer\b",
     "models/var.py": r"^class VAR\b",
     "utils/arg_util.py": r"^class Args\b",
 }
+PATCHES = files("ddo_patches")
 # The training script imports these inside functions, so that a run would end after minutes.
 NEEDS = {"huggingface_hub": "models/var.py", "tensorboard": "utils/misc.py"}
 
 
 @hookimpl
 def ddo_upstreams() -> Sequence[Upstream]:
-    return [Upstream("var", "VAR (FoundationVision/VAR)", "train.py", LANDMARKS, needs=NEEDS)]
+    return [
+        Upstream(
+            UPSTREAM,
+            "VAR (FoundationVision/VAR)",
+            "train.py",
+            LANDMARKS,
+            PATCHES / "var.patch",
+            PATCHES / "var.json",
+            needs=NEEDS,
+        )
+    ]
+
+
+@hookimpl
+def ddo_options(upstream: str) -> Sequence[click.Option]:
+    if upstream != UPSTREAM:
+        return []
+    steps = click.Option(
+        ["--ddo-iters"],
+        type=click.IntRange(min=2),  # upstream's schedule divides by one less
+        default=80,
+        show_default=True,
+        help="Optimizer steps of the round.",
+    )
+    snapshots = click.Option(
+        ["--ddo-save"],
+        type=click.IntRange(min=1),
+        default=4,
+        show_default=True,
+        help="Steps between snapshots of the network.",
+    )
+    states = click.Option(
+        ["--ddo-state"],
+        type=click.IntRange(min=0),
+        default=20,
+        show_default=True,
+        help="Steps between training states, from which an interrupted run goes on; 0 for none.",
+    )
+    return [*finetuning_options(alpha=50.0, beta=0.02), sha256_option(), steps, snapshots, states]
+
+
+@hookimpl
+def ddo_configure(upstream: str, config: MutableMapping[str, Any], options: Mapping[str, Any]) -> bool | None:
+    if upstream != UPSTREAM:
+        return None
+    from ddo_integrations.var.configuration import configure
+
+    configure(config, options)
+    return True
+
+
+@hookimpl
+def ddo_loader(upstream: str, batches: Iterable[Any]) -> tuple[Iterable[Any], int] | None:
+    if upstream != UPSTREAM:
+        return None
+    from ddo_integrations.var import rounds
+    from ddo_integrations.var.trainer import install
+
+    install()
+    return rounds.active().ahead(batches), rounds.active().batches
+
+
+@hookimpl
+def ddo_reference(upstream: str, source: str, options: Mapping[str, Any]) -> Reference | None:
+    if upstream != UPSTREAM:
+        return None
+    from ddo_integrations.var.networks import load_reference
+
+    return load_reference(source, options["ddo_sha256"])
+
+
+@hookimpl(trylast=True)  # a reference set comes before it
+def ddo_fakes(upstream: str, source: str | None, reference: Reference) -> Any:
+    if upstream != UPSTREAM or source is not None:
+        return None
+    from ddo_integrations.var.fakes import SampledByTheReference
+
+    return SampledByTheReference(reference.sha256)

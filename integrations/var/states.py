@@ -1,0 +1,71 @@
+"""Training states of a round: in the form and under a name that upstream's own resume finds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddo_integrations.var.networks import read_tensors
+from ddo_plugin import damaged
+from ddo_plugin.errors import UserError
+from ddo_plugin.files import atomic_write
+from ddo_plugin.finetuning import Finetuning
+
+FOUND_BY_UPSTREAM = "ar-ckpt*.pth"  # it goes on from the youngest
+NAME = "ar-ckpt-ddo.pth"
+OURS = "ddo"
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a round stands that goes on, and this rank's random state before its first batch."""
+
+    done: int
+    random: Tensor
+
+
+def find(run: Finetuning, flag: str) -> Standing | None:
+    """What upstream would go on from must be of this round, and whole."""
+    found = list(run.run.outdir.glob(FOUND_BY_UPSTREAM))
+    whole = [path for path in found if not damaged.is_damaged(path)]
+    states = {path: read_tensors(path, flag) for path in whole}
+    for path, state in states.items():
+        _check(path, state, run)
+    if os.environ.get("RANK", "0") == "0":
+        for path in set(found) - set(whole):
+            damaged.set_aside(path)
+    newest = max(whole, key=lambda path: path.stat().st_mtime, default=None)
+    if newest is None:
+        return None
+    return Standing(states[newest]["iter"], states[newest]["trainer"][OURS]["begin"][int(os.environ.get("RANK", "0"))])
+
+
+def write(outdir: Path, batches_done: int, trainer: Mapping[str, Any]) -> None:
+    """A state that replaces the one before once it is whole."""
+    with atomic_write(outdir / NAME) as file:
+        torch.save({"epoch": 0, "iter": batches_done, "trainer": trainer, "args": {}}, file)
+
+
+def _check(path: Path, state: Any, run: Finetuning) -> None:
+    ours = state["trainer"].get(OURS) if isinstance(state, dict) and "trainer" in state else None
+    if ours is None:
+        raise UserError(
+            f"{path} is no state of a DDO run, and upstream would go on from it instead of from --ddo; use another "
+            "--local_out_dir_path"
+        )
+    if ours["reference"] != run.reference.sha256:
+        raise UserError(
+            f"{path} belongs to a round against another reference (sha256 {ours['reference'][:12]}…) than "
+            f"--ddo={run.reference.source}; use another --local_out_dir_path"
+        )
+    if state["epoch"]:
+        raise UserError(f"{path}: this round is finished; use another --local_out_dir_path")
+    ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    if len(ours["begin"]) != ranks:
+        raise UserError(f"{path} was written by {len(ours['begin'])} ranks, not by {ranks}; go on with as many")

@@ -1,0 +1,154 @@
+"""The training step of VAR's native loop, as a round of DDO takes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dist
+import torch
+import trainer
+from torch import Tensor
+from trainer import VARTrainer
+
+from ddo_integrations.var import networks, rounds, states
+from ddo_integrations.var.fakes import Batch, OnlineFakes, Source, StoredFakes, inputs_of
+from ddo_plugin.errors import in_one_line
+from ddo_plugin.likelihood import tokens
+from ddo_plugin.objective import Outcome
+
+
+class DDOTrainer(VARTrainer):  # type: ignore[misc]  # upstream's types are not checked
+    """Upstream's trainer with another step; what the loop does around it stays as it is."""
+
+    def __init__(self, **settings: Any):
+        super().__init__(**settings)
+        self.plan = rounds.active()
+        self.run = self.plan.run
+        self.target = networks.plain(self.var_wo_ddp)
+        self.target.load_state_dict(self.run.reference.info.state)
+        networks.make_exact(self.target)
+        self.reference = networks.frozen_copy(self.target) if self.run.objective.needs_fakes else None
+        self.fakes = self._source()
+        self.random: tuple[list[Tensor], list[Tensor]] = ([], [])  # of all ranks: before the first batch, and now
+
+    def _source(self) -> Source | None:
+        if self.reference is None:
+            return None
+        if self.run.run.options["ddo_fakes"] is None:
+            return OnlineFakes(self.reference)
+        return StoredFakes(self.run.fakes, self.quantize_local)
+
+    @in_one_line()
+    def train_step(
+        self,
+        it: int,
+        g_it: int,
+        stepping: bool,
+        metric_lg: Any,
+        tb_lg: Any,
+        inp_B3HW: Tensor,
+        label_B: Tensor,
+        **_: Any,
+    ) -> tuple[Tensor | None, float | None]:
+        """One batch of the loop. Half of its labels are dropped; the other half has fakes."""
+        generator = self.plan.generator(g_it, dist.get_rank(), label_B.device)
+        labels, kept = tokens.drop_labels(label_B, self.target.num_classes, generator=generator)
+        real = self._tokenise(inp_B3HW, labels)
+        with self.var_opt.amp_ctx:
+            batch, logp_ref = self._with_fakes(real, label_B[kept], generator)
+            self.var.require_backward_grad_sync = stepping
+            logits = self.var(batch.labels, batch.inputs)
+        logp = tokens.token_logp(logits, batch.tokens)  # [N + M, L]
+        step = g_it // self.plan.accumulation
+        outcome = self.run.judge(tokens.terms(logp, logp_ref, n_real=len(real)), step)
+        grad_norm, scale_log2 = self.var_opt.backward_clip_step(loss=self._scaled(outcome), stepping=stepping)
+        self._log(metric_lg, tb_lg, step, outcome, logp[: len(real)].detach(), grad_norm)
+        if it in metric_lg.log_iters:
+            self._log_accuracy(metric_lg, logits[: len(real)].detach(), real.tokens)
+        if stepping:
+            self._save(g_it + 1)
+        return grad_norm, scale_log2
+
+    def _tokenise(self, images: Tensor, labels: Tensor) -> Batch:
+        drawn = torch.cat(self.vae_local.img_to_idxBl(images), dim=1)
+        return Batch(labels, drawn, inputs_of(self.quantize_local, drawn))
+
+    def _with_fakes(self, real: Batch, labels: Tensor, generator: torch.Generator) -> tuple[Batch, Tensor | None]:
+        """The batch with a fake a label, and the reference's log-probabilities [N + M, L]."""
+        if self.fakes is None:
+            return real, None
+        fake, logp_fake = self.fakes.draw(labels, generator)
+        if logp_fake is None:
+            return (both := real.joined(fake)), self._reference_logp(both)
+        return real.joined(fake), torch.cat([self._reference_logp(real), logp_fake])
+
+    @torch.no_grad()
+    def _reference_logp(self, batch: Batch) -> Tensor:
+        assert self.reference is not None
+        return tokens.token_logp(self.reference(batch.labels, batch.inputs), batch.tokens)
+
+    def _scaled(self, outcome: Outcome) -> Tensor:
+        """DDO's gradients grow with α and would overflow in half precision; MLE's count by the token, as upstream's."""
+        scale = 1 + self.run.run.options["ddo_alpha"] if self.fakes else self.L
+        return outcome.mean() / scale
+
+    def _log(
+        self, meters: Any, board: Any, step: int, outcome: Outcome, logp: Tensor, grad_norm: Tensor | None
+    ) -> None:
+        """Statistics of every step, to upstream's meters and TensorBoard; cross-entropies under upstream's names."""
+        nats = -logp.mean(0)  # [L]
+        scales = [nats[begin:end].mean() for begin, end in self.begin_ends]
+        own = {name: values.float().mean() for name, values in outcome.statistics.items() if values.numel()}
+        numbers = torch.stack([*own.values(), nats.mean(), *scales]).tolist()  # one wait for the device
+        values = dict(zip(own, numbers, strict=False))
+        mean, each = numbers[len(own)], numbers[len(own) + 1 :]
+        meters.update(**values, Lm=mean, Lt=each[-1], tnm=grad_norm)
+        board.update(head="DDO", step=step, **values)
+        by_scale = {f"L_{side}": value for side, value in zip(self.resos, each, strict=True)}
+        board.update(head="AR_iter_loss", step=step, Lm=mean, **by_scale)
+
+    def _log_accuracy(self, meters: Any, logits: Tensor, truth: Tensor) -> None:
+        hits = (logits.argmax(-1) == truth).float() * 100
+        meters.update(Accm=hits.mean().item(), Acct=hits[:, -self.last_l :].mean().item())
+
+    def _save(self, batches_done: int) -> None:
+        """Snapshots for whoever samples, and states for a run that goes on."""
+        plan, step = self.plan, batches_done // self.plan.accumulation
+        if plan.snapshot_is_due(step) and dist.is_master():
+            self.run.snapshot_written(networks.write(self.target, plan.outdir, step), step)
+        if plan.state_is_due(step):
+            self.random = _of_all_ranks(plan.random), _of_all_ranks(torch.get_rng_state())
+            if dist.is_master():
+                self.run.paused(step)
+                states.write(plan.outdir, batches_done, self.state_dict())
+        if step == plan.steps and dist.is_master():
+            self.run.paused(step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """As upstream's without the image tokeniser, which it does not read back, and with what a round needs."""
+        state: dict[str, Any] = super().state_dict()
+        del state["vae_local"]
+        begin, now = self.random
+        state[states.OURS] = {"reference": self.run.reference.sha256, "begin": begin, "now": now}
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True, skip_vae: bool = False) -> None:
+        """Called by upstream for a run that goes on."""
+        super().load_state_dict(state, strict=strict, skip_vae=True)
+        torch.set_rng_state(state[states.OURS]["now"][dist.get_rank()])
+
+
+def install() -> None:
+    """The loop asks for its trainer by name, after it has its data."""
+
+    def build(**settings: Any) -> DDOTrainer:
+        trainer.VARTrainer = VARTrainer  # whose constructor asks for itself by name
+        return DDOTrainer(**settings)
+
+    trainer.VARTrainer = build
+
+
+def _of_all_ranks(state: Tensor | None) -> list[Tensor]:
+    assert state is not None
+    return list(dist.allgather(state.unsqueeze(0)).cpu())
