@@ -101,6 +101,17 @@ def ddo_pause(run: Run, step: int) -> None:
     """The run can be interrupted here and go on: a training state is about to be written, or the run is over."""
 
 
+# -- files ----------------------------------------------------------------------------------------------------------
+
+
+@hookspec(firstresult=True)
+def ddo_convert(source: Path, out: Path, like: Path | None) -> str | None:
+    """Write the network in `source` to `out` in upstream's other format: a line on what was written, or None.
+
+    `like` is a file whose remainder a training state is to take over.
+    """
+
+
 # -- self-play: the steps of a round as ordinary commands -----------------------------------------------------------
 
 
