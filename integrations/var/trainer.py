@@ -148,4 +148,5 @@ def install() -> None:
 
 def _of_all_ranks(state: Tensor | None) -> list[Tensor]:
     assert state is not None
-    return list(dist.allgather(state.unsqueeze(0)).cpu())
+    states = dist.allgather(state.unsqueeze(0)).cpu()
+    return [row.clone() for row in states]  # torch reads a view's state from the wrong place
