@@ -54,6 +54,7 @@ def fakes(path: Path, tokens: int = TOKENS, classes: int = 3, labelled: bool = T
         ("--saln=1", "set --saln=0"),
         ("--anorm=0", "set --anorm=1"),
         ("--pn=1_2_4", "has 21 tokens"),
+        ("--pn=512", "has 2240 tokens"),
         ("--data_path=/nowhere", "/nowhere has no folder train"),
         ("--ddo_fakes=/nowhere", "no such reference set"),
         ("--ddo_sha256=" + "0" * 64, "was asked for"),

@@ -120,7 +120,15 @@ def test_the_learning_rate_is_the_papers_unless_it_is_given(given: str | None, u
 
 @pytest.mark.parametrize(
     "flags",
-    [["--ac=2"], ["--tclip=0"], ["--fp16=2"], ["--workers=1"], ["--ddo_objective=mle"], ["--ddo-alpha", "3"]],
+    [
+        ["--ac=2"],
+        ["--tclip=0"],
+        ["--fp16=2"],
+        ["--fp16=1"],
+        ["--workers=1"],
+        ["--ddo_objective=mle"],
+        ["--ddo-alpha", "3"],
+    ],
     ids=" ".join,
 )
 def test_upstreams_modes_keep_working(flags: list[str], round_of) -> None:
@@ -129,6 +137,17 @@ def test_upstreams_modes_keep_working(flags: list[str], round_of) -> None:
     assert [row["step"] for row in rows] == [0, 1]
     assert all(row["nonfinite"] == 0 for row in rows)
     assert (out / "var_d2-ddo-0002.pth").exists()
+
+
+def test_one_modulation_for_all_blocks_works(round_of, world) -> None:
+    out = round_of("shared", "--saln=1", f"--ddo={world.root / 'var_d2_shared.pth'}", "--ddo_iters=2")
+    first = statistics.read(out / statistics.FILE_NAME)[0]
+    assert abs(first["rewards/real"]) < 1e-5 and abs(first["rewards/fake"]) < 1e-5
+
+
+def test_a_compiled_network_trains_and_its_snapshots_are_plain(round_of, world) -> None:
+    out = round_of("compiled", "--tfast=3", "--ddo_iters=2")
+    assert torch.load(out / "var_d2-ddo-0002.pth").keys() == torch.load(world.base).keys()
 
 
 def test_two_ranks_train_one_network(round_of, tuned: Path) -> None:
