@@ -12,7 +12,7 @@ import torch
 from trainer_of import build, no_logging, real_batch
 
 from ddo_integrations.var.fakes import Batch
-from ddo_integrations.var.sampling import sample
+from ddo_integrations.var.sampling import sample, together
 from ddo_plugin.likelihood import tokens
 
 BATCH, DROPPED, LR = 12, 0, 1.0
@@ -25,7 +25,7 @@ class ByLabel:
         self.reference = reference
 
     def draw(self, labels, generator):
-        drawn = [sample(self.reference, one[None], torch.Generator().manual_seed(int(one))) for one in labels]
+        drawn = [sample(self.reference, one[None], together(torch.Generator().manual_seed(int(one)))) for one in labels]
         fakes = Batch(labels, *(torch.cat([getattr(d, name) for d in drawn]) for name in ("tokens", "inputs")))
         return fakes, torch.cat([d.logp for d in drawn])
 

@@ -10,7 +10,7 @@ import models.var
 import torch
 from trainer_of import build, real_batch
 
-from ddo_integrations.var.sampling import sample
+from ddo_integrations.var.sampling import sample, together
 from ddo_plugin.likelihood.tokens import token_logp
 
 SEED = 3
@@ -32,7 +32,7 @@ def upstreams_tokens(var, labels) -> torch.Tensor:
 
 
 def ours(var, labels):
-    return sample(var, labels, torch.Generator().manual_seed(SEED))
+    return sample(var, labels, together(torch.Generator().manual_seed(SEED)))
 
 
 def forward_logp(var, labels, drawn) -> torch.Tensor:
