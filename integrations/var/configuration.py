@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from ddo_plugin.finetuning import Finetuning
 
 # A round of the paper (Appendix C), for the arguments that were not given. Upstream's learning rate is for 256 images.
 PAPER = {"bs": 1024, "tblr": 1e-6}
+SAME = ("bs", "ac", "tblr", "seed", "ddo_iters", "ddo_objective", "ddo_alpha", "ddo_beta", "ddo_round")
 LAYOUTS = {  # upstream's names of sides of the scales, in tokens
     "256": "1_2_3_4_5_6_8_10_13_16",
     "512": "1_2_3_4_6_9_13_18_24_32",
@@ -30,12 +32,13 @@ def configure(args: MutableMapping[str, Any], options: Mapping[str, Any]) -> Non
     run = finetuning.prepare("var", Path(args["local_out_dir_path"]), options)
     _check_network(args, run.reference.info, options)
     _check_fakes(run, options)
-    standing = states.find(run, "--local_out_dir_path")
-    tokenizer.fetch()
     args.update({name: value for name, value in PAPER.items() if not _typed(name)})
     args["ep"] = 1
     if not args["same_seed_for_all_ranks"]:
         args["same_seed_for_all_ranks"] = options["ddo_round"] or 0  # else every round begins with the same images
+    settings = {name: args[name] for name in SAME} | {"ranks": int(os.environ.get("WORLD_SIZE", "1"))}
+    standing = states.find(run, settings)
+    tokenizer.fetch()
     rounds.start(
         Round(
             run,
@@ -44,6 +47,7 @@ def configure(args: MutableMapping[str, Any], options: Mapping[str, Any]) -> Non
             snapshot_steps=options["ddo_save"],
             state_steps=options["ddo_state"] or None,
             seed=args["seed"] or 0,
+            settings=settings,
             done=standing.done if standing else 0,
             random=standing.random if standing else None,
         )

@@ -128,7 +128,7 @@ class DDOTrainer(VARTrainer):  # type: ignore[misc]  # upstream's types are not 
         """As upstream's, without the image tokeniser, which it does not read back, and with whose round it is."""
         state: dict[str, Any] = super().state_dict()
         del state["vae_local"]
-        return {**state, states.OURS: {"reference": self.run.reference.sha256}}
+        return {**state, states.OURS: {"reference": self.run.reference.sha256, "settings": self.plan.settings}}
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True, skip_vae: bool = False) -> None:
         """Called by upstream for a run that goes on."""

@@ -101,11 +101,9 @@ def test_a_finished_round_is_not_begun_again(start, world, completed, refused) -
     assert "this round is finished" in refused(world.python(*start("finished", "--ddo_iters=2")))
 
 
-def test_as_many_ranks_must_go_on_as_began(start, world, refused) -> None:
-    command = start("began-alone")
-    killed_after(world, command, world.root / "began-alone/var_d2-ddo-0002.pth")
-    while not (world.root / "began-alone/ar-ckpt-ddo.pth").exists():  # the snapshot of the same step comes first
-        (world.root / "began-alone/var_d2-ddo-0003.pth").unlink(missing_ok=True)
-        killed_after(world, command, world.root / "began-alone/var_d2-ddo-0003.pth")
-    process = world.python(*start("began-alone", torchrun="--standalone --nproc_per_node=2"))
-    assert "was written by 1 ranks, not by 2" in process.stderr
+def test_a_round_goes_on_with_the_settings_and_ranks_that_it_began_with(start, world, refused) -> None:
+    command, folder = start("began"), world.root / "began"
+    killed_after(world, command, folder / "var_d2-ddo-0003.pth")
+    assert "is of a round with ddo_beta=0.05, not 0.1" in refused(world.python(*start("began", "--ddo_beta=0.1")))
+    process = world.python(*start("began", torchrun="--standalone --nproc_per_node=2"))
+    assert "is of a round with ranks=1, not 2" in process.stderr

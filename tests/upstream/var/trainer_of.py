@@ -28,7 +28,7 @@ def build(base: str, outdir: str, *, ranks: bool, accumulation: int = 1, lr: flo
     dist.initialize()
     options = {**OPTIONS, "ddo": base, "ddo_round": None}
     run = finetuning.prepare("var", Path(outdir), options)
-    rounds.start(rounds.Round(run, 100, accumulation, snapshot_steps=100, state_steps=None, seed=0))
+    rounds.start(rounds.Round(run, 100, accumulation, snapshot_steps=100, state_steps=None, seed=0, settings={}))
     vae, var = build_vae_var(device=dist.get_device(), patch_nums=PATCHES, depth=2)
     vae.load_state_dict(torch.load("vae_ch160v4096z32.pth"))
     wrapped = torch.nn.parallel.DistributedDataParallel(var) if ranks else _Alone(var)
