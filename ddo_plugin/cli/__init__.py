@@ -6,7 +6,7 @@ import importlib
 
 import click
 
-COMMANDS = ("apply", "demo", "doctor", "inspect", "plugins", "revert", "run", "status")
+COMMANDS = ("apply", "curve", "demo", "doctor", "eval", "inspect", "plugins", "revert", "run", "status")
 
 
 class _Commands(click.Group):

@@ -114,7 +114,8 @@ class NpzImages:
             for first in range(0, shape[0], size):
                 count = min(size, shape[0] - first)
                 data = _read_whole(file, count * nbytes, self._path)
-                yield np.frombuffer(data, np.uint8).reshape(count, *shape[1:]).transpose(0, 3, 1, 2)
+                pixels = np.frombuffer(data, np.uint8).reshape(count, *shape[1:])
+                yield np.array(pixels.transpose(0, 3, 1, 2), order="C")
 
     def _opened(self) -> _Member:
         return _Member(self._path)

@@ -64,13 +64,13 @@ def measure(
     score = InceptionScore(len(samples), seed=seed) if "is" in metrics else None
     found = _gather("samples", samples, features, batch, keep=keep, score=score, width=stored and len(stored.mean))
     results: dict[str, float] = {}
-    if score:
-        results["is"], results["is_std"] = score.get()
     if standard:
         measured = None
         if standard.images and (keep or not stored):
             measured = _gather("reference", standard.images, features, batch, keep=keep)
-        results |= _distances(metrics, found, stored, measured, seed)
+        results = _distances(metrics, found, stored, measured, seed)
+    if score:
+        results["is"], results["is_std"] = score.get()
     return results
 
 

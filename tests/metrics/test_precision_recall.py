@@ -30,7 +30,7 @@ def test_both_equal_the_definition_whatever_the_block(block_numbers: int) -> Non
 
 
 def test_a_line_can_be_checked_by_hand() -> None:
-    """k = 1. Balls of the real: [-1, 1], [0, 2], [9, 11], [10, 12]; of samples: [-0.5, 1.5], [0.5, 2.5], [1.5, 198.5]."""
+    """k = 1. Real balls: [-1, 1], [0, 2], [9, 11], [10, 12]; samples': [-0.5, 1.5], [0.5, 2.5], [1.5, 198.5]."""
     real = np.array([[0.0], [1], [10], [11]])
     samples = np.array([[0.5], [1.5], [100]])
     assert precision_recall(samples, real, neighbours=1) == (2 / 3, 1.0)
