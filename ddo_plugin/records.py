@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
@@ -18,6 +18,17 @@ if TYPE_CHECKING:
 
 ObjectiveFactory = Callable[[Mapping[str, Any]], "Objective"]  # the run's options -> an objective
 FeatureExtractor = Callable[["np.ndarray"], "np.ndarray"]  # uint8 images [N, C, H, W] -> features [N, D]
+
+
+@runtime_checkable
+class Classifier(Protocol):
+    """A feature extractor that classifies too, which the Inception Score asks for."""
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Features [N, D]."""
+
+    def with_logits(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Features [N, D] and class logits [N, K], before any softmax."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +129,7 @@ class EvaluationStep:
     """Judge `network`: write JSON with a number `score` (lower is better) to the file `out`."""
 
     upstream: str
-    network: Path
+    network: Path  # where an integration allows it, also a folder or zip of samples
     out: Path
     seeds: Sequence[int]
     settings: Mapping[str, Any] = field(default_factory=dict)

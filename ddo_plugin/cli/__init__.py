@@ -6,7 +6,19 @@ import importlib
 
 import click
 
-COMMANDS = ("apply", "convert", "demo", "doctor", "inspect", "plugins", "revert", "run", "status")
+COMMANDS = (
+    "apply",
+    "convert",
+    "curve",
+    "demo",
+    "doctor",
+    "eval",
+    "inspect",
+    "plugins",
+    "revert",
+    "run",
+    "status",
+)
 
 
 class _Commands(click.Group):

@@ -11,7 +11,7 @@ import click
 
 from ddo_plugin import hookimpl
 from ddo_plugin.options import finetuning_options, pickle_options
-from ddo_plugin.records import Command, Fakes, Reference, RefsetStep, Upstream
+from ddo_plugin.records import Command, EvaluationStep, Fakes, Reference, RefsetStep, Upstream
 
 UPSTREAM = "edm"
 LANDMARKS = {
@@ -76,3 +76,12 @@ def ddo_refset_command(step: RefsetStep) -> Command | None:
     from ddo_plugin.sampling.refset import refset_command
 
     return refset_command("ddo_integrations.edm.refset", step)
+
+
+@hookimpl
+def ddo_evaluation_command(step: EvaluationStep) -> Command | None:
+    if step.upstream != UPSTREAM:
+        return None
+    from ddo_plugin.evaluation import evaluation_command
+
+    return evaluation_command("ddo_integrations.edm.evaluate", step)
