@@ -6,7 +6,7 @@ import importlib
 
 import click
 
-COMMANDS = ("apply", "demo", "doctor", "inspect", "plugins", "revert", "run", "status")
+COMMANDS = ("apply", "demo", "doctor", "inspect", "plugins", "refset", "revert", "run", "sample", "status")
 
 
 class _Commands(click.Group):

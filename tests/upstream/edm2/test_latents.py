@@ -72,7 +72,7 @@ def latents(make_world, completed):
     completed(world.python(SNAPSHOTS, "edm2", ".", **upstream))
     completed(world.python("-c", OTHER_ENCODER, "latent.pkl", world.base, **upstream))
     sampling = [f"--network={world.base}", f"--out={world.fakes}", "--count=40", "--steps=4", "--seed=1"]
-    completed(world.python("-m", "ddo_integrations.edm2.refset", *sampling, **upstream))
+    completed(world.python("-m", "ddo_plugin", "refset", "make", *sampling, **upstream))
     return world
 
 
