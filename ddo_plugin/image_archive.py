@@ -6,7 +6,7 @@ import contextlib
 import io
 import json
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,10 +135,14 @@ def unpack(opened: Refset, path: Path) -> None:
         for name, image in zip(names, samples, strict=True):
             archive.writestr(name, png(image, compress_level=0))
             bar.update()
-        pairs = (
-            None if opened.labels is None else [list(pair) for pair in zip(names, opened.labels.tolist(), strict=True)]
-        )
-        archive.writestr(LABELS_FILE, json.dumps({"labels": pairs}))
+        numbers = None if opened.labels is None else opened.labels.tolist()
+        archive.writestr(LABELS_FILE, labels_json(names, numbers))
+
+
+def labels_json(names: Sequence[str], numbers: Sequence[int] | None) -> bytes:
+    """The dataset.json of images in these classes."""
+    pairs = None if numbers is None else [[name, number] for name, number in zip(names, numbers, strict=True)]
+    return json.dumps({"labels": pairs}).encode()
 
 
 def png(image: np.ndarray, compress_level: int | None = None) -> bytes:

@@ -53,9 +53,7 @@ def finetuning_options(*, alpha: float, beta: float) -> list[click.Option]:
 def pickle_options() -> list[click.Option]:
     """For upstreams whose networks are pickles, which are programs."""
     return [
-        click.Option(
-            ["--ddo-sha256"], metavar="HEX", help="What the network's file must have; checked before its use."
-        ),
+        click.Option(["--ddo-sha256"], metavar="HEX", help="What the network's file must have; checked first."),
         click.Option(["--ddo-trust"], is_flag=True, help="Run the code that the network's file carries."),
     ]
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import secrets
 import shutil
@@ -137,7 +138,7 @@ class BlockWriter:
         self._array, self._row_bytes, self._offset = _open_array(array)
         self._record, self._block = record.open("ab"), block
         self._waiting: list[int] = []
-        self._synced = time.monotonic()
+        self._synced = -math.inf  # the first block goes to the disk at once: every life gets on by one
 
     def write(self, number: int, rows: np.ndarray) -> None:
         """Put the rows of a block in their place."""
@@ -190,6 +191,7 @@ def _without_checksums(manifest: Mapping[str, Any]) -> dict[str, Any]:
 def _flat(value: Any, name: str = "") -> dict[str, Any]:
     if not isinstance(value, Mapping):
         return {name: value}
-    return {
-        key: item for part, inner in value.items() for key, item in _flat(inner, f"{name}.{part}".strip(".")).items()
-    }
+    flat: dict[str, Any] = {}
+    for part, inner in value.items():
+        flat |= _flat(inner, f"{name}.{part}".strip("."))
+    return flat

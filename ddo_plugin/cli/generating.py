@@ -63,10 +63,7 @@ CHECKOUT_HELP = "Of the upstream  [default: the current folder, else what PYTHON
 
 def open_generator(network: str, options: Mapping[str, Any]) -> Generator:
     """The network that the user named, ready to be sampled."""
-    from ddo_plugin import compat
-
     upstream, _ = click.get_current_context().meta[META]
-    compat.apply()
     generator = plugins.manager().hook.ddo_generator(upstream=upstream, source=network, options=options)
     if generator is None:
         raise UserError(f"--network={network}: no plugin samples networks of {upstream}; `ddo plugins` lists them")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 import zipfile
@@ -16,7 +15,7 @@ import numpy as np
 import torch
 
 from ddo_plugin.files import atomic_write
-from ddo_plugin.image_archive import LABELS_FILE, png
+from ddo_plugin.image_archive import LABELS_FILE, labels_json, png
 from ddo_plugin.progress import progress
 from ddo_plugin.records import Generator
 from ddo_plugin.sampling.generators import SampleGenerators
@@ -119,9 +118,8 @@ class _Collected:
             with atomic_write(self.outputs.grid) as file:
                 file.write(png(grid(np.stack(self.first))))
         if self.outputs.folder is not None and labels is not None:
-            pairs = [[self.outputs.name(seed), int(label)] for seed, label in zip(seeds, labels, strict=True)]
             with atomic_write(self.outputs.folder / LABELS_FILE) as file:
-                file.write(json.dumps({"labels": pairs}).encode())
+                file.write(labels_json([self.outputs.name(seed) for seed in seeds], labels.tolist()))
 
 
 @contextlib.contextmanager
@@ -140,7 +138,8 @@ class NpzWriter:
 
     def __init__(self, file: IO[bytes], count: int):
         self._archive = zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=QUICK)
-        self._count, self._member = count, None
+        self._count = count
+        self._member: IO[bytes] | None = None
 
     def add(self, rows: np.ndarray) -> None:
         if self._member is None:

@@ -87,7 +87,13 @@ class Ranks:
 
 @contextlib.contextmanager
 def ranks() -> Iterator[Ranks]:
-    """The ranks that torchrun started, each with a GPU of its own if there are any; one rank without torchrun."""
+    """The ranks that torchrun started, each with a GPU of its own if there are any; one rank without torchrun.
+
+    What upstream needs of `compat` is applied: a CPU or GPU is chosen here.
+    """
+    from ddo_plugin import compat
+
+    compat.apply()
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if not 0 <= rank < world:
         raise UserError(f"RANK={rank} and WORLD_SIZE={world} do not go together; start several processes by torchrun")
@@ -95,8 +101,6 @@ def ranks() -> Iterator[Ranks]:
         yield Ranks()
         return
     import torch.distributed as dist
-
-    from ddo_plugin import compat
 
     if compat.device().type == "cuda":
         import torch
