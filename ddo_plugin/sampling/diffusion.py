@@ -86,7 +86,7 @@ class DiffusionGenerator:
         """`denoiser` binds one-hot classes [N, K]; without `decode` the samples are pixels, and stored as uint8."""
         info = reference.info
         self._solve, self._denoiser, self._decode = solve, denoiser, decode
-        self.device = compat.device()
+        self.network, self.device = reference.network, compat.device()
         self.reference = {"source": reference.source, "sha256": reference.sha256}
         self.shape = (info.channels, info.resolution, info.resolution)
         self.dtype = "float32" if decode else "uint8"

@@ -128,6 +128,7 @@ def _collect(outputs: Outputs, seeds: Sequence[int]) -> Iterator[_Collected]:
         npz = None
         if outputs.npz is not None:
             npz = NpzWriter(stack.enter_context(atomic_write(outputs.npz)), len(seeds))
+            stack.callback(npz.close)
         collected = _Collected(outputs, npz)
         yield collected
         collected.finish(seeds)
@@ -155,6 +156,11 @@ class NpzWriter:
         if labels is not None:
             with self._archive.open("arr_1.npy", "w") as member:
                 np.lib.format.write_array(member, labels)
+        self.close()
+
+    def close(self) -> None:
+        if self._member is not None:
+            self._member.close()
         self._archive.close()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import itertools
 import os
 import random
 import signal
@@ -105,7 +105,7 @@ def test_the_set_says_what_made_it_and_holds_the_labels(whole: Path) -> None:
     assert made.manifest["sampler"] == {"name": "none", "steps": 3, "batch": 16, "device": "cpu"}
     assert (made.manifest["seed"], made.manifest["reference"]) == (3, dict(Tiny.reference))
     brightness = [made.samples[made.labels == label].mean() for label in range(CLASSES)]
-    assert all(low + 30 < high for low, high in zip(brightness, brightness[1:], strict=False))
+    assert all(low + 30 < high for low, high in itertools.pairwise(brightness))
     assert [path.name for path in whole.parent.iterdir()] == ["set"]
 
 
@@ -114,7 +114,7 @@ def test_ranks_make_the_same_set(whole: Path, tmp_path: Path, world: int) -> Non
     """Each rank's part in turn; all but the last stop where they would wait for the others."""
     out = tmp_path / "set"
     for rank in range(world):
-        with pytest.raises(RuntimeError, match="blocks of .* are not made yet") if rank < world - 1 else _nothing():
+        with pytest.raises(RuntimeError, match="are not made yet") if rank < world - 1 else _nothing():
             run(out, OneOf(0, world - rank))  # what is left, shared among those that are left
     assert checksums(out) == checksums(whole)
 
@@ -257,7 +257,5 @@ def test_two_processes_do_not_make_one_set(tmp_path: Path) -> None:
 def test_a_step_of_self_play_is_the_command_that_a_person_would_type() -> None:
     step = RefsetStep("edm", Path("a.pkl"), Path("out"), 10, 3, {"steps": 4, "labels": "0,1"})
     told = refset_command(step).argv[1:]
-    assert json.dumps(told) == json.dumps(
-        ["-m", "ddo_plugin", "refset", "make", "--upstream=edm", "--network=a.pkl", "--out=out", "--count=10"]
-        + ["--seed=3", "--steps=4", "--labels=0,1"]
-    )
+    flags = ["--upstream=edm", "--network=a.pkl", "--out=out", "--count=10", "--seed=3", "--steps=4", "--labels=0,1"]
+    assert list(told) == ["-m", "ddo_plugin", "refset", "make", *flags]
