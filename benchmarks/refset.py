@@ -76,7 +76,7 @@ def ours(checkout: Path, network: Path, root: Path, count: int, steps: int) -> f
 
 @click.command()
 @click.argument("checkout", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--count", type=click.IntRange(min=1), default=256, show_default=True)
+@click.option("--count", type=click.IntRange(min=1), default=128, show_default=True)
 @click.option("--steps", type=click.IntRange(min=1), default=6, show_default=True)
 @click.option("--channels", type=click.IntRange(min=16), default=32, show_default=True, help="Of the network.")
 def main(checkout: Path, count: int, steps: int, channels: int) -> None:
@@ -86,7 +86,7 @@ def main(checkout: Path, count: int, steps: int, channels: int) -> None:
         network = root / "network.pkl"
         run(repo, "-c", MAKE_NETWORK, network, channels)
         them, us = theirs(repo, network, root, count, steps), ours(repo, network, root, count, steps)
-        share = outside_the_network(repo, network, root / "again", count, steps)
+        share = outside_the_network(repo, network, root / "again", count // 2, steps)
     print(f"{count} images of 3×32×32, {steps} steps, a network of {channels} channels:\n")
     print("| way | images/s | time |\n|---|---|---|")
     print(f"| generate.py and dataset_tool.py | {count / them:.2f} | 1 |")

@@ -83,7 +83,8 @@ class Unfinished:
             if self.labels is not None:
                 np.save(folder / refset.LABELS, self.labels)
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            self.discard()  # it holds what room there was
+            if error.errno not in (errno.ENOSPC, errno.EFBIG):
                 raise
             raise UserError(f"{self.path}: the disk has no room for this set; free some, or lower --count") from None
 
@@ -172,7 +173,11 @@ def _reserve(path: Path) -> None:
     """Take the room on the disk now, where the system can: a full disk is then found before hours of sampling."""
     if hasattr(os, "posix_fallocate"):
         with path.open("rb+") as file:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            try:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system that cannot
+                    raise
 
 
 def _to_disk(file: IO[bytes]) -> None:
