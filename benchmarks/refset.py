@@ -7,6 +7,7 @@ the share of the sampling time that is not spent in the network.
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -31,14 +32,15 @@ pickle.dump({"ema": net.eval().requires_grad_(False)}, open(sys.argv[1], "wb"))
 
 
 def run(checkout: Path, *argv: object) -> float:
-    """Seconds of a Python command."""
+    """Seconds of the processor that a Python command takes; other work on the machine does not count."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     env = {**os.environ, "PYTHONPATH": str(checkout), "DDO_DEVICE": "cpu", "MASTER_PORT": str(port)}
-    start = time.perf_counter()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, *map(str, argv)], env=env, check=True, capture_output=True)
-    return time.perf_counter() - start
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def outside_the_network(checkout: Path, network: Path, out: Path, count: int, steps: int) -> float:
@@ -80,7 +82,7 @@ def ours(checkout: Path, network: Path, root: Path, count: int, steps: int) -> f
 @click.option("--steps", type=click.IntRange(min=1), default=6, show_default=True)
 @click.option("--channels", type=click.IntRange(min=16), default=32, show_default=True, help="Of the network.")
 def main(checkout: Path, count: int, steps: int, channels: int) -> None:
-    """Time of both ways, start of Python included, and the share outside the network."""
+    """Processor time of both ways, start of Python included, and the share outside the network."""
     with tempfile.TemporaryDirectory() as folder:
         root, repo = Path(folder), checkout.resolve()
         network = root / "network.pkl"
@@ -88,7 +90,7 @@ def main(checkout: Path, count: int, steps: int, channels: int) -> None:
         them, us = theirs(repo, network, root, count, steps), ours(repo, network, root, count, steps)
         share = outside_the_network(repo, network, root / "again", count // 2, steps)
     print(f"{count} images of 3×32×32, {steps} steps, a network of {channels} channels:\n")
-    print("| way | images/s | time |\n|---|---|---|")
+    print("| way | images per processor second | time |\n|---|---|---|")
     print(f"| generate.py and dataset_tool.py | {count / them:.2f} | 1 |")
     print(f"| ddo refset make | {count / us:.2f} | {us / them:.2f} |")
     print(f"\noutside the network: {share:.1%}")

@@ -10,7 +10,7 @@ Beside the target FOLDER lies `.FOLDER.unfinished`:
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import json
 import math
 import os
@@ -77,16 +77,14 @@ class Unfinished:
         folder = self.folder / "set"
         folder.mkdir()
         told = self.draft["arrays"][self.samples]
-        try:
-            np.lib.format.open_memmap(folder / self.samples, "w+", np.dtype(told["dtype"]), tuple(told["shape"]))
-            _reserve(folder / self.samples)
-            if self.labels is not None:
-                np.save(folder / refset.LABELS, self.labels)
-        except OSError as error:
-            self.discard()  # it holds what room there was
-            if error.errno not in (errno.ENOSPC, errno.EFBIG):
-                raise
-            raise UserError(f"{self.path}: the disk has no room for this set; free some, or lower --count") from None
+        dtype, shape = np.dtype(told["dtype"]), tuple(told["shape"])
+        if math.prod(shape) * dtype.itemsize > shutil.disk_usage(folder).free:
+            self.discard()
+            raise UserError(f"{self.path}: the disk has no room for this set; free some, or lower --count")
+        np.lib.format.open_memmap(folder / self.samples, "w+", dtype, shape)
+        _reserve(folder / self.samples)
+        if self.labels is not None:
+            np.save(folder / refset.LABELS, self.labels)
 
     def done(self) -> set[int]:
         """The blocks that are safely on the disk."""
@@ -172,12 +170,8 @@ def _open_array(path: Path) -> tuple[IO[bytes], int, int]:
 def _reserve(path: Path) -> None:
     """Take the room on the disk now, where the system can: a full disk is then found before hours of sampling."""
     if hasattr(os, "posix_fallocate"):
-        with path.open("rb+") as file:
-            try:
-                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-            except OSError as error:
-                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system that cannot
-                    raise
+        with path.open("rb+") as file, contextlib.suppress(OSError):
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def _to_disk(file: IO[bytes]) -> None:

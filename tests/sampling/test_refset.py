@@ -254,7 +254,6 @@ def test_two_processes_do_not_make_one_set(tmp_path: Path) -> None:
     assert run(out)
 
 
-@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system cannot take room ahead")
 def test_a_set_that_the_disk_has_no_room_for_is_refused_before_any_sample(tmp_path: Path) -> None:
     shape, names = (10**11, 3, 64, 64), {"kind": "images", "reference": {}, "sampler": {}, "seed": 0}
     work = unfinished.Unfinished(tmp_path / "set", refset.draft(shape, "uint8", False, **names), None, 64)
