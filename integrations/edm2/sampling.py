@@ -39,7 +39,7 @@ def generator(source: str, options: Mapping[str, Any]) -> DiffusionGenerator:
 
     settings = {**sampler.settings(), "fp16": bool(getattr(reference.network, "use_fp16", False))}
     if guide is not None:
-        settings |= {"guidance": guidance, "gnet": guide.source, "gnet_sha256": guide.sha256}
+        settings |= {"guidance": guidance, "gnet": {"source": guide.source, "sha256": guide.sha256}}
     decode = _decoder(source, options) if reference.info.channels not in (1, 3) else None
     return DiffusionGenerator(reference, solve, denoiser, settings=settings, batch=BATCH, decode=decode)
 

@@ -215,6 +215,15 @@ def test_a_set_that_is_there_is_not_made_again(whole: Path) -> None:
     assert generator.asked == []
 
 
+def test_the_same_network_may_be_named_otherwise(whole: Path) -> None:
+    generator = Tiny()
+    generator.reference = MappingProxyType({**Tiny.reference, "source": "elsewhere/tiny.pkl"})
+    assert not run(whole, generator=generator)
+    generator.reference = MappingProxyType({**Tiny.reference, "sha256": "cd" * 32})
+    with pytest.raises(UserError, match=r"its reference\.sha256 is abab"):
+        run(whole, generator=generator)
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [

@@ -68,7 +68,7 @@ def test_a_guided_set_says_so(world, completed, tmp_path: Path) -> None:
     flags = [f"--network={world.base}", f"--out={tmp_path / 'set'}", "--count=4", "--steps=2"]
     sampling.ours(world, completed, ["refset", "make"], *flags, f"--gnet={guide}", "--guidance=1.5")
     told = refset.open_refset(tmp_path / "set").manifest["sampler"]
-    assert (told["guidance"], told["gnet_sha256"]) == (1.5, refset.sha256_file(guide))
+    assert (told["guidance"], told["gnet"]["sha256"]) == (1.5, refset.sha256_file(guide))
 
 
 def test_guidance_without_a_second_network_is_refused(world, refused, tmp_path: Path) -> None:
