@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         EvaluationStep,
         Fakes,
         FeatureExtractor,
+        Generator,
         ObjectiveFactory,
         Reference,
         RefsetStep,
@@ -81,6 +82,19 @@ def ddo_fakes(upstream: str, source: str | None, reference: Reference, options: 
 @hookspec(firstresult=True)
 def ddo_features(name: str) -> FeatureExtractor | None:
     """The feature extractor that Fréchet distances and their like are measured in."""
+
+
+# -- samples of a network -------------------------------------------------------------------------------------------
+
+
+@hookspec
+def ddo_generator_options(upstream: str) -> Sequence[click.Option]:  # type: ignore[empty-body]
+    """Options of `ddo refset make` and `ddo sample` for networks of `upstream`: of its sampler, its guidance."""
+
+
+@hookspec(firstresult=True)
+def ddo_generator(upstream: str, source: str, options: Mapping[str, Any]) -> Generator | None:
+    """The network at `source`, a path or URL, ready to be sampled as `options` say."""
 
 
 # -- events of a run ----------------------------------------------------------------------------------------------

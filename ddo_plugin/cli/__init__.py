@@ -15,8 +15,10 @@ COMMANDS = (
     "eval",
     "inspect",
     "plugins",
+    "refset",
     "revert",
     "run",
+    "sample",
     "status",
 )
 

@@ -9,6 +9,6 @@ from ddo_plugin.likelihood.diffusion import Denoiser
 
 
 def estimate(denoise: Denoiser, x: Tensor, sigma: Tensor) -> Tensor:
-    """D(x; σ) in float64; networks are handed float32."""
+    """D(x; σ) in the type of x; networks are handed float32."""
     levels = sigma.to(x.device, torch.float32).expand(len(x)).reshape(-1, *[1] * (x.ndim - 1))
-    return denoise(x.to(torch.float32), levels).to(torch.float64)
+    return denoise(x.to(torch.float32), levels).to(x.dtype)

@@ -18,14 +18,16 @@ def noise_steps(
     *,
     spacing: str = "edm",
     to_zero: bool = True,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | str = "cpu",
 ) -> Tensor:
-    """[steps + 1] noise levels from σ_max down, in float64: to σ_min and then 0, or evenly to σ_min.
+    """[steps + 1] noise levels from σ_max down: to σ_min and then 0, or evenly to σ_min.
 
     They are even in σ^(1/ρ) ("edm": Karras et al. 2022, Eq. 5), in log σ ("logSNR") or in σ ("time_uniform": the
     time of EDM's ODE is σ).
     """
     count = steps if to_zero else steps + 1
-    ramp = torch.linspace(0, 1, count, dtype=torch.float64) if count > 1 else torch.zeros(1, dtype=torch.float64)
+    ramp = torch.arange(count, dtype=dtype, device=device) / max(count - 1, 1)
     if spacing == "edm":
         levels = _between(sigma_max ** (1 / rho), sigma_min ** (1 / rho), ramp) ** rho
     elif spacing == "logSNR":
@@ -34,7 +36,7 @@ def noise_steps(
         levels = _between(sigma_max, sigma_min, ramp)
     else:
         raise ValueError(f"no spacing {spacing!r}; there are {', '.join(SPACINGS)}")
-    return torch.cat([levels, torch.zeros(1, dtype=torch.float64)]) if to_zero else levels
+    return torch.cat([levels, levels.new_zeros(1)]) if to_zero else levels
 
 
 def _between(top: float, bottom: float, ramp: Tensor) -> Tensor:
