@@ -8,7 +8,7 @@ from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
-from ddo_integrations.var import rounds, states, tokenizer
+from ddo_integrations.var import layouts, rounds, states, tokenizer
 from ddo_integrations.var.networks import Weights
 from ddo_integrations.var.rounds import Round
 from ddo_plugin import finetuning
@@ -18,11 +18,6 @@ from ddo_plugin.finetuning import Finetuning
 # A round of the paper (Appendix C), for the arguments that were not given. Upstream's learning rate is for 256 images.
 PAPER = {"bs": 1024, "tblr": 1e-6}
 SAME = ("bs", "ac", "tblr", "seed", "ddo_iters", "ddo_objective", "ddo_alpha", "ddo_beta", "ddo_round")
-LAYOUTS = {  # upstream's names of sides of the scales, in tokens
-    "256": "1_2_3_4_5_6_8_10_13_16",
-    "512": "1_2_3_4_6_9_13_18_24_32",
-    "1024": "1_2_3_4_5_7_9_12_16_21_27_36_48_64",
-}
 
 
 def configure(args: MutableMapping[str, Any], options: Mapping[str, Any]) -> None:
@@ -78,8 +73,7 @@ def _check_data(folder: Path) -> None:
 
 def _check_network(args: Mapping[str, Any], weights: Weights, options: Mapping[str, Any]) -> None:
     source = options["ddo"]
-    layout = LAYOUTS.get(args["pn"], args["pn"]).replace("-", "_")
-    tokens = sum(int(side) ** 2 for side in layout.split("_"))
+    layouts.sides(args["pn"], weights.tokens, f"--ddo={source}")
     for flag, given, there in (
         ("depth", args["depth"], weights.depth),
         ("saln", args["saln"], weights.shared_modulation),
@@ -87,11 +81,6 @@ def _check_network(args: Mapping[str, Any], weights: Weights, options: Mapping[s
     ):
         if given != there:
             raise UserError(f"--{flag}={int(given)}, but --ddo={source} has {int(there)}; set --{flag}={int(there)}")
-    if tokens != weights.tokens:
-        raise UserError(
-            f"--pn={args['pn']} has {tokens} tokens, but --ddo={source} has {weights.tokens}; set the --pn that it was "
-            "trained with"
-        )
 
 
 def _check_fakes(run: Finetuning, options: Mapping[str, Any]) -> None:

@@ -36,10 +36,10 @@ class Weights:
     normalised_attention: bool  # --anorm
 
 
-def load_reference(source: str, sha256: str | None) -> Reference:
+def load_reference(source: str, sha256: str | None, flag: str) -> Reference:
     """The weights at a path or URL; the networks that they fill are upstream's to build."""
     path = local_file(source, sha256=sha256)
-    return Reference(None, source, sha256_file(path), read_weights(path, "--ddo"))
+    return Reference(None, source, sha256_file(path), read_weights(path, flag))
 
 
 def read_weights(path: Path, flag: str) -> Weights:
