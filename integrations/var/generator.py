@@ -14,7 +14,8 @@ from models import build_vae_var
 from models.helpers import gumbel_softmax_with_rng, sample_with_top_k_top_p_
 from torch import Tensor
 
-from ddo_integrations.var import layouts, networks, tokenizer
+from ddo_integrations.var import networks, tokenizer
+from ddo_integrations.var.formats import read_tensors
 from ddo_integrations.var.sampling import Drawn, sample
 from ddo_plugin import compat
 from ddo_plugin.errors import UserError
@@ -115,7 +116,6 @@ def generator(source: str, options: Mapping[str, Any]) -> TokenGenerator:
     """The network of a file of plain weights, with the image tokeniser, ready to be sampled."""
     reference = networks.load_reference(source, options["ddo_sha256"], flag="--network")
     weights: networks.Weights = reference.info
-    sides = layouts.sides(options["pn"], weights.tokens, source)
     if options["vae"] is None:
         tokenizer.fetch()
     file = Path(options["vae"] or tokenizer.FILE)
@@ -124,14 +124,14 @@ def generator(source: str, options: Mapping[str, Any]) -> TokenGenerator:
     with redirect_stdout(io.StringIO()):  # upstream's constructors talk
         vae, var = build_vae_var(
             device=compat.device(),
-            patch_nums=sides,
+            patch_nums=weights.sides,
             num_classes=weights.classes,
             depth=weights.depth,
             shared_aln=weights.shared_modulation,
             attn_l2_norm=weights.normalised_attention,
         )
-    vae.load_state_dict(networks.read_tensors(file, "--vae"))
-    var.load_state_dict(weights.state)
+    vae.load_state_dict(read_tensors(file, "--vae"))
+    networks.fill(var, reference)
     for network in (vae, var):
         network.eval().requires_grad_(False)
     names = ("cfg", "top_k", "top_p", "more_smooth", "precision")

@@ -17,18 +17,3 @@ def parse(layout: str) -> tuple[int, ...]:
         return tuple(int(side) for side in NAMED.get(layout, layout).replace("-", "_").split("_"))
     except ValueError:
         raise UserError(f"--pn={layout}: write the sides of the scales as 1_2_3, or 256, 512 or 1024") from None
-
-
-def tokens(sides: tuple[int, ...]) -> int:
-    """Of all scales together."""
-    return sum(side * side for side in sides)
-
-
-def sides(layout: str | None, count: int, source: str) -> tuple[int, ...]:
-    """The layout that is named, or else the one of upstream's that has as many tokens as the network."""
-    known = [parse(layout)] if layout else list(map(parse, NAMED))
-    found = [sides for sides in known if tokens(sides) == count]
-    if not found:
-        told = f"--pn={layout} does not have" if layout else "no layout of upstream's has"
-        raise UserError(f"{source} has {count} tokens, which {told}; set the --pn that it was trained with")
-    return found[0]

@@ -11,7 +11,7 @@ import click
 
 from ddo_plugin import hookimpl
 from ddo_plugin.options import finetuning_options, sha256_option
-from ddo_plugin.records import Command, Generator, Reference, RefsetStep, Upstream
+from ddo_plugin.records import Command, Generator, OnlineFakes, Reference, RefsetStep, Upstream
 
 UPSTREAM = "var"
 LANDMARKS = {
@@ -100,12 +100,10 @@ def ddo_reference(upstream: str, source: str, options: Mapping[str, Any]) -> Ref
 
 
 @hookimpl(trylast=True)  # a reference set comes before it
-def ddo_fakes(upstream: str, source: str | None, reference: Reference) -> Any:
+def ddo_fakes(upstream: str, source: str | None, reference: Reference) -> OnlineFakes | None:
     if upstream != UPSTREAM or source is not None:
         return None
-    from ddo_integrations.var.fakes import SampledByTheReference
-
-    return SampledByTheReference(reference.sha256)
+    return OnlineFakes({"online": True, "reference_sha256": reference.sha256})
 
 
 @hookimpl
@@ -127,7 +125,6 @@ def ddo_generator_options(upstream: str) -> Sequence[click.Option]:
         click.Option(["--top-p"], type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Of their share."),
         click.Option(["--more-smooth"], is_flag=True, help="Smoothed embeddings, for looking at images."),
         click.Option(["--precision"], type=click.Choice(["fp32", "fp16", "bf16"]), default="fp32", show_default=True),
-        click.Option(["--pn"], metavar="LAYOUT", help="Sides of the scales  [default: upstream's for so many tokens]"),
         click.Option(["--vae"], metavar="FILE", help="Image tokeniser's weights  [default: as train.py finds them]"),
         sha256_option(),
     ]

@@ -10,8 +10,6 @@ import pytest
 
 from ddo_plugin import refset, statistics
 
-LAYOUT = "--pn=1_2_3"
-
 # Upstream's inference, as the release's VAR_sample.py turns it into pixels, one image a seed.
 PRISTINE = """
 import sys
@@ -35,7 +33,7 @@ def command(world):
     """A function: arguments of `ddo` -> the finished process."""
 
     def run(*arguments: object):
-        return world.python("-m", "ddo_plugin", *arguments, f"--checkout={world.repo}", LAYOUT)
+        return world.python("-m", "ddo_plugin", *arguments, f"--checkout={world.repo}")
 
     return run
 
