@@ -41,6 +41,7 @@ class Bench(ABC):
     upstream: str
     script: str  # upstream's training script
     channels: int  # of the images; more than one are grey too
+    sampling: Sequence[str] = ()  # how reference sets are sampled, where upstream's own number of steps is not it
 
     def __init__(self, repo: Path, root: Path, cores: int):
         self.repo, self.root = repo, root
@@ -93,8 +94,8 @@ class Bench(ABC):
 
     def reference_set(self, network: Path, number: int) -> Path:
         out = network.parent / f"fakes-{number}"
-        sampling = [f"--network={network}", f"--out={out}", f"--count={FAKES}", f"--seed={number}"]
-        return self.run(out, "-m", f"ddo_integrations.{self.upstream}.refset", *sampling)
+        flags = [f"--network={network}", f"--out={out}", f"--count={FAKES}", f"--seed={number}", *self.sampling]
+        return self.run(out, "-m", f"ddo_integrations.{self.upstream}.refset", *flags)
 
     def judge(self, network: Path) -> list[float]:
         """Distances of pristine upstream's images, one a set."""

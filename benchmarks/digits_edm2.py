@@ -18,12 +18,14 @@ BASE_NIMG, ROUND_NIMG = 384 << 10, 8 << 10
 ROUND = ["--batch=64", "--lr=1e-3", "--decay=0", "--ddo-rampup=0.002", "--ddo-ema=0.1", "--seed=0"]
 INTERVALS = [f"--duration={ROUND_NIMG}", f"--snapshot={ROUND_NIMG}", "--status=1024", "--checkpoint=0"]
 DDO = ["--ddo-alpha=2", "--ddo-beta=0.3"]
+STEPS = "--steps=18"  # of both samplers; EDM's own number, for time's sake
 
 
 class EDM2(Bench):
     """Upstream's presets begin at 64 channels: the base network comes from its training loop, called directly."""
 
     upstream, script, channels = "edm2", "train_edm2.py", CHANNELS
+    sampling = (STEPS,)
 
     def pretrain(self) -> Path:
         """Pristine training_loop.py."""
@@ -39,7 +41,7 @@ class EDM2(Bench):
         """Pristine generate_images.py."""
         out = network.parent / f"images-{part}"
         seeds = ",".join(map(str, balanced_seeds(first_seed(part))))
-        flags = [f"--net={network}", f"--outdir={out}", f"--seeds={seeds}", f"--batch={PER_CLASS}"]
+        flags = [f"--net={network}", f"--outdir={out}", f"--seeds={seeds}", f"--batch={PER_CLASS}", STEPS]
         self.run(out, "-m", "ddo_plugin.compat", self.repo / "generate_images.py", *flags)
         pixels = np.stack([np.asarray(Image.open(path)) for path in sorted(out.glob("*.png"))])
         return pixels.mean(3).round().astype(np.uint8)[:, None]

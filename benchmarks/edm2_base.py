@@ -4,17 +4,26 @@ Upstream's own training loop with a configuration of ours; the digits proof star
 """
 
 import sys
+from pathlib import Path
 
 import torch
 from torch_utils import distributed as dist
 from training.training_loop import training_loop
 
 BATCH = 128
-NETWORK = {"model_channels": 32, "channel_mult": [1, 2], "num_blocks": 1, "attn_resolutions": [], "use_fp16": False}
+NETWORK = {
+    "model_channels": 16,
+    "channel_mult": [1, 2],
+    "num_blocks": 1,
+    "attn_resolutions": [],
+    "channels_per_head": 16,
+    "use_fp16": False,
+}
 
 
 def main(data: str, outdir: str, nimg: int) -> None:
     dist.init()
+    Path(outdir).mkdir(parents=True, exist_ok=True)
     training_loop(
         run_dir=outdir,
         dataset_kwargs={"class_name": "training.dataset.ImageFolderDataset", "path": data, "use_labels": True},

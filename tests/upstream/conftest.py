@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -18,6 +19,9 @@ import numpy as np
 import pytest
 
 CLASSES, COUNT = 3, 96
+DETECTOR_URL = (
+    "https://api.ngc.nvidia.com/v2/models/nvidia/research/stylegan3/versions/1/files/metrics/inception-2015-12-05.pkl"
+)
 
 
 @dataclass(frozen=True)
@@ -133,6 +137,23 @@ def make_world(checkout, tmp_path_factory: pytest.TempPathFactory) -> Callable[.
         return World(root, script, flags, root / base)
 
     return make
+
+
+@pytest.fixture
+def stand_in_detector(tmp_path: Path) -> Callable[[str], dict[str, str]]:
+    """A function: the source of a class Detector -> the environment in which upstream's metrics use it.
+
+    It stands where upstream would have cached its Inception network.
+    """
+
+    def place(source: str) -> dict[str, str]:
+        (tmp_path / "stand_in_detector.py").write_text(source)
+        cached = tmp_path / "cache/downloads" / f"{hashlib.md5(DETECTOR_URL.encode()).hexdigest()}_detector.pkl"
+        cached.parent.mkdir(parents=True)
+        cached.write_bytes(b"cstand_in_detector\nDetector\n(tR.")  # a call of the class
+        return {"DNNLIB_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": str(tmp_path)}
+
+    return place
 
 
 @pytest.fixture(scope="session")
