@@ -13,9 +13,10 @@ import statistics
 import sys
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import ClassVar
 
 import click
 import numpy as np
@@ -29,6 +30,7 @@ from ddo_plugin.selfplay.executor import LocalExecutor
 from ddo_plugin.selfplay.journal import FILE_NAME, Journal
 from ddo_plugin.selfplay.tasks import Runner, Task, key
 
+CONTROL = "--ddo-objective=mle"
 ROUNDS, FAKES = 3, 4000
 SETS, PER_CLASS = 3, 150  # of the images that are judged; shares of the classes drawn at random would drown the effect
 
@@ -41,6 +43,7 @@ class Bench(ABC):
     upstream: str
     script: str  # upstream's training script
     channels: int  # of the images; more than one are grey too
+    arms: ClassVar[Mapping[str, Sequence[str]]]  # name -> flags of each round
     sampling: Sequence[str] = ()  # how reference sets are sampled, where upstream's own number of steps is not it
 
     def __init__(self, repo: Path, root: Path, cores: int):
@@ -52,10 +55,6 @@ class Bench(ABC):
     @abstractmethod
     def pretrain(self) -> Path:
         """The base network, by pristine upstream."""
-
-    @abstractmethod
-    def round_flags(self, arm: str) -> Sequence[str]:
-        """What a round of DDO ("ddo") or of the control ("mle") is asked for."""
 
     @abstractmethod
     def images(self, network: Path, part: int) -> np.ndarray:
@@ -82,10 +81,8 @@ class Bench(ABC):
         """Rounds of the patched training script; each starts from the last."""
         networks = [base]
         for number in range(1, ROUNDS + 1):
-            flags = [f"--ddo={networks[-1]}", f"--data={self.zip}", *self.round_flags(arm)]
-            if arm == "mle":
-                flags.append("--ddo-objective=mle")
-            else:
+            flags = [f"--ddo={networks[-1]}", f"--data={self.zip}", *self.arms[arm]]
+            if CONTROL not in flags:
                 flags.append(f"--ddo-fakes={self.reference_set(networks[-1], number)}")
             out = self.root / f"{arm}-{number}-{key({'flags': flags})}"
             self.run(out, "-m", "ddo_plugin", "run", self.repo, self.script, "--", *flags, f"--outdir={out}")
@@ -132,7 +129,7 @@ def prove(bench: Bench) -> dict[str, list[float]]:
     bench.prepare()
     base = bench.pretrain()
     with ThreadPoolExecutor() as threads:
-        arms = {arm: threads.submit(bench.finetune, arm, base) for arm in ("mle", "ddo")}
+        arms = {arm: threads.submit(bench.finetune, arm, base) for arm in bench.arms}
         networks = {"base": base}
         for arm, rounds in arms.items():
             networks |= {f"{arm}-{number}": network for number, network in enumerate(rounds.result(), 1)}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from PIL import Image
 
-from benchmarks.digits import PER_CLASS, Bench, command, first_seed, last_snapshot
+from benchmarks.digits import CONTROL, PER_CLASS, Bench, command, first_seed, last_snapshot
 from ddo_plugin.demo.data import CLASSES
 
 NETWORK = ["--arch=ddpmpp", "--cbase=16", "--cres=1,2", "--augment=0"]
@@ -16,7 +16,8 @@ COMMON = ["--cond=1", "--batch=64", "--tick=4", "--dump=1000", "--seed=0", "--no
 BASE_KIMG, ROUND_KIMG = 160, 16
 # Upstream's learning rate rises over 10 Mimg, whatever the duration: 0.06 is an effective 1e-3 at 160 kimg.
 BASE = ["--lr=0.06", "--ema=0.01", "--snap=10"]
-ROUND = ["--lr=1e-4", "--ddo-rampup=0.004", "--ema=0.004", "--augment=0", "--snap=100"]
+SCHEDULE = ["--lr=1e-4", "--ddo-rampup=0.004", "--ema=0.004", "--augment=0", "--snap=100"]
+ROUND = [*SCHEDULE, *COMMON, f"--duration={ROUND_KIMG / 1000}"]
 DDO = ["--ddo-alpha=2", "--ddo-beta=1"]
 
 
@@ -24,6 +25,7 @@ class EDM(Bench):
     """generate.py takes one class at a time; left alone, it draws classes at random."""
 
     upstream, script, channels = "edm", "train.py", 1
+    arms: ClassVar = {"mle": [*ROUND, CONTROL], "ddo": [*ROUND, *DDO]}
 
     def pretrain(self) -> Path:
         """Pristine train.py."""
@@ -31,9 +33,6 @@ class EDM(Bench):
         flags = [*NETWORK, *COMMON, *BASE, f"--data={self.zip}", f"--outdir={out}", f"--duration={BASE_KIMG / 1000}"]
         self.run(out, "-m", "ddo_plugin.compat", self.repo / "train.py", *flags)
         return last_snapshot(out)
-
-    def round_flags(self, arm: str) -> Sequence[str]:
-        return [*ROUND, *COMMON, f"--duration={ROUND_KIMG / 1000}", *(DDO if arm == "ddo" else [])]
 
     def images(self, network: Path, part: int) -> np.ndarray:
         """Pristine generate.py."""

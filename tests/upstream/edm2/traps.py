@@ -14,7 +14,7 @@ from training.networks_edm2 import Precond
 from ddo_integrations.edm2.loss import _trained
 from ddo_plugin.likelihood.diffusion import Denoiser
 
-NOISY, SIGMA = torch.randn(4, 3, 8, 8), torch.ones(4)
+NOISY, SIGMA, NO_LABELS = torch.randn(4, 3, 8, 8), torch.ones(4), torch.zeros(8, 0)
 
 
 def message(step: Callable[[], None]) -> str:
@@ -41,7 +41,7 @@ if __name__ == "__main__":
     net = Precond(8, 3, 0, model_channels=8, channel_mult=[1, 1], num_blocks=1, attn_resolutions=[]).train()
     ddp = DistributedDataParallel(net)
     errors = {
-        "ours": message(lambda: one_forward(_trained(ddp, None))),
+        "ours": message(lambda: one_forward(_trained(ddp, NO_LABELS))),
         "two forwards": message(lambda: two_forwards(net)),
         "without logvar": message(lambda: one_forward(ddp)),
     }
