@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -199,3 +200,51 @@ def attempt(world, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[.
         return line
 
     return start
+
+
+def written(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+def truncated_fakes(world: World, folder: Path) -> Path:
+    copy = folder / "truncated"
+    shutil.copytree(world.fakes, copy)
+    written(copy / "images.npy", (world.fakes / "images.npy").read_bytes()[:-10])
+    return copy
+
+
+# What no upstream's script may start with: flags, what replaces reference and fakes, what the refusal says.
+BAD_INPUTS: dict[str, Callable[[World, Path], tuple[list[str], dict[str, Any], str]]] = {
+    "a missing network": lambda world, folder: ([], {"ddo": folder / "none.pkl"}, "none.pkl: no such file"),
+    "no pickle": lambda world, folder: ([], {"ddo": written(folder / "text.pkl", b"<html>404</html>")}, "text.pkl"),
+    "a truncated network": lambda world, folder: (
+        [],
+        {"ddo": written(folder / "cut.pkl", world.base.read_bytes()[:-1000])},
+        "cut.pkl",
+    ),
+    "another sha256": lambda *_: (["--ddo-sha256=0123"], {}, "the file is not used"),
+    "trust in a URL": lambda *_: (["--ddo-trust"], {"ddo": "https://example.invalid/net.pkl"}, "--ddo-sha256=HEX"),
+    "half precision": lambda *_: (["--fp16=1"], {}, "the loss needs fp32"),
+    "dropout": lambda *_: (["--dropout=0.1"], {}, "drop --dropout"),
+    "an unknown objective": lambda *_: (["--ddo-objective=gan"], {}, "unknown; plugins offer ddo, mle"),
+    "a conditional reference without labels": lambda *_: (["--cond=0"], {}, "add --cond=1"),
+    "no fakes": lambda *_: ([], {"ddo_fakes": None}, "--ddo needs --ddo-fakes"),
+    "missing fakes": lambda world, folder: ([], {"ddo_fakes": folder / "none"}, "no such reference set"),
+    "fakes without labels": lambda world, folder: (
+        [],
+        {"ddo_fakes": write_images(folder / "unlabelled.zip", labelled=False)},
+        "has no labels",
+    ),
+    "truncated fakes": lambda world, folder: (
+        [],
+        {"ddo_fakes": truncated_fakes(world, folder)},
+        "images.npy is missing or truncated",
+    ),
+}
+
+
+@pytest.fixture(params=BAD_INPUTS)
+def bad_input(request: pytest.FixtureRequest, world, tmp_path: Path) -> tuple[list[str], dict[str, Any], str]:
+    """Each of the bad inputs that every upstream refuses alike."""
+    return BAD_INPUTS[request.param](world, tmp_path)

@@ -93,7 +93,8 @@ def test_pristine_generate_images_samples_the_snapshot_without_our_package(tuned
     image = pytest.importorskip("PIL.Image")
     flags = [f"--net={tuned / LAST}", f"--outdir={world.root / 'samples'}", "--seeds=0-5", "--steps=4"]
     guided = [*flags, f"--gnet={world.base}", "--guidance=2"]  # autoguidance by the reference
-    for arguments in (flags, guided):
+    guiding = [f"--net={world.base}", *flags[1:], f"--gnet={tuned / LAST}", "--guidance=2"]
+    for arguments in (flags, guided, guiding):
         pristine("generate_images", *arguments)
         assert image.open(world.root / "samples/000005.png").size == (8, 8)
         shutil.rmtree(world.root / "samples")
