@@ -34,7 +34,7 @@ class EDM2(Bench):
     def pretrain(self) -> Path:
         """Pristine training_loop.py."""
         out = self.root / "base"
-        driver = Path(__file__).with_name("edm2_base.py")
+        driver = Path(__file__).parent / "in_checkout" / "edm2_base.py"
         self.run(out, "-m", "ddo_plugin.compat", driver, self.zip, out, BASE_NIMG)
         return last_snapshot(out)
 
