@@ -1,4 +1,4 @@
-"""DDO in the real EDM2, on a CPU: `python -m benchmarks.digits_edm2 CHECKOUT --out DIR`. Half an hour on two cores."""
+"""DDO in the real EDM2, on a CPU: `python -m benchmarks.digits_edm2 CHECKOUT --out DIR`. Ten minutes on two cores."""
 
 from __future__ import annotations
 
