@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -18,6 +20,9 @@ import numpy as np
 import pytest
 
 CLASSES, COUNT = 3, 96
+DETECTOR_URL = (
+    "https://api.ngc.nvidia.com/v2/models/nvidia/research/stylegan3/versions/1/files/metrics/inception-2015-12-05.pkl"
+)
 
 
 @dataclass(frozen=True)
@@ -154,6 +159,23 @@ def make_world(checkout, tmp_path_factory: pytest.TempPathFactory) -> Callable[.
     return make
 
 
+@pytest.fixture
+def stand_in_detector(tmp_path: Path) -> Callable[[str], dict[str, str]]:
+    """A function: the source of a class Detector -> the environment in which upstream's metrics use it.
+
+    It stands where upstream would have cached its Inception network.
+    """
+
+    def place(source: str) -> dict[str, str]:
+        (tmp_path / "stand_in_detector.py").write_text(source)
+        cached = tmp_path / "cache/downloads" / f"{hashlib.md5(DETECTOR_URL.encode()).hexdigest()}_detector.pkl"
+        cached.parent.mkdir(parents=True)
+        cached.write_bytes(b"cstand_in_detector\nDetector\n(tR.")  # a call of the class
+        return {"DNNLIB_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": str(tmp_path)}
+
+    return place
+
+
 @pytest.fixture(scope="session")
 def gradients(completed, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
     """A function: upstream's name, its world, launcher, accumulation rounds -> all gradients in one vector."""
@@ -197,3 +219,51 @@ def attempt(world, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[.
         return line
 
     return start
+
+
+def written(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+def truncated_fakes(world: World, folder: Path) -> Path:
+    copy = folder / "truncated"
+    shutil.copytree(world.fakes, copy)
+    written(copy / "images.npy", (world.fakes / "images.npy").read_bytes()[:-10])
+    return copy
+
+
+# What no upstream's script may start with: flags, what replaces reference and fakes, what the refusal says.
+BAD_INPUTS: dict[str, Callable[[World, Path], tuple[list[str], dict[str, Any], str]]] = {
+    "a missing network": lambda world, folder: ([], {"ddo": folder / "none.pkl"}, "none.pkl: no such file"),
+    "no pickle": lambda world, folder: ([], {"ddo": written(folder / "text.pkl", b"<html>404</html>")}, "text.pkl"),
+    "a truncated network": lambda world, folder: (
+        [],
+        {"ddo": written(folder / "cut.pkl", world.base.read_bytes()[:-1000])},
+        "cut.pkl",
+    ),
+    "another sha256": lambda *_: (["--ddo-sha256=0123"], {}, "the file is not used"),
+    "trust in a URL": lambda *_: (["--ddo-trust"], {"ddo": "https://example.invalid/net.pkl"}, "--ddo-sha256=HEX"),
+    "half precision": lambda *_: (["--fp16=1"], {}, "the loss needs fp32"),
+    "dropout": lambda *_: (["--dropout=0.1"], {}, "drop --dropout"),
+    "an unknown objective": lambda *_: (["--ddo-objective=gan"], {}, "unknown; plugins offer ddo, mle"),
+    "a conditional reference without labels": lambda *_: (["--cond=0"], {}, "add --cond=1"),
+    "no fakes": lambda *_: ([], {"ddo_fakes": None}, "--ddo needs --ddo-fakes"),
+    "missing fakes": lambda world, folder: ([], {"ddo_fakes": folder / "none"}, "no such reference set"),
+    "fakes without labels": lambda world, folder: (
+        [],
+        {"ddo_fakes": write_images(folder / "unlabelled.zip", labelled=False)},
+        "has no labels",
+    ),
+    "truncated fakes": lambda world, folder: (
+        [],
+        {"ddo_fakes": truncated_fakes(world, folder)},
+        "images.npy is missing or truncated",
+    ),
+}
+
+
+@pytest.fixture(params=BAD_INPUTS)
+def bad_input(request: pytest.FixtureRequest, world, tmp_path: Path) -> tuple[list[str], dict[str, Any], str]:
+    """Each of the bad inputs that every upstream refuses alike."""
+    return BAD_INPUTS[request.param](world, tmp_path)

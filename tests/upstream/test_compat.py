@@ -1,6 +1,5 @@
 """EDM and EDM2 on a CPU and today's stack, pristine but for one test: train, resume, generate, measure, two ranks."""
 
-import hashlib
 import json
 import os
 import pickle
@@ -56,10 +55,6 @@ if __name__ == "__main__":
     )
 """
 
-# Upstream downloads its Inception network; this one stands where the download would be cached.
-DETECTOR_URL = (
-    "https://api.ngc.nvidia.com/v2/models/nvidia/research/stylegan3/versions/1/files/metrics/inception-2015-12-05.pkl"
-)
 DETECTOR = """
 import torch
 
@@ -213,17 +208,8 @@ def test_edm_trains_on_two_processes_that_share_their_statistics(edm, data, tmp_
 
 
 @pytest.fixture
-def detector(tmp_path, monkeypatch):
-    """Where upstream finds its detector without a download: a cache folder and the module of the stand-in."""
-    (tmp_path / "stand_in_detector.py").write_text(DETECTOR)
-    cache = tmp_path / "cache/downloads"
-    cache.mkdir(parents=True)
-    monkeypatch.syspath_prepend(tmp_path)
-    import stand_in_detector
-
-    name = hashlib.md5(DETECTOR_URL.encode()).hexdigest() + "_detector.pkl"
-    (cache / name).write_bytes(pickle.dumps(stand_in_detector.Detector()))
-    return {"DNNLIB_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": str(tmp_path)}
+def detector(stand_in_detector):
+    return stand_in_detector(DETECTOR)
 
 
 def test_edm_computes_the_statistics_of_its_metric(edm, data, detector, tmp_path):
@@ -254,17 +240,18 @@ class Detector(torch.nn.Module):
 @pytest.mark.parametrize(
     ("script", "options"), [("edm/fid.py", []), ("edm2/calculate_metrics.py", ["--metrics=fid", "--workers=0"])]
 )
-def test_the_metric_runs_from_images_to_the_printed_number(script, options, checkout, data, detector, tmp_path):
+def test_the_metric_runs_from_images_to_the_printed_number(
+    script, options, checkout, data, stand_in_detector, tmp_path
+):
     """A detector whose only feature is an image's mean: the distance is that of two normal distributions of numbers."""
     from PIL import Image
 
-    (tmp_path / "stand_in_detector.py").write_text(MEAN_DETECTOR)
     sigma = np.zeros((2048, 2048))
     sigma[0, 0] = 4
     np.savez(tmp_path / "ref.npz", mu=np.eye(2048)[0] * 100, sigma=sigma)
     name, _, script = script.partition("/")
     calc = ["calc", f"--images={data.parent / 'images'}", f"--ref={tmp_path / 'ref.npz'}", "--num=64"]
-    printed = run(*COMPAT, checkout(name) / script, *calc, *options, **detector)
+    printed = run(*COMPAT, checkout(name) / script, *calc, *options, **stand_in_detector(MEAN_DETECTOR))
     means = [np.asarray(Image.open(path), np.float64).mean() for path in sorted((data.parent / "images").glob("*.png"))]
     expected = (np.mean(means) - 100) ** 2 + (np.std(means, ddof=1) - 2) ** 2
     assert float(printed.split()[-1]) == pytest.approx(expected, rel=1e-4)

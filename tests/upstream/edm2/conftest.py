@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,3 +25,19 @@ def world(make_world, images, completed):
     refset = [f"--network={world.base}", f"--out={world.fakes}", "--count=60", "--steps=4", "--seed=1"]
     completed(world.python("-m", "ddo_plugin", "refset", "make", *refset, **upstream))
     return world
+
+
+@pytest.fixture(scope="session")
+def run_pristine(completed) -> Callable[..., str]:
+    """A function: a world, the name of an upstream script and its arguments -> what it printed without our package."""
+
+    def run(world, script: str, *arguments: object, **env: str) -> str:
+        path = os.pathsep.join([str(world.repo), *filter(None, [env.pop("PYTHONPATH", "")])])
+        return completed(world.python(FOLDER / "pristine.py", script, *arguments, PYTHONPATH=path, **env))
+
+    return run
+
+
+@pytest.fixture
+def pristine(world, run_pristine) -> Callable[..., str]:
+    return functools.partial(run_pristine, world)

@@ -1,4 +1,4 @@
-"""Latents, as for ImageNet-512: 8-channel data, a 4-channel unconditional network, no VAE anywhere."""
+"""Latents, as for ImageNet-512: 8-channel data, 4-channel networks with and without classes; training needs no VAE."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from ddo_plugin import refset, statistics
 from ddo_plugin.snapshots import contents
 
 SNAPSHOTS = Path(__file__).parent.parent / "make_snapshots.py"
-FLAGS = ["--preset=edm2-img512-s", "--batch=32", "--status=1024", "--snapshot=1024", "--checkpoint=1024", "--cond=0"]
+FLAGS = ["--preset=edm2-img512-s", "--batch=32", "--status=1024", "--snapshot=1024", "--checkpoint=1024"]
+CLASSES = {"unconditional": 0, "conditional": 10}
+BASES = {0: "latent.pkl", 10: "rgb.pkl"}  # of make_snapshots; the second gets the encoder of latents
 LAST = "network-snapshot-0000001-0.050.pkl"
 
 # The network in the latents of another autoencoder than the usual one.
@@ -27,67 +29,66 @@ data["encoder"] = training.encoders.StabilityVAEEncoder(raw_mean=[1, 2, 3, 4])
 pickle.dump(data, open(sys.argv[2], "wb"))
 """
 
-# Upstream's sampler, with the noise of our reference set; prints how far the two are apart.
+# Upstream's sampler, with the noise and the classes of our reference set; prints how far the two are apart, and how far
+# they would be with each class replaced by the next.
 UPSTREAMS_SAMPLER = """
-import pickle, sys, numpy as np, torch
+import pickle, sys, torch
+from pathlib import Path
 from generate_images import edm_sampler
+from ddo_plugin import refset
 from ddo_plugin.sampling.generators import SampleGenerators
 net = pickle.load(open(sys.argv[1], "rb"))["ema"]
-ours = torch.from_numpy(np.load(sys.argv[2]))
-with torch.no_grad():
-    theirs = edm_sampler(net, SampleGenerators(1, range(len(ours))).randn(*ours.shape[1:]), num_steps=4)
-print(float((ours - theirs).abs().max() / theirs.std()))
+made = refset.open_refset(Path(sys.argv[2]))
+ours, noise = torch.from_numpy(made.samples[:]), SampleGenerators(1, range(len(made))).randn(*made.samples.shape[1:])
+for shift in range(2):
+    labels = torch.eye(net.label_dim)[(made.labels + shift) % net.label_dim] if net.label_dim else None
+    with torch.no_grad():
+        theirs = edm_sampler(net, noise, labels, num_steps=4)
+    print(float((ours - theirs).abs().max() / theirs.std()))
 """
 
-# Upstream's generator with an encoder that passes latents through, in a process to which our package does not exist.
-GENERATE = """
-import sys
-sys.modules["ddo_plugin"] = sys.modules["ddo_integrations"] = None
-import torch
-from torch_utils import distributed
-torch.cuda.set_device = lambda device: None
-start = torch.distributed.init_process_group
-torch.distributed.init_process_group = lambda backend=None, **rest: start(backend="gloo", **rest)
-distributed.init()
-import generate_images, training.encoders
-class Through(training.encoders.Encoder):
-    def decode(self, x):
-        return x
-net, gnet = sys.argv[1:]
-made = list(generate_images.generate_images(net, gnet, encoder=Through(), seeds=range(4), guidance=2, num_steps=4,
-    device=torch.device("cpu"), verbose=False))
-assert made[0].images.shape == (4, 4, 16, 16) and made[0].images.isfinite().all()
-"""
-
-# Stands in for the autoencoder that upstream downloads: eight times the resolution, three channels.
-AUTOENCODER = """
+# An autoencoder where upstream looks for one: it makes pixels 8 times as many, as the real one does.
+DIFFUSERS = """
 import types, torch
 class AutoencoderKL(torch.nn.Module):
     @classmethod
-    def from_pretrained(cls, name, **kwargs):
+    def from_pretrained(cls, name, **settings):
         return cls()
     def decode(self, x):
-        return {"sample": x[:, :3].repeat_interleave(8, 2).repeat_interleave(8, 3) / 4 + 0.5}
+        return {"sample": x[:, :3].sigmoid().repeat_interleave(8, 2).repeat_interleave(8, 3)}
 models = types.SimpleNamespace(AutoencoderKL=AutoencoderKL)
 """
 
 
-@pytest.fixture(scope="module")
-def latents(make_world, completed):
-    world = make_world("edm2", "train_edm2.py", FLAGS, "base.pkl")
+@pytest.fixture(scope="module", params=CLASSES)
+def latents(request, make_world, completed):
+    classes = CLASSES[request.param]
+    world = make_world("edm2", "train_edm2.py", [*FLAGS, f"--cond={int(classes > 0)}"], "base.pkl")
+    write_latents(world.data, classes)
+    upstream = {"PYTHONPATH": str(world.repo)}
+    completed(world.python(SNAPSHOTS, "edm2", ".", **upstream))
+    completed(world.python("-c", OTHER_ENCODER, BASES[classes], world.base, **upstream))
+    sampling = [f"--network={world.base}", f"--out={world.fakes}", "--count=40", "--steps=4", "--seed=1"]
+    completed(world.python("-m", "ddo_plugin", "refset", "make", *sampling, **upstream))
+    return world
+
+
+def write_latents(path: Path, classes: int) -> None:
+    """A dataset as `dataset_tool.py encode` packs it."""
     draw = np.random.default_rng(0)
-    with zipfile.ZipFile(world.data, "w") as archive:
+    with zipfile.ZipFile(path, "w") as archive:
         for number in range(64):
             mean, deviation = draw.normal(2, 3, (4, 16, 16)), draw.uniform(0.1, 1, (4, 16, 16))
             buffer = io.BytesIO()
             np.save(buffer, np.concatenate([mean, deviation]).astype(np.float32))
             archive.writestr(f"{number:06d}.npy", buffer.getvalue())
-    upstream = {"PYTHONPATH": str(world.repo)}
-    completed(world.python(SNAPSHOTS, "edm2", ".", **upstream))
-    completed(world.python("-c", OTHER_ENCODER, "latent.pkl", world.base, **upstream))
-    sampling = [f"--network={world.base}", f"--out={world.fakes}", "--count=40", "--steps=4", "--seed=1"]
-    completed(world.python("-m", "ddo_plugin", "refset", "make", *sampling, **upstream))
-    return world
+        labels = [[f"{number:06d}.npy", number % classes] for number in range(64)] if classes else None
+        archive.writestr("dataset.json", json.dumps({"labels": labels}))
+
+
+@pytest.fixture(scope="module")
+def classes(latents) -> int:
+    return contents.describe(latents.base).network.label_dim
 
 
 @pytest.fixture(scope="module")
@@ -97,17 +98,23 @@ def tuned(latents, completed) -> Path:
     return out
 
 
-def test_the_reference_set_holds_final_latents_as_upstreams_sampler_makes_them(latents, completed) -> None:
+def test_the_reference_set_holds_final_latents_as_upstreams_sampler_makes_them(latents, classes, completed) -> None:
     made = refset.open_refset(latents.fakes)
-    assert (made.samples.shape, made.samples.dtype, made.labels) == ((40, 4, 16, 16), np.float32, None)
-    arguments = [latents.base, latents.fakes / "images.npy"]
-    program = ["-c", UPSTREAMS_SAMPLER, *arguments]
-    assert float(completed(latents.python(*program, PYTHONPATH=str(latents.repo)))) < 1e-4
+    assert (made.samples.shape, made.samples.dtype) == ((40, 4, 16, 16), np.float32)
+    arguments = [latents.base, latents.fakes]
+    printed = completed(latents.python("-c", UPSTREAMS_SAMPLER, *arguments, PYTHONPATH=str(latents.repo)))
+    distance, with_other_classes = map(float, printed.split())
+    assert distance < 1e-3
+    if classes:
+        assert np.bincount(made.labels).tolist() == [4] * classes
+        assert with_other_classes > 100 * distance
+    else:
+        assert made.labels is None
 
 
 def test_images_are_what_the_snapshots_own_encoder_decodes_as_in_pristine_generate_images(latents, completed, tmp_path):
     (tmp_path / "stub").mkdir()
-    (tmp_path / "stub/diffusers.py").write_text(AUTOENCODER)
+    (tmp_path / "stub/diffusers.py").write_text(DIFFUSERS)
     path = os.pathsep.join([str(tmp_path / "stub"), str(latents.repo)])
     flags = ["--seeds=0-5", "--batch=3", "--steps=3"]
     script = ["-m", "ddo_plugin.compat", latents.repo / "generate_images.py", f"--net={latents.base}"]
@@ -143,13 +150,29 @@ def test_the_snapshot_keeps_the_references_encoder(tuned: Path, latents) -> None
     assert json.loads((tuned / "training_options.json").read_text())["loss_kwargs"]["noise"]["P_mean"] == -0.4
 
 
-def test_pristine_generate_images_makes_latents_of_an_autoguided_pair_without_our_package(tuned, latents, completed):
-    completed(latents.python("-c", GENERATE, tuned / LAST, latents.base, PYTHONPATH=str(latents.repo)))
+def test_pristine_generate_images_decodes_the_snapshot_with_its_own_encoder(
+    latents, classes, tuned, run_pristine, tmp_path
+) -> None:
+    image = pytest.importorskip("PIL.Image")
+    (tmp_path / "diffusers.py").write_text(DIFFUSERS)
+    flags = [f"--net={tuned / LAST}", "--seeds=0-2", "--steps=4"]
+    made = {}
+    for number in (1, 2) if classes else (None,):
+        out = tmp_path / f"class-{number}"
+        own = [] if number is None else [f"--class={number}"]
+        run_pristine(latents, "generate_images", *flags, *own, f"--outdir={out}", PYTHONPATH=str(tmp_path))
+        made[number] = [np.asarray(image.open(path)) for path in sorted(out.glob("*.png"))]
+        assert [pixels.shape for pixels in made[number]] == [(128, 128, 3)] * 3
+    if classes:
+        assert not np.array_equal(made[1], made[2])
+    guided = [*flags, f"--gnet={latents.base}", "--guidance=2", f"--outdir={tmp_path / 'guided'}"]  # by the reference
+    run_pristine(latents, "generate_images", *guided, PYTHONPATH=str(tmp_path))
+    assert len(list((tmp_path / "guided").glob("*.png"))) == 3
 
 
-def test_pixels_for_a_reference_of_latents_are_refused(latents, images, tmp_path) -> None:
-    pixels = images(tmp_path / "pixels.zip", side=16, channels=3, labelled=False)
+def test_pixels_for_a_reference_of_latents_are_refused(latents, classes, images, tmp_path) -> None:
+    pixels = images(tmp_path / "pixels.zip", side=16, channels=3, labelled=classes > 0)
     process = latents.finetune(f"--outdir={tmp_path / 'out'}", "--duration=1024", f"--data={pixels}")
     assert process.returncode == 2
-    assert "has (3, 16, 0) channels, resolution and classes, but --ddo=" in process.stderr
-    assert process.stderr.strip().endswith("has (8, 16, 0)")
+    assert f"has (3, 16, {3 if classes else 0}) channels, resolution and classes, but --ddo=" in process.stderr
+    assert process.stderr.strip().endswith(f"has (8, 16, {classes})")

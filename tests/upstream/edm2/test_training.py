@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,42 +16,18 @@ from ddo_plugin import refset, statistics
 from ddo_plugin.snapshots import contents, sidecar, unpickler
 
 FOLDER = Path(__file__).parent
+DIGEST = FOLDER / "digest.py"
+MEAN_DETECTOR = """
+import torch
+
+class Detector(torch.nn.Module):
+    def forward(self, images, return_features):
+        features = torch.zeros(len(images), 2048)
+        features[:, 0] = images.to(torch.float32).mean(dim=(1, 2, 3))
+        return features
+"""
 LAST = "network-snapshot-0000002-0.050.pkl"
 STATE = "training-state-0000002.pt"
-
-# Pristine scripts on a CPU, in a process to which our package does not exist.
-PRISTINE = """
-import sys
-sys.modules["ddo_plugin"] = sys.modules["ddo_integrations"] = None
-import torch
-start = torch.distributed.init_process_group
-torch.distributed.init_process_group = lambda backend=None, **rest: start(backend="gloo", **rest)
-torch.cuda.set_device = lambda device: None
-import {module}
-function = {module}.{function}
-function.__defaults__ = tuple(torch.device("cpu") if isinstance(d, torch.device) else d for d in function.__defaults__)
-{module}.cmdline()
-"""
-
-# What a training state holds, as bytes that can be compared.
-DIGEST = """
-import hashlib, json, sys, torch
-
-def walk(value, name, found):
-    if isinstance(value, torch.Tensor):
-        found[name] = hashlib.sha256(value.contiguous().numpy().tobytes()).hexdigest()
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            walk(item, f"{name}/{key}", found)
-    elif isinstance(value, (list, tuple)):
-        for key, item in enumerate(value):
-            walk(item, f"{name}/{key}", found)
-    elif "time" not in name:
-        found[name] = repr(value)
-    return found
-
-print(json.dumps(walk(torch.load(sys.argv[1], weights_only=False), "", {})))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +58,14 @@ def test_without_settled_weights_the_first_log_ratio_would_not_be_0(world, compl
     assert worst["as stored"] > 1e-4
 
 
+def test_what_a_careless_loss_ends_with_ours_does_not(world, completed) -> None:
+    """Real and fake forwarded one after the other; the uncertainty left out of the graph."""
+    errors = json.loads(completed(world.python(FOLDER / "traps.py", PYTHONPATH=str(world.repo))))
+    assert errors["ours"] == ""
+    assert "modified by an inplace operation" in errors["two forwards"]
+    assert "parameters that were not used in producing loss" in errors["without logvar"]
+
+
 def test_the_round_starts_from_the_references_weights_and_buffers(tuned: Path, world) -> None:
     start, base = tensors(tuned / "network-snapshot-0000000-0.050.pkl"), tensors(world.base)
     assert start.keys() == base.keys()
@@ -104,24 +89,42 @@ def test_it_learns_to_tell_real_from_fake(tuned: Path) -> None:
     assert last["DDO/nonfinite"] == 0
 
 
-def test_pristine_generate_images_samples_the_snapshot_without_our_package(tuned: Path, world) -> None:
+def test_pristine_generate_images_samples_the_snapshot_without_our_package(tuned: Path, world, pristine) -> None:
     image = pytest.importorskip("PIL.Image")
     flags = [f"--net={tuned / LAST}", f"--outdir={world.root / 'samples'}", "--seeds=0-5", "--steps=4"]
     guided = [*flags, f"--gnet={world.base}", "--guidance=2"]  # autoguidance by the reference
-    program = PRISTINE.format(module="generate_images", function="generate_images")
-    for arguments in (flags, guided):
-        made = world.python("-c", program, *arguments, PYTHONPATH=str(world.repo))
-        assert made.returncode == 0, made.stderr
+    guiding = [f"--net={world.base}", *flags[1:], f"--gnet={tuned / LAST}", "--guidance=2"]
+    for arguments in (flags, guided, guiding):
+        pristine("generate_images", *arguments)
         assert image.open(world.root / "samples/000005.png").size == (8, 8)
         shutil.rmtree(world.root / "samples")
 
 
-def test_pristine_reconstruct_phema_reads_the_snapshots(tuned: Path, world) -> None:
-    flags = [f"--indir={tuned}", f"--outdir={world.root / 'phema'}", "--outstd=0.08"]
-    program = PRISTINE.format(module="reconstruct_phema", function="reconstruct_phema")
-    made = world.python("-c", program, *flags, PYTHONPATH=str(world.repo))
-    assert made.returncode == 0, made.stderr
-    assert [path.name for path in (world.root / "phema").iterdir()] == ["phema-0000002-0.080.pkl"]
+def test_pristine_calculate_metrics_judges_the_snapshot_without_our_package(
+    tuned: Path, world, pristine, stand_in_detector, tmp_path
+) -> None:
+    """With an image's mean as the only feature, the distance is that of two normal distributions of numbers."""
+    image = pytest.importorskip("PIL.Image")
+    sigma = np.zeros((2048, 2048))
+    sigma[0, 0] = 4
+    np.savez(tmp_path / "ref.npz", mu=np.eye(2048)[0] * 100, sigma=sigma)
+    network = f"--net={tuned / LAST}"
+    judging = ["gen", network, f"--ref={tmp_path / 'ref.npz'}", "--metrics=fid", "--num=12", "--seed=3", "--batch=6"]
+    printed = pristine("calculate_metrics", *judging, **stand_in_detector(MEAN_DETECTOR))
+    pristine("generate_images", network, f"--outdir={tmp_path / 'samples'}", "--seeds=3-14", "--batch=6")
+    means = [np.asarray(image.open(path), np.float64).mean() for path in (tmp_path / "samples").glob("*.png")]
+    expected = (np.mean(means) - 100) ** 2 + (np.std(means, ddof=1) - 2) ** 2
+    assert len(means) == 12
+    assert float(printed.split("fid = ")[1]) == pytest.approx(expected, rel=1e-3)
+
+
+def test_pristine_reconstruct_phema_reads_the_snapshots(tuned: Path, world, pristine) -> None:
+    pristine("reconstruct_phema", f"--indir={tuned}", f"--outdir={world.root / 'phema'}", "--outstd=0.08")
+    made = world.root / "phema/phema-0000002-0.080.pkl"
+    assert list((world.root / "phema").iterdir()) == [made]
+    ours, native = tensors(made), tensors(tuned / LAST)
+    assert ours.keys() == native.keys()
+    assert all(bool(tensor.isfinite().all()) for tensor in ours.values())
 
 
 def test_a_snapshot_is_as_large_as_a_native_one_and_pickles_upstreams_loss(tuned: Path, world) -> None:
@@ -159,13 +162,13 @@ def resumed(tuned: Path, world, completed) -> tuple[Path, str]:
 
 def test_a_resumed_round_equals_an_uninterrupted_one_bit_for_bit(resumed, tuned: Path, world, completed) -> None:
     ours, whole = (
-        json.loads(completed(world.python("-c", DIGEST, folder / STATE, PYTHONPATH=str(world.repo))))
+        json.loads(completed(world.python(DIGEST, folder / STATE, PYTHONPATH=str(world.repo))))
         for folder in (resumed[0], tuned)
     )
     assert ours == whole
     assert {name.split("/")[1] for name in ours} >= {"net", "ema", "optimizer", "state", "loss_fn"}
     before = json.loads(
-        completed(world.python("-c", DIGEST, tuned / "training-state-0000001.pt", PYTHONPATH=str(world.repo)))
+        completed(world.python(DIGEST, tuned / "training-state-0000001.pt", PYTHONPATH=str(world.repo)))
     )
     assert before != whole
     assert statistics.read(resumed[0] / statistics.FILE_NAME) == statistics.read(tuned / statistics.FILE_NAME)
@@ -208,9 +211,9 @@ def test_the_settings_of_the_paper_are_the_defaults_and_upstreams_flags_override
     assert not (world.root / "nowhere").exists()
 
 
-def test_two_ranks_and_accumulation_train_together(world, completed) -> None:
+def test_two_ranks_and_accumulation_train_together_with_the_noise_of_the_papers_last_rounds(world, completed) -> None:
     out = world.root / "ranks"
-    flags = [f"--outdir={out}", "--duration=1024", "--batch-gpu=32"]
+    flags = [f"--outdir={out}", "--duration=1024", "--batch-gpu=32", "--P_std=3.0"]
     completed(world.finetune(*flags, torchrun="--standalone --nproc_per_node=2"))
     rows = statistics.read(out / statistics.FILE_NAME)
     assert [row["step"] for row in rows] == list(range(8))
@@ -219,6 +222,8 @@ def test_two_ranks_and_accumulation_train_together(world, completed) -> None:
         "network-snapshot-0000000-0.050.pkl",
         "network-snapshot-0000001-0.050.pkl",
     ]
+    loss = unpickler.read(sidecar.snapshots(out)[-1])["loss_fn"]
+    assert (loss.init_kwargs["P_mean"], loss.init_kwargs["P_std"]) == (-0.8, 3.0)
 
 
 def test_the_control_needs_no_fakes_and_two_averages_may_be_kept(world, completed) -> None:

@@ -1,0 +1,144 @@
+"""DDO in a real upstream on scikit-learn's digits: what the proofs share.
+
+Pristine upstream trains a small class-conditional network; its patched training script finetunes it by DDO and, as
+the control, by more maximum likelihood; pristine upstream samples them all.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import statistics
+import sys
+import zipfile
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import ClassVar
+
+import click
+import numpy as np
+from PIL import Image
+
+from ddo_plugin.demo.data import Digits
+from ddo_plugin.files import write_json
+from ddo_plugin.metrics.frechet import frechet_distance, moments
+from ddo_plugin.records import Command
+from ddo_plugin.selfplay.executor import LocalExecutor
+from ddo_plugin.selfplay.journal import FILE_NAME, Journal
+from ddo_plugin.selfplay.tasks import Runner, Task, key
+
+CONTROL = "--ddo-objective=mle"
+ROUNDS, FAKES = 3, 4000
+SETS, PER_CLASS = 3, 150  # of the images that are judged; shares of the classes drawn at random would drown the effect
+
+ports = itertools.count(29600)
+
+
+class Bench(ABC):
+    """The steps, each a command whose output is kept: started again, the proof goes on where it stopped."""
+
+    upstream: str
+    script: str  # upstream's training script
+    channels: int  # of the images; more than one are grey too
+    arms: ClassVar[Mapping[str, Sequence[str]]]  # name -> flags of each round
+    sampling: Sequence[str] = ()  # how reference sets are sampled, where upstream's own number of steps is not it
+
+    def __init__(self, repo: Path, root: Path, cores: int):
+        self.repo, self.root = repo, root
+        self.runner = Runner(root, Journal(root / FILE_NAME), LocalExecutor(cores, threads_per_command=1))
+        self.digits = Digits(self.root / "digits")
+        self.zip = self.root / "digits.zip"
+
+    @abstractmethod
+    def pretrain(self) -> Path:
+        """The base network, by pristine upstream."""
+
+    @abstractmethod
+    def images(self, network: Path, part: int) -> np.ndarray:
+        """uint8 [N, 1, 8, 8], as many of each class, by pristine upstream; the same seeds for every network."""
+
+    def run(self, out: Path, *argv: object) -> Path:
+        """A Python command; every process group needs a port of its own."""
+        env = {"MASTER_PORT": str(next(ports)), "DDO_DEVICE": "cpu", "PYTHONPATH": str(self.repo)}
+        return self.runner.run(Task(out.name, out, Command([sys.executable, *map(str, argv)], env)))
+
+    def prepare(self) -> None:
+        self.run(self.digits.path, "-m", "ddo_plugin.demo.data", f"--out={self.digits.path}")
+        names = [f"{number:06d}.png" for number in range(len(self.digits.images))]
+        with zipfile.ZipFile(self.zip, "w") as archive:
+            for name, image in zip(names, self.digits.images, strict=True):
+                buffer = io.BytesIO()
+                pixels = np.repeat(image.transpose(1, 2, 0), self.channels, axis=2)
+                Image.fromarray(pixels.squeeze()).save(buffer, "png")
+                archive.writestr(name, buffer.getvalue())
+            labels = [[name, int(label)] for name, label in zip(names, self.digits.labels, strict=True)]
+            archive.writestr("dataset.json", json.dumps({"labels": labels}))
+
+    def finetune(self, arm: str, base: Path) -> list[Path]:
+        """Rounds of the patched training script; each starts from the last."""
+        networks = [base]
+        for number in range(1, ROUNDS + 1):
+            flags = [f"--ddo={networks[-1]}", f"--data={self.zip}", *self.arms[arm]]
+            if CONTROL not in flags:
+                flags.append(f"--ddo-fakes={self.reference_set(networks[-1], number)}")
+            out = self.root / f"{arm}-{number}-{key({'flags': flags})}"
+            self.run(out, "-m", "ddo_plugin", "run", self.repo, self.script, "--", *flags, f"--outdir={out}")
+            networks.append(last_snapshot(out))
+        return networks[1:]
+
+    def reference_set(self, network: Path, number: int) -> Path:
+        out = network.parent / f"fakes-{number}"
+        flags = [f"--network={network}", f"--out={out}", f"--count={FAKES}", f"--seed={number}", *self.sampling]
+        return self.run(out, "-m", f"ddo_integrations.{self.upstream}.refset", *flags)
+
+    def judge(self, network: Path) -> list[float]:
+        """Distances of pristine upstream's images, one a set."""
+        features = self.digits.features
+        real = moments(features(self.digits.images))
+        return [frechet_distance(moments(features(self.images(network, part))), real) for part in range(SETS)]
+
+
+def last_snapshot(folder: Path) -> Path:
+    return max(folder.glob("network-snapshot-*.pkl"))
+
+
+def first_seed(part: int) -> int:
+    """Where the seeds of a set of images begin."""
+    return 1_000_000 * (part + 1)
+
+
+def command(bench_class: type[Bench], out: str, about: str) -> click.Command:
+    """The proof as a command: `CHECKOUT --out DIR`."""
+
+    @click.command(help=about)
+    @click.argument("checkout", type=click.Path(exists=True, file_okay=False, path_type=Path))
+    @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=out, show_default=True)
+    @click.option("--cores", type=click.IntRange(min=1), default=2, show_default=True)
+    def main(checkout: Path, out: Path, cores: int) -> None:
+        out.mkdir(parents=True, exist_ok=True)
+        show(prove(bench_class(checkout.resolve(), out.resolve(), cores)))
+
+    return main
+
+
+def prove(bench: Bench) -> dict[str, list[float]]:
+    """Distances of base, control and DDO by name; also written to distances.json."""
+    bench.prepare()
+    base = bench.pretrain()
+    with ThreadPoolExecutor() as threads:
+        arms = {arm: threads.submit(bench.finetune, arm, base) for arm in bench.arms}
+        networks = {"base": base}
+        for arm, rounds in arms.items():
+            networks |= {f"{arm}-{number}": network for number, network in enumerate(rounds.result(), 1)}
+        judged = dict(zip(networks, threads.map(bench.judge, networks.values()), strict=True))
+    write_json(bench.root / "distances.json", judged)
+    return judged
+
+
+def show(judged: dict[str, list[float]]) -> None:
+    print("| network | Fréchet distance |\n|---|---|")
+    for name, distances in judged.items():
+        print(f"| {name} | {statistics.mean(distances):.2f} ± {statistics.stdev(distances):.2f} |")
