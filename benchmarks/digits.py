@@ -92,7 +92,7 @@ class Bench(ABC):
     def reference_set(self, network: Path, number: int) -> Path:
         out = network.parent / f"fakes-{number}"
         flags = [f"--network={network}", f"--out={out}", f"--count={FAKES}", f"--seed={number}", *self.sampling]
-        return self.run(out, "-m", f"ddo_integrations.{self.upstream}.refset", *flags)
+        return self.run(out, "-m", "ddo_plugin", "refset", "make", *flags)
 
     def judge(self, network: Path) -> list[float]:
         """Distances of pristine upstream's images, one a set."""

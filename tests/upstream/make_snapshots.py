@@ -79,6 +79,7 @@ def edm2(out: Path) -> None:
     for name, encoder, kwargs in (
         ("rgb", "StandardRGBEncoder", {"img_channels": 3, "label_dim": 10}),
         ("latent", "StabilityVAEEncoder", {"img_channels": 4, "label_dim": 0}),
+        ("latent-classes", "StabilityVAEEncoder", {"img_channels": 4, "label_dim": 10}),
     ):
         net = perturb(make("training.networks_edm2.Precond", **SIZES, **kwargs))
         data = dnnlib.EasyDict(

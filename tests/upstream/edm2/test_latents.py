@@ -18,7 +18,7 @@ from ddo_plugin.snapshots import contents
 SNAPSHOTS = Path(__file__).parent.parent / "make_snapshots.py"
 FLAGS = ["--preset=edm2-img512-s", "--batch=32", "--status=1024", "--snapshot=1024", "--checkpoint=1024"]
 CLASSES = {"unconditional": 0, "conditional": 10}
-BASES = {0: "latent.pkl", 10: "rgb.pkl"}  # of make_snapshots; the second gets the encoder of latents
+BASES = {0: "latent.pkl", 10: "latent-classes.pkl"}  # of make_snapshots
 LAST = "network-snapshot-0000001-0.050.pkl"
 
 # The network in the latents of another autoencoder than the usual one.
