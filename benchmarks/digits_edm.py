@@ -84,7 +84,7 @@ class Bench:
             else:
                 fakes = networks[-1].parent / f"fakes-{number}"
                 sampling = [f"--network={networks[-1]}", f"--out={fakes}", f"--count={FAKES}", f"--seed={number}"]
-                self.run(fakes, "-m", "ddo_integrations.edm.refset", *sampling)
+                self.run(fakes, "-m", "ddo_plugin", "refset", "make", *sampling)
                 flags += [f"--ddo-fakes={fakes}", *DDO]
             out = self.root / f"{arm}-{number}-{key({'flags': flags})}"
             self.run(out, "-m", "ddo_plugin", "run", self.repo, "train.py", "--", *flags, f"--outdir={out}")

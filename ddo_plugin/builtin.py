@@ -1,4 +1,4 @@
-"""What comes with the package, as a plugin like any other: objectives, reference sets, statistics, sidecars."""
+"""What comes with the package, as a plugin like any other: objectives, reference sets, features, records of a run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ddo_plugin import hookimpl
-from ddo_plugin.records import Fakes, ObjectiveFactory, Run
+from ddo_plugin.records import Fakes, FeatureExtractor, ObjectiveFactory, Run
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,6 +34,15 @@ def ddo_fakes(source: str | None) -> Fakes | None:
     if source is None or not (Path(source) / MANIFEST).exists():
         return None
     return RefsetFakes(open_refset(Path(source)))
+
+
+@hookimpl
+def ddo_features(name: str) -> FeatureExtractor | None:
+    if name != "inception":
+        return None
+    from ddo_plugin.metrics import inception
+
+    return inception.load()
 
 
 @hookimpl

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,24 @@ def recognise(root: Path, known: Iterable[Upstream]) -> Upstream:
     if complete:
         return max(enumerate(complete), key=lambda one: (len(one[1].landmarks), one[0]))[1]
     raise UserError(f"{root} is no checkout of an upstream that an installed plugin knows ({_nearest(missing)})")
+
+
+def commit(root: Path) -> str:
+    """The commit of a git checkout whose root this is; a copy inside somebody else's repository has none."""
+    if _git(root, "rev-parse", "--show-prefix") != "":
+        return "unknown: not a git checkout"
+    changed = len((_git(root, "status", "--porcelain", "--untracked-files=no") or "").splitlines())
+    dirty = f", {changed} changed file{'s' * (changed > 1)}" if changed else ""
+    return f"{_git(root, 'log', '-1', '--format=%h of %cs: %s') or 'none yet'}{dirty}"
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    command = ["git", "-C", str(root), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+    except OSError:  # git is not installed
+        return None
+    return done.stdout.rstrip("\n") if done.returncode == 0 else None
 
 
 def _missing(root: Path, landmarks: Mapping[str, str]) -> list[str]:

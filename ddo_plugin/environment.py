@@ -10,13 +10,18 @@ from importlib.metadata import PackageNotFoundError, version
 
 def describe() -> dict[str, str]:
     """Python, the packages that upstreams depend on, and the machine; torch is imported, the others are not."""
-    packages = {name: _version(name) for name in ("ddo-plugin", "torch", "numpy", "scipy")}
     return {
+        **versions(),
         "python": f"{platform.python_version()}, {sys.executable}",
-        **packages,
         "GPU": _gpu(),
         "processor": f"{_cores()} cores, {_memory()} of memory",
     }
+
+
+def versions() -> dict[str, str]:
+    """Of python and the packages that numbers depend on, for the record; nothing is imported."""
+    packages = ("ddo-plugin", "torch", "numpy", "scipy")
+    return {"python": platform.python_version(), **{name: _version(name) for name in packages}}
 
 
 def torch_error() -> str:

@@ -44,11 +44,16 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
-        _sync_tree(temporary)
-        _replace(path, temporary)
+        publish(temporary, path)
     except BaseException:
         _remove(temporary)
         raise
+
+
+def publish(folder: Path, path: Path) -> None:
+    """Put a finished folder at `path`, durably; what stood there is replaced."""
+    _sync_tree(folder)
+    _replace(path, folder)
     sync_folder(path.parent)
 
 

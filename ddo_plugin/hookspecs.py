@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         EvaluationStep,
         Fakes,
         FeatureExtractor,
+        Generator,
         ObjectiveFactory,
         Reference,
         RefsetStep,
@@ -83,6 +84,19 @@ def ddo_features(name: str) -> FeatureExtractor | None:
     """The feature extractor that Fréchet distances and their like are measured in."""
 
 
+# -- samples of a network -------------------------------------------------------------------------------------------
+
+
+@hookspec
+def ddo_generator_options(upstream: str) -> Sequence[click.Option]:  # type: ignore[empty-body]
+    """Options of `ddo refset make` and `ddo sample` for networks of `upstream`: of its sampler, its guidance."""
+
+
+@hookspec(firstresult=True)
+def ddo_generator(upstream: str, source: str, options: Mapping[str, Any]) -> Generator | None:
+    """The network at `source`, a path or URL, ready to be sampled as `options` say."""
+
+
 # -- events of a run ----------------------------------------------------------------------------------------------
 
 
@@ -99,6 +113,17 @@ def ddo_snapshot(run: Run, path: Path, step: int) -> None:
 @hookspec
 def ddo_pause(run: Run, step: int) -> None:
     """The run can be interrupted here and go on: a training state is about to be written, or the run is over."""
+
+
+# -- files ----------------------------------------------------------------------------------------------------------
+
+
+@hookspec(firstresult=True)
+def ddo_convert(source: Path, out: Path, like: Path | None) -> str | None:
+    """Write the network in `source` to `out` in upstream's other format: a line on what was written, or None.
+
+    `like` is a file whose remainder a training state is to take over.
+    """
 
 
 # -- self-play: the steps of a round as ordinary commands -----------------------------------------------------------

@@ -124,6 +124,7 @@ class _Guard:
         from torch.optim.optimizer import register_optimizer_step_pre_hook
 
         def refuse(*_: Any) -> None:
+            self.disarm()
             with in_one_line():
                 raise UserError(
                     f"--ddo was given, but {upstream}'s script never handed it to ddo_plugin.inject, so this would be "

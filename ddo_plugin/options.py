@@ -1,13 +1,16 @@
-"""The option group that every training script gains, whatever its upstream; integrations set the paper's defaults."""
+"""Groups of options that several integrations share; each sets the defaults of the paper or of its upstream."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import click
 
 COLLAPSE_BOUND = 2.0  # mean β·r of real data at −2: the implicit discriminator calls them fake, 88 % sure
+
+SOLVERS = ("heun", "euler")
 
 
 def finetuning_options(*, alpha: float, beta: float) -> list[click.Option]:
@@ -49,16 +52,34 @@ def finetuning_options(*, alpha: float, beta: float) -> list[click.Option]:
 
 def sha256_option() -> click.Option:
     """For a network that comes from elsewhere."""
-    return click.Option(
-        ["--ddo-sha256"], metavar="HEX", help="What the file of --ddo must have; checked before its use."
-    )
+    return click.Option(["--ddo-sha256"], metavar="HEX", help="What the network's file must have; checked first.")
 
 
 def pickle_options() -> list[click.Option]:
     """For upstreams whose networks are pickles, which are programs."""
     return [
         sha256_option(),
-        click.Option(["--ddo-trust"], is_flag=True, help="Run the code that the file of --ddo carries."),
+        click.Option(["--ddo-trust"], is_flag=True, help="Run the code that the network's file carries."),
+    ]
+
+
+def sampler_options(steps: int) -> list[click.Option]:
+    """For networks of EDM's kind: upstream's sampler flags and defaults; `steps` differs between EDM and EDM2."""
+    positive, not_negative = click.FloatRange(min=0, min_open=True), click.FloatRange(min=0)
+
+    def option(*names: str, type: Any, default: Any, help: str) -> click.Option:
+        return click.Option([*names], type=type, default=default, show_default=True, help=help)
+
+    return [
+        option("--steps", type=click.IntRange(min=1), default=steps, help="Noise levels on the way to 0."),
+        option("--sigma-min", "--sigma_min", type=positive, default=0.002, help="Lowest noise level but 0."),
+        option("--sigma-max", "--sigma_max", type=positive, default=80.0, help="Highest noise level."),
+        option("--rho", type=positive, default=7.0, help="Spacing of the levels: even in σ^(1/ρ)."),
+        option("--solver", type=click.Choice(SOLVERS), default="heun", help="Of the ODE."),
+        option("--S_churn", "S_churn", type=not_negative, default=0.0, help="Fresh noise at each step; 0 is the ODE."),
+        option("--S_min", "S_min", type=not_negative, default=0.0, help="Lowest level that gets fresh noise."),
+        option("--S_max", "S_max", type=not_negative, default=math.inf, help="Highest level that gets fresh noise."),
+        option("--S_noise", "S_noise", type=float, default=1.0, help="Inflation of the fresh noise."),
     ]
 
 

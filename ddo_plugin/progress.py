@@ -18,15 +18,16 @@ _INTERVAL_S = 0.2
 
 
 class Progress:
-    """Counts up to `total`."""
+    """Counts up to `total`. Of several ranks one is `shown`."""
 
-    def __init__(self, description: str, total: int, done: int = 0):
+    def __init__(self, description: str, total: int, done: int = 0, *, unit: str = "it", shown: bool = True):
         self.total, self.done = total, done
-        file = os.environ.get(PROGRESS_VARIABLE)
+        file = os.environ.get(PROGRESS_VARIABLE) if shown else None
         self._file = Path(file) if file else None
         self._written = 0.0
         self._parent_is_gone = _watch_parent()
-        self._bar = tqdm(desc=description, total=total, initial=done, disable=self._file is not None or None)
+        hidden = not shown or self._file is not None or None
+        self._bar = tqdm(desc=description, total=total, initial=done, unit=unit, disable=hidden)
 
     def update(self, count: int = 1) -> None:
         self.done += count
@@ -47,9 +48,11 @@ class Progress:
 
 
 @contextlib.contextmanager
-def progress(description: str, total: int, done: int = 0) -> Iterator[Progress]:
+def progress(
+    description: str, total: int, done: int = 0, *, unit: str = "it", shown: bool = True
+) -> Iterator[Progress]:
     """A counter for a `with` block."""
-    counter = Progress(description, total, done)
+    counter = Progress(description, total, done, unit=unit, shown=shown)
     try:
         yield counter
     finally:

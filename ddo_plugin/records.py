@@ -6,18 +6,31 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
     import numpy as np
+    import torch
     from torch import Tensor
 
     from ddo_plugin.objective import Objective
+    from ddo_plugin.sampling.generators import SampleGenerators
 
 ObjectiveFactory = Callable[[Mapping[str, Any]], "Objective"]  # the run's options -> an objective
 FeatureExtractor = Callable[["np.ndarray"], "np.ndarray"]  # uint8 images [N, C, H, W] -> features [N, D]
+
+
+@runtime_checkable
+class Classifier(Protocol):
+    """A feature extractor that classifies too, which the Inception Score asks for."""
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Features [N, D]."""
+
+    def with_logits(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Features [N, D] and class logits [N, K], before any softmax."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +75,51 @@ class Fakes(Protocol):
         """`count` samples as they are stored, and their class numbers (None if they have none)."""
 
 
+class Generator(Protocol):
+    """A network that makes samples, each from its own random stream and label alone."""
+
+    @property
+    def kind(self) -> Literal["images", "tokens"]:
+        """What a reference set calls the samples; latents are images too."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one sample as a reference set stores it."""
+
+    @property
+    def dtype(self) -> str:
+        """numpy's name of the type in which a reference set stores samples: uint8 for pixels."""
+
+    @property
+    def classes(self) -> int:
+        """How many classes the network knows; 0 if it is unconditional."""
+
+    @property
+    def batch(self) -> int:
+        """Samples made together unless the user says otherwise: what upstream's script does."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes; random streams are drawn there."""
+
+    @property
+    def reference(self) -> Mapping[str, str]:
+        """`source` and `sha256` of the network's file."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Whatever else decides the samples, for the manifest: sampler, steps, guidance, precision."""
+
+    def sample(self, streams: SampleGenerators, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """A sample for each stream, as a reference set stores it, and the class numbers.
+
+        Without `labels` a network with classes draws them from the streams, as upstream's script does.
+        """
+
+    def images(self, samples: Tensor) -> Tensor:
+        """Samples as uint8 images [N, C, H, W]."""
+
+
 @dataclass(frozen=True)
 class Run:
     """One finetuning run: what it was asked to do and where it writes."""
@@ -88,7 +146,10 @@ class Command:
 
 @dataclass(frozen=True)
 class RefsetStep:
-    """Make a reference set: `count` samples of `network`, written to the folder `out`."""
+    """Make a reference set: `count` samples of `network`, written to the folder `out`.
+
+    `settings` are options of `ddo refset make`, by their names.
+    """
 
     upstream: str
     network: Path
@@ -118,7 +179,7 @@ class EvaluationStep:
     """Judge `network`: write JSON with a number `score` (lower is better) to the file `out`."""
 
     upstream: str
-    network: Path
+    network: Path  # where an integration allows it, also a folder or zip of samples
     out: Path
     seeds: Sequence[int]
     settings: Mapping[str, Any] = field(default_factory=dict)

@@ -26,12 +26,23 @@ def freeze(network: nn.Module, source: str, file: Path, info: Any = None) -> Ref
 
 def load_reference(source: str, options: Mapping[str, Any]) -> Reference:
     """The network of a snapshot, a path or URL, without dropout, in fp32; `options` are `pickle_options`."""
+    reference = _load(source, options, EXACT)
+    reference.network.to(torch.float32)
+    return reference
+
+
+def load_as_stored(source: str, options: Mapping[str, Any]) -> Reference:
+    """The same in the precision that it was stored in, as upstream's scripts sample it."""
+    return _load(source, options, {})
+
+
+def _load(source: str, options: Mapping[str, Any], overrides: Mapping[str, Any]) -> Reference:
     trust, sha256 = options["ddo_trust"], options["ddo_sha256"]
     if trust and is_url(source) and sha256 is None:
         raise UserError(f"{TRUST_OPTION} runs code from {source}; say what it must be with --ddo-sha256=HEX")
     path = local_file(source, sha256=sha256)
-    loaded = network.load(path, trust=trust, overrides=EXACT, trust_option=TRUST_OPTION)
-    return freeze(loaded.module.to(torch.float32), source, path, loaded.info)
+    loaded = network.load(path, trust=trust, overrides=overrides, trust_option=TRUST_OPTION)
+    return freeze(loaded.module, source, path, loaded.info)
 
 
 def target_settings(reference: Reference) -> dict[str, Any]:

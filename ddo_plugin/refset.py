@@ -10,7 +10,7 @@ A reference set is a folder:
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -59,29 +59,51 @@ def write(
     seed: int,
 ) -> Refset:
     """Write a reference set whole or not at all. `reference` holds its `source` and `sha256`."""
-    if len(samples) == 0:
-        raise ValueError("a reference set needs samples")
     if labels is not None and len(labels) != len(samples):
         raise ValueError(f"{len(labels)} labels for {len(samples)} samples")
-    arrays = {f"{kind}.npy": samples} | ({LABELS: labels} if labels is not None else {})
+    plan = draft(
+        samples.shape, samples.dtype, labels is not None, kind=kind, reference=reference, sampler=sampler, seed=seed
+    )
     with atomic_folder(path) as folder:
-        for name, array in arrays.items():
-            np.save(folder / name, array)
-        manifest = {
-            "format": FORMAT,
-            "version": VERSION,
-            "kind": kind,
-            "count": len(samples),
-            "reference": dict(reference),
-            "sampler": dict(sampler),
-            "seed": seed,
-            "arrays": {
-                name: {"shape": list(a.shape), "dtype": str(a.dtype), "sha256": sha256_file(folder / name)}
-                for name, a in arrays.items()
-            },
-        }
-        write_json(folder / MANIFEST, manifest)
+        np.save(folder / f"{kind}.npy", samples)
+        if labels is not None:
+            np.save(folder / LABELS, labels)
+        seal(folder, plan)
     return open_refset(path)
+
+
+def draft(
+    shape: Sequence[int],
+    dtype: np.dtype | str,
+    labelled: bool,
+    *,
+    kind: Kind,
+    reference: Mapping[str, Any],
+    sampler: Mapping[str, Any],
+    seed: int | None,
+) -> dict[str, Any]:
+    """The manifest of a set of samples of this shape [N, ...], but for the checksums."""
+    if shape[0] == 0:
+        raise ValueError("a reference set needs samples")
+    arrays = {f"{kind}.npy": {"shape": list(shape), "dtype": str(np.dtype(dtype))}}
+    if labelled:
+        arrays[LABELS] = {"shape": [shape[0]], "dtype": "int64"}
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "kind": kind,
+        "count": shape[0],
+        "reference": dict(reference),
+        "sampler": dict(sampler),
+        "seed": seed,
+        "arrays": arrays,
+    }
+
+
+def seal(folder: Path, plan: Mapping[str, Any]) -> None:
+    """Add the manifest, with the checksums of the arrays, to a folder that holds them."""
+    arrays = {name: {**told, "sha256": sha256_file(folder / name)} for name, told in plan["arrays"].items()}
+    write_json(folder / MANIFEST, {**plan, "arrays": arrays})
 
 
 def open_refset(path: Path) -> Refset:

@@ -49,6 +49,38 @@ CHECKOUT = {
             return device
     """,
 }
+# One in the manner of VAR, in a folder of its own.
+VAR = {
+    "var/trainer.py": "",
+    "var/models/var.py": "",
+    "var/utils/arg_util.py": """
+        import subprocess
+        import dist
+
+        class Args:
+            commit = subprocess.check_output("git rev-parse HEAD", shell=True).decode() or "unknown"
+    """,
+    "var/dist.py": """
+        import torch
+        import torch.distributed as tdist
+        __rank, __local_rank, __world_size, __initialized = 0, 0, 1, False
+        __device = "cuda" if torch.cuda.is_available() else "cpu"
+
+        def facts():
+            return [__device, __rank, __local_rank, __world_size, __initialized]
+
+        def initialize():
+            if not torch.cuda.is_available():
+                return
+            raise RuntimeError("a GPU was found")
+
+        def meet(number):
+            t = torch.tensor([number], device="cuda")
+            tdist.barrier()
+            tdist.all_reduce(t.cuda())
+            return t.item()
+    """,
+}
 # What a script of an upstream starts with.
 START = "from ddo_plugin import compat\ncompat.apply()\n"
 # A torch that finds a GPU.
@@ -71,8 +103,8 @@ sys.meta_path[:] = [*others, Finder]
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    for name, text in CHECKOUT.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+    for name, text in {**CHECKOUT, **VAR}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
         (tmp_path / name).write_text(textwrap.dedent(text))
     return tmp_path
 
@@ -350,13 +382,81 @@ def test_a_run_on_the_cpu_says_so(run):
     assert "ddo: running on the CPU (DDO_DEVICE=cpu)\n" in run(START + DEVICES, DDO_DEVICE="cpu").stderr
 
 
+ON_PATH = "import sys\nsys.path.insert(0, 'var')\n"
+IN_VAR = """
+import dist, json
+dist.initialize()
+print(json.dumps([*dist.facts(), dist.meet(5)]))
+"""
+ALONE = {"DDO_DEVICE": "cpu"}
+RANK = {**ALONE, "RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "0"}
+
+
+@pytest.mark.parametrize("start", [START, f"import dist\n{START}"], ids=["before dist", "after dist"])
+def test_var_runs_on_the_cpu_whenever_the_fixes_come(start, value):
+    code = WITH_GPU + ON_PATH + start + IN_VAR
+    assert value(code, **ALONE) == ["cpu", 0, 0, 1, False, 5]
+    assert value(code, **RANK) == ["cpu", 0, 0, 1, True, 5]
+
+
+def test_var_runs_alone_only_with_its_fixes(run):
+    assert "Default process group" in error(run(ON_PATH + START + IN_VAR, **ALONE, DDO_COMPAT_OFF="no-group"))
+    assert "a GPU was found" in run(WITH_GPU + ON_PATH + START + IN_VAR, DDO_COMPAT_OFF="cpu").stderr
+
+
+def test_ranks_of_var_that_cannot_meet_are_told_so(run):
+    process = run(ON_PATH + START + IN_VAR, **ALONE, RANK="7")
+    assert "UserError: rank 7 cannot join the others: " in error(process)
+    assert "WORLD_SIZE" in error(process)
+
+
+def test_what_var_must_not_ask_of_the_process_others_may(value):
+    code = f"""{WITH_GPU}{ON_PATH}{START}import dist
+found = [torch.cuda.is_available()]
+for call in (lambda: torch.tensor(1, device="cuda"), lambda: torch.ones(1).cuda(), torch.distributed.barrier):
+    try:
+        found.append(str(call()))
+    except (AssertionError, RuntimeError, ValueError):
+        found.append("raised")
+import json; print(json.dumps(found))
+"""
+    assert value(code, **ALONE) == [True, "raised", "raised", "raised"]
+
+
+AMP = """
+import json, torch
+layer, x = torch.nn.Linear(2, 2), torch.ones(1, 2)
+with torch.autocast("cuda", dtype=torch.bfloat16):
+    found = [str(layer(x).dtype)]
+    with torch.cuda.amp.autocast(enabled=False):
+        found.append(str(layer(x).dtype))
+print(json.dumps([*found, torch.cuda.amp.GradScaler(init_scale=2.0).scale(torch.ones(())).item()]))
+"""
+
+
+def test_mixed_precision_asked_of_a_gpu_is_mixed_on_the_cpu(run, value):
+    assert value(START + AMP, **ALONE) == ["torch.bfloat16", "torch.float32", 2.0]
+    code = "import torch\ndel torch.amp.GradScaler\n" + START + AMP
+    assert "cannot scale gradients on a CPU" in error(run(code, **ALONE))
+
+
+def test_var_imports_outside_of_git(run, value):
+    code = f"{ON_PATH}{START}from utils.arg_util import Args\nimport json; print(json.dumps(Args.commit))"
+    outside = {"GIT_CEILING_DIRECTORIES": "/", "GIT_DIR": "nowhere"}
+    assert value(code, **outside) == "unknown"
+    assert "CalledProcessError" in error(run(code, **outside, DDO_COMPAT_OFF="git"))
+    code += "\nimport subprocess; subprocess.check_output('git rev-parse HEAD', shell=True)"
+    assert "CalledProcessError" in error(run(code, **outside))
+
+
 PARTS = """
 import click, dnnlib, torch, torch.distributed
 from torch.nn.parallel import DistributedDataParallel
 def parts():
     return [torch.cuda.set_device, torch.cuda.max_memory_allocated, torch.cuda.max_memory_reserved,
             torch.cuda.reset_peak_memory_stats, torch.distributed.init_process_group,
-            DistributedDataParallel.__init__, torch.randint, click.Command.main]
+            DistributedDataParallel.__init__, torch.randint, click.Command.main, torch.cuda.is_available,
+            torch.Tensor.cuda, torch.tensor, torch.autocast.__init__, torch.cuda.amp.GradScaler]
 before = parts()
 import training.loop
 """
@@ -376,7 +476,7 @@ def test_with_a_gpu_nothing_of_cpu_mode_is_active(value):
 
 def test_with_a_gpu_the_cpu_can_be_asked_for_and_without_one_forbidden(value):
     code = PARTS + START + COMPARE
-    assert value(WITH_GPU + code, DDO_DEVICE="cpu")[:2] == [8, "cpu"]
+    assert value(WITH_GPU + code, DDO_DEVICE="cpu")[:2] == [13, "cpu"]
     assert value(code, DDO_DEVICE="cuda")[:2] == [0, "cuda"]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Iterable, MutableMapping
 from typing import Any
 
 import click
@@ -10,6 +12,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from ddo_plugin import hookimpl, inject, plugins
+from ddo_plugin.options import finetuning_options
 
 
 def one_step() -> None:
@@ -22,8 +25,19 @@ class Plugin:
     """A stranger's, that configures its own upstream."""
 
     @hookimpl
-    def ddo_configure(self, upstream: str) -> bool | None:
-        return True if upstream == "mine" else None
+    def ddo_configure(self, upstream: str, config: MutableMapping[str, Any]) -> bool | None:
+        if upstream != "mine":
+            return None
+        config["epochs"] = 1
+        return True
+
+    @hookimpl
+    def ddo_options(self, upstream: str) -> list[click.Option]:
+        return finetuning_options(alpha=1.0, beta=0.3) if upstream == "mine" else []
+
+    @hookimpl
+    def ddo_loader(self, batches: Iterable[Any], steps: int) -> tuple[Iterable[Any], int]:
+        return batches, 2 * steps
 
 
 @pytest.fixture(autouse=True)
@@ -128,3 +142,45 @@ def test_the_collapse_bound_has_a_default_and_takes_a_value() -> None:
         seen: dict[str, Any] = {}
         assert run(script(True, seen), "--ddo=network.pkl", flag).exit_code == 0
         assert seen["ddo_stop_on_collapse"] == bound
+
+
+# -- a script that parses its command line by argparse --------------------------------------------------------------
+
+
+def argparse_script(*argv: str, hand_over: bool = True) -> tuple[argparse.Namespace, int]:
+    """Its arguments, and the steps that it takes."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--epochs", type=int, default=5)
+    inject.add_arguments("mine", parser)
+    parsed, unknown = parser.parse_known_args(argv)
+    inject.read_arguments("mine", parsed, unknown)
+    steps = inject.loader("mine", [], 10)[1] if hand_over else 10
+    one_step()
+    return parsed, steps
+
+
+def test_argparse_without_ddo_is_left_alone() -> None:
+    parsed, steps = argparse_script()
+    assert (parsed.ddo, parsed.epochs, steps) == (None, 5, 10)
+
+
+def test_argparse_with_ddo_is_configured_and_gives_its_loader() -> None:
+    parsed, steps = argparse_script("--ddo=net.pth", "--ddo_alpha=3")
+    assert (parsed.ddo, parsed.ddo_alpha, parsed.ddo_beta, parsed.epochs, steps) == ("net.pth", 3.0, 0.3, 1, 20)
+
+
+@pytest.mark.parametrize(
+    ("argv", "hand_over", "message"),
+    [
+        (["--ddo_alpha=3"], True, "--ddo-alpha has no effect without --ddo"),
+        (["--ddo=net.pth", "--ddo_alpha=-3"], True, "x>=0"),
+        (["--ddo=net.pth", "--ddo_alhpa=3"], True, "did you mean --ddo_alpha?"),
+        (["--ddo=net.pth"], False, "mine's script never handed it to"),
+    ],
+)
+def test_argparse_is_refused_in_one_line_with_status_2(argv, hand_over, message, capsys) -> None:
+    with pytest.raises(SystemExit) as ended:
+        argparse_script(*argv, hand_over=hand_over)
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line

@@ -141,3 +141,14 @@ def test_a_command_ends_when_its_executor_was_killed_and_not_before(tmp_path: Pa
         executor.kill()
         executor.wait()
     assert wait_until(lambda: not is_running(pid), 5)
+
+
+def test_of_several_ranks_one_writes_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "progress"
+    monkeypatch.setenv(PROGRESS_VARIABLE, str(file))
+    with progress("x", 4, shown=False) as counter:
+        counter.update(4)
+    assert not file.exists()
+    with progress("x", 4, 1, shown=True) as counter:
+        counter.update(3)
+    assert read_fraction(file) == 1

@@ -96,7 +96,8 @@ def test_the_example_plugin_adds_its_option_and_objective(environment: Path, tmp
     common = ["--family=diffusion", "--data=data", "--steps=3"]
     demo("train", *common, "--outdir=base")
     network = "base/network-000003.safetensors"
-    demo("refset", *common[:2], f"--network={network}", "--out=fakes", "--count=20")
+    fakes = ["--upstream=digits", *common[:2], f"--network={network}", "--out=fakes", "--count=20"]
+    run(environment / "ddo", "refset", "make", *fakes, cwd=tmp_path)
     ddo = [f"--ddo={network}", "--ddo-fakes=fakes", "--ddo-objective=hinge", "--ddo-hinge-margin=2"]
     demo("train", *common, "--outdir=tuned", *ddo, "--ddo-alpha=1")
     first = (tmp_path / "tuned/ddo-stats.jsonl").read_text().splitlines()[0]

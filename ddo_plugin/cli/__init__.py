@@ -6,7 +6,21 @@ import importlib
 
 import click
 
-COMMANDS = ("apply", "demo", "doctor", "inspect", "plugins", "revert", "run", "status")
+COMMANDS = (
+    "apply",
+    "convert",
+    "curve",
+    "demo",
+    "doctor",
+    "eval",
+    "inspect",
+    "plugins",
+    "refset",
+    "revert",
+    "run",
+    "sample",
+    "status",
+)
 
 
 class _Commands(click.Group):

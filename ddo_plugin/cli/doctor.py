@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -110,10 +109,12 @@ def _gpu_is_there() -> bool:
 
 
 def _checkout(checkout: Checkout, reasons: list[str]) -> dict[str, str]:
+    from ddo_plugin.checkout import commit
+
     rows = {
         "upstream": checkout.upstream.title,
         "folder": str(checkout.root),
-        "commit": _commit(checkout.root),
+        "commit": commit(checkout.root),
         "script": checkout.upstream.script,
     }
     try:
@@ -130,24 +131,6 @@ def _checkout(checkout: Checkout, reasons: list[str]) -> dict[str, str]:
         )
         rows[file.path] = state + remark
     return rows
-
-
-def _commit(root: Path) -> str:
-    """The commit of a git checkout whose root this is; a copy inside somebody else's repository has none."""
-    if _git(root, "rev-parse", "--show-prefix") != "":
-        return "unknown: not a git checkout"
-    changed = len((_git(root, "status", "--porcelain", "--untracked-files=no") or "").splitlines())
-    dirty = f", {changed} changed file{'s' * (changed > 1)}" if changed else ""
-    return f"{_git(root, 'log', '-1', '--format=%h of %cs: %s') or 'none yet'}{dirty}"
-
-
-def _git(root: Path, *arguments: str) -> str | None:
-    command = ["git", "-C", str(root), *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-    except OSError:  # git is not installed
-        return None
-    return done.stdout.rstrip("\n") if done.returncode == 0 else None
 
 
 def _packages(checkout: Checkout, reasons: list[str]) -> dict[str, str]:

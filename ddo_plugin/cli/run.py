@@ -8,17 +8,10 @@ from typing import Any
 
 import click
 
-
-class _SplitAtDashes(click.Command):
-    """Keeps what stands after the first `--` for the script."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        at = args.index("--") if "--" in args else len(args)
-        ctx.meta["arguments"] = args[at + 1 :]
-        return super().parse_args(ctx, args[:at])
+from ddo_plugin.cli.dashes import ARGUMENTS, SplitAtDashes
 
 
-@click.command("run", cls=_SplitAtDashes, options_metavar="[--torchrun OPTIONS] [REPO] [SCRIPT] -- [ARGS]...")
+@click.command("run", cls=SplitAtDashes, options_metavar="[--torchrun OPTIONS] [REPO] [SCRIPT] -- [ARGS]...")
 @click.argument("what", nargs=-1, metavar="")
 @click.option("--torchrun", metavar="OPTIONS", help="Start it by torchrun, for example '--nproc_per_node=8'.")
 @click.pass_context
@@ -41,7 +34,7 @@ def command(ctx: click.Context, what: tuple[str, ...], torchrun: str | None) -> 
     repo, script = _repo_and_script(what)
     checkout = open_checkout(repo)
     launcher = [] if torchrun is None else ["-m", "torch.distributed.run", *shlex.split(torchrun)]
-    arguments: list[Any] = ctx.meta["arguments"]
+    arguments: list[Any] = ctx.meta[ARGUMENTS]
     running.become_process(running.prepare(checkout, script or checkout.upstream.script, arguments, launcher))
 
 

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from ddo_plugin.errors import UserError
 from ddo_plugin.files import atomic_folder
 from ddo_plugin.progress import progress
-from ddo_plugin.records import FeatureExtractor
 
 CLASSES, CHANNELS, RESOLUTION = 10, 1, 8
 CLASSIFIER_STEPS, CLASSIFIER_BATCH = 400, 128
@@ -39,10 +38,10 @@ class Digits:
         return np.load(self.path / "labels.npy")
 
     @cached_property
-    def features(self) -> FeatureExtractor:
+    def features(self) -> ClassifierFeatures:
         network = classifier()
         network.load_state_dict(load_file(self.path / "classifier.safetensors"))
-        return _extractor(network)
+        return ClassifierFeatures(network)
 
 
 def to_unit(images: Tensor) -> Tensor:
@@ -69,14 +68,19 @@ def classifier() -> nn.Sequential:
     )
 
 
-def _extractor(network: nn.Sequential) -> FeatureExtractor:
-    body = network[:-1].eval()
+class ClassifierFeatures:
+    """The classifier as a feature extractor: what its last layer sees, and what that makes of it."""
+
+    def __init__(self, network: nn.Sequential):
+        self._body, self._head = network[:-1].eval(), network[-1].eval()
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        return self.with_logits(images)[0]
 
     @torch.no_grad()
-    def features(images: np.ndarray) -> np.ndarray:
-        return body(to_unit(torch.from_numpy(images))).numpy()
-
-    return features
+    def with_logits(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        features = self._body(to_unit(torch.from_numpy(images)))
+        return features.numpy(), self._head(features).numpy()
 
 
 def _train_classifier(images: np.ndarray, labels: np.ndarray, seed: int) -> tuple[nn.Sequential, float]:

@@ -14,7 +14,7 @@ from ddo_plugin import plugins
 from ddo_plugin.demo.data import CLASSES, Digits
 from ddo_plugin.demo.families import FAMILIES, Family, build, load_snapshot
 from ddo_plugin.demo.plugin import FEATURES
-from ddo_plugin.demo.refset import draw
+from ddo_plugin.demo.sampling import draw
 from ddo_plugin.files import atomic_write, write_json
 from ddo_plugin.metrics.frechet import frechet_distance, moments
 from ddo_plugin.progress import progress

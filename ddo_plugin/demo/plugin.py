@@ -15,6 +15,7 @@ from ddo_plugin.records import (
     Command,
     EvaluationStep,
     FeatureExtractor,
+    Generator,
     Reference,
     RefsetStep,
     RoundStep,
@@ -80,6 +81,27 @@ def ddo_reference(upstream: str, source: str, options: Mapping[str, Any]) -> Ref
 
 
 @hookimpl
+def ddo_generator_options(upstream: str) -> Sequence[click.Option]:
+    if upstream != UPSTREAM:
+        return []
+    from ddo_plugin.demo.settings import FULL
+
+    return [
+        click.Option(["--family"], type=click.Choice(list(FULL.families)), required=True),
+        click.Option(["--data"], type=click.Path(exists=True, path_type=Path), required=True),
+    ]
+
+
+@hookimpl
+def ddo_generator(upstream: str, source: str, options: Mapping[str, Any]) -> Generator | None:
+    if upstream != UPSTREAM:
+        return None
+    from ddo_plugin.demo.sampling import generator
+
+    return generator(source, options)
+
+
+@hookimpl
 def ddo_features(name: str) -> FeatureExtractor | None:
     if not name.startswith(FEATURES):
         return None
@@ -92,8 +114,9 @@ def ddo_features(name: str) -> FeatureExtractor | None:
 def ddo_refset_command(step: RefsetStep) -> Command | None:
     if step.upstream != UPSTREAM:
         return None
-    flags = {"network": step.network, "out": step.out, "count": step.count, "seed": step.seed, **step.settings}
-    return command("refset", flags)
+    from ddo_plugin.sampling.refset import refset_command
+
+    return refset_command(step)
 
 
 @hookimpl

@@ -7,18 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import filelock
-
 from ddo_plugin.demo.plugin import UPSTREAM, command
 from ddo_plugin.demo.settings import CONTROL, Setting, Settings, training_flags
-from ddo_plugin.errors import UserError
 from ddo_plugin.selfplay.board import Board
 from ddo_plugin.selfplay.executor import LocalExecutor
 from ddo_plugin.selfplay.journal import FILE_NAME, Journal
+from ddo_plugin.selfplay.lock import hold
 from ddo_plugin.selfplay.rounds import Candidate, Plan, play
 from ddo_plugin.selfplay.tasks import Runner, Task, key
 
-LOCK = ".lock"
 DATA_COST, TOY_COST = 5.0, 12.0
 MOST_SLOTS = 4  # two families with two arms each
 
@@ -39,19 +36,8 @@ class Demo:
 
 def run(demo: Demo) -> Journal:
     """Run the demo, or go on where an earlier one was interrupted; returns the journal of what happened."""
-    with _lock(demo.out):
+    with hold(demo.out):
         return _run(demo)
-
-
-def _lock(out: Path) -> filelock.AcquireReturnProxy:
-    """Make the folder and hold it for this process alone, as long as the `with` block lasts."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        return filelock.FileLock(out / LOCK).acquire(timeout=0)
-    except filelock.Timeout:
-        raise UserError(f"another run is working in {out}; wait for it, or choose another --out") from None
-    except OSError as error:
-        raise UserError(f"--out={out}: cannot be written to ({error.strerror}); choose another folder") from None
 
 
 def _run(demo: Demo) -> Journal:

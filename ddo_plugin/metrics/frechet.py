@@ -20,6 +20,32 @@ def moments(features: np.ndarray) -> Moments:
     return Moments(features.mean(0), np.atleast_2d(np.cov(features, rowvar=False)))
 
 
+class RunningMoments:
+    """The same moments of features that come in batches; two batches' are merged without cancellation."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._mean, self._scatter = np.zeros(1), np.zeros((1, 1))
+
+    def add(self, features: np.ndarray) -> None:
+        """Take in a batch [N, D]."""
+        features = np.asarray(features, dtype=np.float64)
+        if not len(features):
+            return
+        mean = features.mean(0)
+        shift, total = mean - self._mean, self.count + len(features)
+        centred = features - mean
+        self._scatter = (
+            self._scatter + centred.T @ centred + np.outer(shift, shift) * (self.count * len(features) / total)
+        )
+        self._mean = self._mean + shift * (len(features) / total)
+        self.count = total
+
+    def get(self) -> Moments:
+        """Mean and covariance of all that was added, at least two rows."""
+        return Moments(self._mean, self._scatter / (self.count - 1))
+
+
 def frechet_distance(a: Moments, b: Moments) -> float:
     """‖μ_a − μ_b‖² + tr(Σ_a + Σ_b − 2 (Σ_a Σ_b)^½); singular covariances are no trouble.
 

@@ -175,3 +175,22 @@ def clouds(points: Mapping[str, np.ndarray], extent: float = 1.3, bins: int = 12
             axes.set_title(title)
             axes.axis("off")
         return svg(figure)
+
+
+def tradeoff(curves: Mapping[str, Sequence[tuple[float, float, float]]]) -> bytes:
+    """FID over IS, one line a curve of (scale, fid, is), each point labelled by its guidance scale. A PNG."""
+    with matplotlib.rc_context(STYLE):
+        figure, (axes,) = canvas(1, width=5.0, height=3.6)
+        colors = [COLORS["ddo"], COLORS["mle"], COLORS["real"], COLORS["fake"]]
+        for number, (name, points) in enumerate(curves.items()):
+            color = colors[number % len(colors)]
+            scores, distances = [point[2] for point in points], [point[1] for point in points]
+            axes.plot(scores, distances, color=color, label=name, marker="o", markersize=4, linewidth=1.4)
+            for scale, distance, score in points:
+                axes.annotate(
+                    f"{scale:g}", (score, distance), (4, 4), textcoords="offset points", fontsize=7, color=color
+                )
+        axes.set(title="guidance scales", xlabel="Inception Score", ylabel="FID")
+        if len(curves) > 1:
+            axes.legend()
+        return png(figure)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ _STRIDE = 100_000_007  # between two seeds; those less than 5970 apart share no 
 class SampleGenerators:
     """One generator a sample of a batch, seeded by the set's seed and the sample's number."""
 
-    def __init__(self, seed: int, indices: Sequence[int], device: torch.device | str = "cpu"):
+    def __init__(self, seed: int, indices: Iterable[int], device: torch.device | str = "cpu"):
         streams = [(seed * _STRIDE + int(i)) % _STREAMS for i in indices]
         self.generators = [torch.Generator(device).manual_seed(stream) for stream in streams]
 
@@ -25,3 +25,7 @@ class SampleGenerators:
     def rand(self, *shape: int) -> Tensor:
         """[N, *shape] numbers uniform in [0, 1)."""
         return torch.stack([torch.rand(shape, generator=g, device=g.device) for g in self.generators])
+
+    def randint(self, high: int) -> Tensor:
+        """[N] integers in [0, high)."""
+        return torch.stack([torch.randint(high, (), generator=g, device=g.device) for g in self.generators])

@@ -1,34 +1,80 @@
-"""EDM's deterministic 2nd-order sampler (Karras et al. 2022, Algorithm 1) for any denoiser."""
+"""EDM's 2nd-order sampler (Karras et al. 2022, Algorithms 1 and 2) for any denoiser."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from ddo_plugin.likelihood.diffusion import Denoiser
+from ddo_plugin.sampling.denoising import estimate
+from ddo_plugin.sampling.noise_steps import noise_steps as noise_steps
+
+MOST = math.sqrt(2) - 1  # by which a step's noise level is raised at most
 
 
-def noise_steps(steps: int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> Tensor:
-    """[steps + 1] noise levels from σ_max down to σ_min, then 0 (Eq. 5 there), in float64."""
-    ramp = torch.linspace(0, 1, steps, dtype=torch.float64) if steps > 1 else torch.zeros(1, dtype=torch.float64)
-    top, bottom = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
-    return torch.cat([(top + ramp * (bottom - top)) ** rho, torch.zeros(1, dtype=torch.float64)])
+@dataclass(frozen=True)
+class Churn:
+    """Fresh noise at each step whose level lies in [low, high] (Algorithm 2 there: S_churn, S_min, S_max, S_noise)."""
+
+    strength: float
+    low: float = 0.0
+    high: float = math.inf
+    inflation: float = 1.0
+    everywhere: bool = False  # noise is also drawn, and dropped, at the other steps: it moves the random streams
+
+    def factor(self, sigma: Tensor, steps: int) -> float:
+        """γ: by how much the level is raised at this step."""
+        return min(self.strength / steps, MOST) if self.low <= sigma <= self.high else 0.0
 
 
 @torch.no_grad()
-def sample(denoise: Denoiser, latents: Tensor, sigmas: Tensor) -> Tensor:
-    """Solve the probability-flow ODE from unit-variance latents; the state is kept in float64."""
+def sample(
+    denoise: Denoiser,
+    latents: Tensor,
+    sigmas: Tensor,
+    *,
+    churn: Churn | None = None,
+    randn_like: Callable[[Tensor], Tensor] = torch.randn_like,
+    round_sigma: Callable[[Tensor], Tensor] = lambda sigma: sigma,
+    second_order: bool = True,
+) -> Tensor:
+    """Solve the probability-flow ODE from unit-variance latents; the state has the dtype of `sigmas`.
+
+    `round_sigma` gives the level nearest to one that churning asks for that the network knows. Without `second_order`
+    it is Euler's method.
+    """
 
     def slope(x: Tensor, sigma: Tensor) -> Tensor:
         """dx/dσ = (x − D(x; σ)) / σ."""
-        levels = sigma.to(x.device, torch.float32).expand(len(x)).reshape(-1, *[1] * (x.ndim - 1))
-        return (x - denoise(x.to(torch.float32), levels).to(torch.float64)) / sigma
+        return (x - estimate(denoise, x, sigma)) / sigma
 
-    x = latents.to(torch.float64) * sigmas[0]
-    for here, there in pairwise(sigmas):
+    x, steps = latents.to(sigmas.dtype) * sigmas[0], len(sigmas) - 1
+    for level, there in pairwise(sigmas):
+        x, here = _raised(x, level, steps, churn, randn_like, round_sigma) if churn else (x, level)
         first = slope(x, here)
         euler = x + (there - here) * first
-        x = x + (there - here) * (first + slope(euler, there)) / 2 if there > 0 else euler
+        x = x + (there - here) * (first + slope(euler, there)) / 2 if second_order and there > 0 else euler
     return x
+
+
+def _raised(
+    x: Tensor,
+    level: Tensor,
+    steps: int,
+    churn: Churn,
+    randn_like: Callable[[Tensor], Tensor],
+    round_sigma: Callable[[Tensor], Tensor],
+) -> tuple[Tensor, Tensor]:
+    """The state with fresh noise, and the higher level that it then has."""
+    factor = churn.factor(level, steps)
+    if not factor:
+        if churn.everywhere:
+            randn_like(x)
+        return x, level
+    higher = round_sigma(level + factor * level)
+    return x + (higher**2 - level**2).sqrt() * churn.inflation * randn_like(x), higher

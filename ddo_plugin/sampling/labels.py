@@ -2,9 +2,75 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
+
+from ddo_plugin.errors import UserError
+
+DATASET = "dataset:"  # before the path of the dataset whose counts are followed
+GOLDEN = (5**0.5 - 1) / 2  # multiples of it, modulo 1, spread evenly over every stretch
 
 
 def uniform(count: int, classes: int) -> np.ndarray:
     """[count] class numbers as equal in number as can be: 0, 1, ..., repeating."""
     return np.arange(count, dtype=np.int64) % classes
+
+
+def listed(count: int, wanted: Sequence[int]) -> np.ndarray:
+    """[count] class numbers of a list, repeating."""
+    return np.asarray(wanted, dtype=np.int64)[np.arange(count) % len(wanted)]
+
+
+def like(count: int, labels: np.ndarray) -> np.ndarray:
+    """[count] class numbers, each as frequent as in a dataset, every stretch as mixed as can be."""
+    by_class = np.sort(labels)[(2 * np.arange(count, dtype=np.int64) + 1) * len(labels) // (2 * count)]
+    mixed = np.empty(count, dtype=np.int64)
+    mixed[np.argsort(np.arange(count) * GOLDEN % 1, kind="stable")] = by_class
+    return mixed
+
+
+def choose(wish: str, count: int, classes: int) -> np.ndarray | None:
+    """Class numbers by what `--labels` says: "uniform", "dataset:PATH", or a list as "0,3,5-7"."""
+    if classes == 0:
+        if wish != "uniform":
+            raise UserError(f"--labels={wish}: the network is unconditional and knows no classes; drop --labels")
+        return None
+    if wish == "uniform":
+        return uniform(count, classes)
+    chosen = _of_dataset(wish.removeprefix(DATASET), count) if wish.startswith(DATASET) else _of_list(wish, count)
+    if chosen.max() >= classes:
+        raise UserError(f"--labels={wish} has class {chosen.max()}, but the network knows 0 to {classes - 1}")
+    return chosen
+
+
+def numbers(text: str) -> list[int]:
+    """ "1,2,5-7" as 1, 2, 5, 6, 7."""
+    found: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        if match is None:
+            raise ValueError(f"{text!r} is no list of numbers as 1,2,5-7")
+        first, last = int(match[1]), int(match[2] or match[1])
+        found.extend(range(first, last + 1))
+    if not found:
+        raise ValueError(f"{text!r} holds no number: a range as 5-7 rises")
+    return found
+
+
+def _of_dataset(path: str, count: int) -> np.ndarray:
+    from ddo_plugin.image_archive import open_images
+
+    with open_images(Path(path)) as archive:
+        if archive.labels is None:
+            raise UserError(f"--labels={DATASET}{path}: it has no dataset.json with labels to count")
+        return like(count, archive.labels)
+
+
+def _of_list(wish: str, count: int) -> np.ndarray:
+    try:
+        return listed(count, numbers(wish))
+    except ValueError:
+        raise UserError(f"--labels={wish}: give uniform, {DATASET}PATH, or class numbers as 0,3,5-7") from None

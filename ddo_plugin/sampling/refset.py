@@ -1,98 +1,84 @@
-"""A reference set of a diffusion network: balanced classes, Heun's method, straight into our format."""
+"""A reference set from a network: blocks of samples, shared among ranks, straight into the memory-mapped arrays."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING
 
-import click
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn.functional import one_hot
 
-from ddo_plugin import compat, refset
-from ddo_plugin.likelihood.diffusion import Denoiser
-from ddo_plugin.options import pickle_options
+from ddo_plugin import refset
 from ddo_plugin.progress import progress
-from ddo_plugin.records import Command, Reference, RefsetStep
-from ddo_plugin.sampling import heun, labels
-from ddo_plugin.sampling.generators import SampleGenerators
+from ddo_plugin.records import Command, Generator, RefsetStep
+from ddo_plugin.unfinished import Unfinished
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def refset_options(steps: int) -> Callable[[F], F]:
-    """What a command that samples a network into a reference set asks for; `steps` is upstream's own number."""
-    made = [
-        click.Option(["--network"], required=True, metavar="PKL|URL"),
-        click.Option(["--out"], type=click.Path(path_type=Path), required=True, help="Folder to write."),
-        click.Option(["--count"], type=click.IntRange(min=1), default=50000, show_default=True),
-        click.Option(["--seed"], type=click.IntRange(min=0), default=0, show_default=True),
-        click.Option(["--steps"], type=click.IntRange(min=1), default=steps, show_default=True, help="Of the sampler."),
-        click.Option(["--batch"], type=click.IntRange(min=1), default=64, show_default=True),
-        *pickle_options(),
-    ]
-
-    def add(function: Any) -> Any:
-        function.__click_params__ = [*getattr(function, "__click_params__", []), *reversed(made)]
-        return function
-
-    return add
+if TYPE_CHECKING:
+    from ddo_plugin.sampling.ranks import Ranks
 
 
-def refset_command(module: str, step: RefsetStep) -> Command:
-    """The command line of such a module for a step of self-play."""
-    flags = {"network": step.network, "out": step.out, "count": step.count, "seed": step.seed, **step.settings}
-    return Command([sys.executable, "-m", module, *(f"--{name}={value}" for name, value in flags.items())])
+def refset_command(step: RefsetStep) -> Command:
+    """The command line for a step of self-play."""
+    flags = {"upstream": step.upstream, "network": step.network, "out": step.out, "count": step.count}
+    options = [f"--{name}={value}" for name, value in {**flags, "seed": step.seed, **step.settings}.items()]
+    isolated = {"PYTHONSAFEPATH": "1"}  # else a statistics.py in the user's folder would stand in for Python's own
+    return Command([sys.executable, "-m", "ddo_plugin", "refset", "make", *options], isolated)
 
 
 def make(
-    reference: Reference,
-    out: Path,
-    *,
-    count: int,
-    seed: int,
-    steps: int,
-    batch: int,
-    settings: Mapping[str, Any] | None = None,
-) -> None:
-    """Sample `reference` into a reference set. Sample i depends on (seed, i) alone.
+    generator: Generator, out: Path, ranks: Ranks, *, count: int, seed: int, labels: np.ndarray | None, batch: int
+) -> bool:
+    """Write a reference set of `count` samples; False if it was there already.
 
-    Pixels become uint8; latents, which have another number of channels, stay what the network made them.
+    Row i depends on (seed, i), its label and the batch size alone: ranks take whole blocks, and the last block is made
+    as large as the others, because a convolution's last bits depend on how many samples go through it together.
     """
-    device = compat.device()
-    net, info = reference.network.to(device), reference.info
-    shape = (info.channels, info.resolution, info.resolution)
-    pixels = info.channels in (1, 3)
-    numbers = torch.from_numpy(labels.uniform(count, info.label_dim)) if info.label_dim else None
-    samples = np.empty((count, *shape), dtype=np.uint8 if pixels else np.float32)
-    with progress("reference set", count) as bar:
-        for first in range(0, count, batch):
-            rows = range(first, min(first + batch, count))
-            conditions = None
-            if numbers is not None:
-                conditions = one_hot(numbers[rows.start : rows.stop], info.label_dim).to(device, torch.float32)
-            noise = SampleGenerators(seed, rows, device).randn(*shape)
-            made = heun.sample(_with_labels(net, conditions), noise, heun.noise_steps(steps).to(device))
-            samples[rows.start : rows.stop] = (_to_uint8(made) if pixels else made.float()).cpu().numpy()
-            bar.update(len(rows))
-    refset.write(
-        out,
-        samples,
-        None if numbers is None else numbers.numpy(),
-        kind="images",
-        reference={"source": reference.source, "sha256": reference.sha256},
-        sampler={"name": "heun", "steps": steps, **(settings or {})},
+    batch = min(batch, count)
+    plan = refset.draft(
+        (count, *generator.shape),
+        generator.dtype,
+        labels is not None,
+        kind=generator.kind,
+        reference=generator.reference,
+        sampler={**generator.settings, "batch": batch, "device": generator.device.type},
         seed=seed,
     )
+    work = Unfinished(out, plan, labels, batch)
+    if ranks.agree(work.made_already):
+        return False
+    try:
+        done = ranks.agree(lambda: _begin(work))
+        _sample(generator, work, ranks, done, seed)
+        ranks.wait()
+        ranks.agree(work.finish)
+    finally:
+        work.close()
+    return True
 
 
-def _with_labels(net: Any, conditions: Tensor | None) -> Denoiser:
-    return lambda noisy, sigma: net(noisy, sigma, conditions)
+def _begin(work: Unfinished) -> set[int]:
+    work.begin()
+    return work.done()
 
 
-def _to_uint8(images: Tensor) -> Tensor:
-    return (images * 127.5 + 128).clip(0, 255).to(torch.uint8)
+def _sample(generator: Generator, work: Unfinished, ranks: Ranks, done: set[int], seed: int) -> None:
+    import torch
+
+    from ddo_plugin.sampling.generators import SampleGenerators
+
+    count, made = int(work.draft["count"]), set(done)
+    writer = work.writer()
+    with progress("reference set", count, _rows(work, done), unit=" samples", shown=ranks.first) as bar:
+        for block in [block for block in range(work.blocks) if block not in done][ranks.rank :: ranks.world]:
+            rows = np.arange(block * work.block, (block + 1) * work.block)
+            labels = None if work.labels is None else torch.from_numpy(work.labels[rows.clip(max=count - 1)])
+            samples, _ = generator.sample(SampleGenerators(seed, rows, generator.device), labels)
+            writer.write(block, samples[: count - rows[0]].cpu().numpy())
+            made.add(block)
+            if ranks.first:  # the others' progress is in what they have recorded
+                bar.update(max(_rows(work, made | work.done()) - bar.done, 0))
+        writer.close()
+
+
+def _rows(work: Unfinished, blocks: set[int]) -> int:
+    return min(len(blocks) * work.block, int(work.draft["count"]))

@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from ddo_plugin import hookimpl
-from ddo_plugin.options import finetuning_options, pickle_options
-from ddo_plugin.records import Command, Fakes, Reference, RefsetStep, Upstream
+from ddo_plugin.options import finetuning_options, pickle_options, sampler_options
+from ddo_plugin.records import Command, EvaluationStep, Fakes, Generator, Reference, RefsetStep, Upstream
 
 UPSTREAM = "edm"
 LANDMARKS = {
@@ -21,6 +21,7 @@ LANDMARKS = {
     "training/training_loop.py": r"^def training_loop\(",
 }
 PATCHES = files("ddo_patches")
+STEPS = 18  # of generate.py
 
 
 @hookimpl
@@ -70,9 +71,34 @@ def ddo_fakes(upstream: str, source: str | None, reference: Reference) -> Fakes 
 
 
 @hookimpl
+def ddo_generator_options(upstream: str) -> Sequence[click.Option]:
+    if upstream != UPSTREAM:
+        return []
+    return [*sampler_options(STEPS), *pickle_options()]
+
+
+@hookimpl
+def ddo_generator(upstream: str, source: str, options: Mapping[str, Any]) -> Generator | None:
+    if upstream != UPSTREAM:
+        return None
+    from ddo_integrations.edm.sampling import generator
+
+    return generator(source, options)
+
+
+@hookimpl
 def ddo_refset_command(step: RefsetStep) -> Command | None:
     if step.upstream != UPSTREAM:
         return None
     from ddo_plugin.sampling.refset import refset_command
 
-    return refset_command("ddo_integrations.edm.refset", step)
+    return refset_command(step)
+
+
+@hookimpl
+def ddo_evaluation_command(step: EvaluationStep) -> Command | None:
+    if step.upstream != UPSTREAM:
+        return None
+    from ddo_plugin.evaluation import evaluation_command
+
+    return evaluation_command("ddo_integrations.edm.evaluate", step)

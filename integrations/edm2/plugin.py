@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from ddo_plugin import hookimpl
-from ddo_plugin.options import finetuning_options, pickle_options
-from ddo_plugin.records import Command, Fakes, Reference, RefsetStep, Upstream
+from ddo_plugin.options import finetuning_options, pickle_options, sampler_options
+from ddo_plugin.records import Command, EvaluationStep, Fakes, Generator, Reference, RefsetStep, Upstream
 
 UPSTREAM = "edm2"
 LANDMARKS = {
@@ -21,6 +21,7 @@ LANDMARKS = {
     "training/training_loop.py": r"^class EDM2Loss\b",
 }
 PATCHES = files("ddo_patches")
+STEPS = 32  # of generate_images.py
 WIDEST = 0.28  # a power function's relative standard deviation stays below 1/√12
 
 
@@ -33,6 +34,15 @@ def _widths(context: click.Context, option: click.Parameter, value: str) -> list
     if not all(0 < width <= WIDEST for width in widths):
         raise click.BadParameter(f"{value!r}: a width lies between 0 and {WIDEST}")
     return widths
+
+
+def _guidance_options() -> list[click.Option]:
+    """A second network, and how far to go from it."""
+    return [
+        click.Option(["--gnet"], metavar="PKL|URL", help="Guiding network."),
+        click.Option(["--gnet-sha256"], metavar="HEX", help="What its file must have; checked before its use."),
+        click.Option(["--guidance"], type=float, default=1.0, show_default=True, help="Its strength; 1 is none."),
+    ]
 
 
 @hookimpl
@@ -96,9 +106,34 @@ def ddo_fakes(upstream: str, source: str | None, reference: Reference) -> Fakes 
 
 
 @hookimpl
+def ddo_generator_options(upstream: str) -> Sequence[click.Option]:
+    if upstream != UPSTREAM:
+        return []
+    return [*sampler_options(STEPS), *_guidance_options(), *pickle_options()]
+
+
+@hookimpl
+def ddo_generator(upstream: str, source: str, options: Mapping[str, Any]) -> Generator | None:
+    if upstream != UPSTREAM:
+        return None
+    from ddo_integrations.edm2.sampling import generator
+
+    return generator(source, options)
+
+
+@hookimpl
 def ddo_refset_command(step: RefsetStep) -> Command | None:
     if step.upstream != UPSTREAM:
         return None
     from ddo_plugin.sampling.refset import refset_command
 
-    return refset_command("ddo_integrations.edm2.refset", step)
+    return refset_command(step)
+
+
+@hookimpl
+def ddo_evaluation_command(step: EvaluationStep) -> Command | None:
+    if step.upstream != UPSTREAM:
+        return None
+    from ddo_plugin.evaluation import evaluation_command
+
+    return evaluation_command("ddo_integrations.edm2.evaluate", step)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
-
-from utils.arg_util import Args
 
 from ddo_integrations.var import rounds, states, tokenizer
 from ddo_integrations.var.networks import Weights
@@ -17,6 +17,7 @@ from ddo_plugin.finetuning import Finetuning
 
 # A round of the paper (Appendix C), for the arguments that were not given. Upstream's learning rate is for 256 images.
 PAPER = {"bs": 1024, "tblr": 1e-6}
+SAME = ("bs", "ac", "tblr", "seed", "ddo_iters", "ddo_objective", "ddo_alpha", "ddo_beta", "ddo_round")
 LAYOUTS = {  # upstream's names of sides of the scales, in tokens
     "256": "1_2_3_4_5_6_8_10_13_16",
     "512": "1_2_3_4_6_9_13_18_24_32",
@@ -31,12 +32,13 @@ def configure(args: MutableMapping[str, Any], options: Mapping[str, Any]) -> Non
     run = finetuning.prepare("var", Path(args["local_out_dir_path"]), options)
     _check_network(args, run.reference.info, options)
     _check_fakes(run, options)
-    standing = states.find(run, "--local_out_dir_path")
-    tokenizer.fetch()
-    args.update({name: value for name, value in PAPER.items() if args[name] == getattr(Args, name)})
+    args.update({name: value for name, value in PAPER.items() if not _typed(name)})
     args["ep"] = 1
     if not args["same_seed_for_all_ranks"]:
         args["same_seed_for_all_ranks"] = options["ddo_round"] or 0  # else every round begins with the same images
+    settings = {name: args[name] for name in SAME} | {"ranks": int(os.environ.get("WORLD_SIZE", "1"))}
+    standing = states.find(run, settings)
+    tokenizer.fetch()
     rounds.start(
         Round(
             run,
@@ -45,10 +47,16 @@ def configure(args: MutableMapping[str, Any], options: Mapping[str, Any]) -> Non
             snapshot_steps=options["ddo_save"],
             state_steps=options["ddo_state"] or None,
             seed=args["seed"] or 0,
+            settings=settings,
             done=standing.done if standing else 0,
             random=standing.random if standing else None,
         )
     )
+
+
+def _typed(name: str) -> bool:
+    """Whether the user typed this argument; upstream's parser does not say."""
+    return any(word.split("=")[0] == f"--{name}" for word in sys.argv)
 
 
 def _refuse_contradictions(args: Mapping[str, Any]) -> None:
@@ -56,7 +64,7 @@ def _refuse_contradictions(args: Mapping[str, Any]) -> None:
         raise UserError(f"--ls={args['ls']}: DDO compares likelihoods, which smoothed labels are not; drop --ls")
     if args["pg"]:
         raise UserError(f"--pg={args['pg']}: progressive training leaves out scales of the reference; drop --pg")
-    if args["ep"] not in (Args.ep, 1):
+    if _typed("ep") and args["ep"] != 1:
         raise UserError(f"--ep={args['ep']}: the length of a round is --ddo_iters; drop --ep")
     if args["local_debug"]:
         raise UserError("KEVIN_LOCAL is set, so upstream would train on noise; unset it")

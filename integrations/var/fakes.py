@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ddo_integrations.var.sampling import sample
+from ddo_integrations.var.sampling import sample, together
 from ddo_plugin.records import Fakes
 
 
@@ -44,7 +44,7 @@ class OnlineFakes:
         self.reference = reference
 
     def draw(self, labels: Tensor, generator: torch.Generator) -> tuple[Batch, Tensor | None]:
-        drawn = sample(self.reference, labels, generator)
+        drawn = sample(self.reference, labels, together(generator))
         return Batch(labels, drawn.tokens, drawn.inputs), drawn.logp
 
 

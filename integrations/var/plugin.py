@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import click
@@ -104,3 +105,10 @@ def ddo_fakes(upstream: str, source: str | None, reference: Reference) -> Any:
     from ddo_integrations.var.fakes import SampledByTheReference
 
     return SampledByTheReference(reference.sha256)
+
+
+@hookimpl
+def ddo_convert(source: Path, out: Path, like: Path | None) -> str | None:
+    from ddo_integrations.var.checkpoints import convert
+
+    return convert(source, out, like)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ class Round:
     snapshot_steps: int
     state_steps: int | None
     seed: int
+    settings: Mapping[str, Any]  # what a run that goes on must have in common with the one before
     done: int = 0  # batches before this process started
     random: Tensor | None = None  # this rank's random state before the first batch of all; None: it is this process's
 

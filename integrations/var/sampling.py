@@ -1,12 +1,12 @@
-"""Sampling VAR without guidance: one branch, and the log-probability of every token for free.
+"""Sampling VAR: one branch unless there is guidance, and the log-probability of every token for free.
 
-Upstream's own sampler always runs two branches, of which guidance 0 uses one; decodes what it drew; and leaves its
-key-value caches behind if an exception passes.
+Upstream's own sampler always runs two branches, of which guidance 0 uses one; decodes what it drew; draws for a whole
+batch at once; and leaves its key-value caches behind if an exception passes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple
 
@@ -15,6 +15,9 @@ from torch import Tensor
 
 from ddo_plugin.likelihood.tokens import token_logp
 
+Choose = Callable[[Tensor], Tensor]  # logits [N, l, V] -> tokens [N, l]
+Embed = Callable[[Tensor, Tensor, float], Tensor]  # tokens [N, l], their logits, position in 0..1 -> [N, l, Cvae]
+
 
 class Drawn(NamedTuple):
     """Token pyramids of a network, all scales in a row."""
@@ -22,16 +25,30 @@ class Drawn(NamedTuple):
     tokens: Tensor  # [N, L]
     inputs: Tensor  # [N, L - l, Cvae] what the network's forward takes besides the label; l tokens have no input
     logp: Tensor  # [N, L] log-probability of each token given its label and the scales before, in fp32
+    canvas: Tensor  # [N, Cvae, H, W] the features that all scales add up to, for the decoder
+
+
+def together(generator: torch.Generator | None) -> Choose:
+    """Tokens drawn as they are distributed, for the whole batch in one call, as upstream does."""
+
+    def choose(logits: Tensor) -> Tensor:
+        drawn = torch.multinomial(logits.softmax(-1).flatten(0, 1), 1, replacement=True, generator=generator)
+        return drawn.view(logits.shape[:2])
+
+    return choose
 
 
 @torch.no_grad()  # inference_mode would not do: `inputs` are saved for a backward pass
-def sample(var: Any, labels: Tensor, generator: torch.Generator | None = None) -> Drawn:
-    """One pyramid a label from the conditional distribution as it is: no guidance, no top-k, no top-p.
+def sample(var: Any, labels: Tensor, choose: Choose, *, guidance: float = 0.0, embed: Embed | None = None) -> Drawn:
+    """One pyramid a label. Guidance, which is for looking at images, grows over the scales from 0.
 
     Under autocast it takes the data types of the network's forward, not of upstream's sampler, so that both find the
     same probabilities: embeddings and quantiser in fp32, blocks in the type of a matrix product.
     """
-    quantizer, count = var.vae_quant_proxy[0], len(labels)
+    quantizer, count, scales = var.vae_quant_proxy[0], len(labels), len(var.patch_nums)
+    branches = 2 if guidance else 1
+    if guidance:
+        labels = torch.cat([labels, torch.full_like(labels, var.num_classes)])
     with _full_precision(labels):
         condition = var.class_emb(labels)
         positions = var.lvl_embed(var.lvl_1L) + var.pos_1LC
@@ -49,19 +66,23 @@ def sample(var: Any, labels: Tensor, generator: torch.Generator | None = None) -
             for block in var.blocks:
                 hidden = block(x=hidden, cond_BD=modulation, attn_bias=None)
             logits = var.get_logits(hidden.float(), condition)  # [N, side², V]
-            drawn = torch.multinomial(logits.softmax(-1).view(-1, var.V), 1, replacement=True, generator=generator)
-            tokens.append(drawn.view(count, -1))
+            position = scale / max(scales - 1, 1)
+            if guidance:
+                with_label, without = logits.chunk(2)
+                logits = (1 + guidance * position) * with_label - guidance * position * without
+            tokens.append(choose(logits))
             logps.append(token_logp(logits, tokens[-1]))
-            if scale == len(var.patch_nums) - 1:
-                break
             with _full_precision(labels):
-                patches = quantizer.embedding(tokens[-1]).transpose(1, 2).reshape(count, var.Cvae, side, side)
-                canvas, following = quantizer.get_next_autoregressive_input(scale, len(var.patch_nums), canvas, patches)
+                vectors = embed(tokens[-1], logits, position) if embed else quantizer.embedding(tokens[-1])
+                patches = vectors.transpose(1, 2).reshape(count, var.Cvae, side, side)
+                canvas, following = quantizer.get_next_autoregressive_input(scale, scales, canvas, patches)
+                if scale == scales - 1:
+                    break
                 inputs.append(following.reshape(count, var.Cvae, -1).transpose(1, 2))
                 end = begin + inputs[-1].shape[1]
-                hidden = var.word_embed(inputs[-1]) + positions[:, begin:end]
+                hidden = (var.word_embed(inputs[-1]) + positions[:, begin:end]).repeat(branches, 1, 1)
                 begin = end
-    return Drawn(torch.cat(tokens, 1), torch.cat(inputs, 1), torch.cat(logps, 1))
+    return Drawn(torch.cat(tokens, 1), torch.cat(inputs, 1), torch.cat(logps, 1), canvas)
 
 
 @contextmanager

@@ -30,13 +30,13 @@ class Standing:
     random: Tensor
 
 
-def find(run: Finetuning, flag: str) -> Standing | None:
-    """What upstream would go on from must be of this round, and whole."""
+def find(run: Finetuning, settings: Mapping[str, Any]) -> Standing | None:
+    """What upstream would go on from must be of this round, with these settings, and whole."""
     found = list(run.run.outdir.glob(FOUND_BY_UPSTREAM))
     whole = [path for path in found if not damaged.is_damaged(path)]
-    states = {path: read_tensors(path, flag) for path in whole}
+    states = {path: read_tensors(path, "--local_out_dir_path") for path in whole}
     for path, state in states.items():
-        _check(path, state, run)
+        _check(path, state, run, settings)
     if os.environ.get("RANK", "0") == "0":
         for path in set(found) - set(whole):
             damaged.set_aside(path)
@@ -46,13 +46,14 @@ def find(run: Finetuning, flag: str) -> Standing | None:
     return Standing(states[newest]["iter"], states[newest]["trainer"][OURS]["begin"][int(os.environ.get("RANK", "0"))])
 
 
-def write(outdir: Path, batches_done: int, trainer: Mapping[str, Any]) -> None:
-    """A state that replaces the one before once it is whole."""
+def write(outdir: Path, batches_done: int, trainer: Mapping[str, Any], random: Mapping[str, list[Tensor]]) -> None:
+    """A state that replaces the one before once it is whole. `random` holds all ranks' states."""
+    trainer = {**trainer, OURS: {**trainer[OURS], **random}}
     with atomic_write(outdir / NAME) as file:
         torch.save({"epoch": 0, "iter": batches_done, "trainer": trainer, "args": {}}, file)
 
 
-def _check(path: Path, state: Any, run: Finetuning) -> None:
+def _check(path: Path, state: Any, run: Finetuning, settings: Mapping[str, Any]) -> None:
     ours = state["trainer"].get(OURS) if isinstance(state, dict) and "trainer" in state else None
     if ours is None:
         raise UserError(
@@ -66,6 +67,9 @@ def _check(path: Path, state: Any, run: Finetuning) -> None:
         )
     if state["epoch"]:
         raise UserError(f"{path}: this round is finished; use another --local_out_dir_path")
-    ranks = int(os.environ.get("WORLD_SIZE", "1"))
-    if len(ours["begin"]) != ranks:
-        raise UserError(f"{path} was written by {len(ours['begin'])} ranks, not by {ranks}; go on with as many")
+    for name, value in settings.items():
+        if ours["settings"][name] != value:
+            raise UserError(
+                f"{path} is of a round with {name}={ours['settings'][name]}, not {value}; go on with the same, or use "
+                "another --local_out_dir_path"
+            )

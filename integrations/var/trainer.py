@@ -30,7 +30,6 @@ class DDOTrainer(VARTrainer):  # type: ignore[misc]  # upstream's types are not 
         networks.make_exact(self.target)
         self.reference = networks.frozen_copy(self.target) if self.run.objective.needs_fakes else None
         self.fakes = self._source()
-        self.random: tuple[list[Tensor], list[Tensor]] = ([], [])  # of all ranks: before the first batch, and now
 
     def _source(self) -> Source | None:
         if self.reference is None:
@@ -118,20 +117,18 @@ class DDOTrainer(VARTrainer):  # type: ignore[misc]  # upstream's types are not 
         if plan.snapshot_is_due(step) and dist.is_master():
             self.run.snapshot_written(networks.write(self.target, plan.outdir, step), step)
         if plan.state_is_due(step):
-            self.random = _of_all_ranks(plan.random), _of_all_ranks(torch.get_rng_state())
+            random = {"begin": _of_all_ranks(plan.random), "now": _of_all_ranks(torch.get_rng_state())}
             if dist.is_master():
                 self.run.paused(step)
-                states.write(plan.outdir, batches_done, self.state_dict())
+                states.write(plan.outdir, batches_done, self.state_dict(), random)
         if step == plan.steps and dist.is_master():
             self.run.paused(step)
 
     def state_dict(self) -> dict[str, Any]:
-        """As upstream's without the image tokeniser, which it does not read back, and with what a round needs."""
+        """As upstream's, without the image tokeniser, which it does not read back, and with whose round it is."""
         state: dict[str, Any] = super().state_dict()
         del state["vae_local"]
-        begin, now = self.random
-        state[states.OURS] = {"reference": self.run.reference.sha256, "begin": begin, "now": now}
-        return state
+        return {**state, states.OURS: {"reference": self.run.reference.sha256, "settings": self.plan.settings}}
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True, skip_vae: bool = False) -> None:
         """Called by upstream for a run that goes on."""
@@ -151,4 +148,5 @@ def install() -> None:
 
 def _of_all_ranks(state: Tensor | None) -> list[Tensor]:
     assert state is not None
-    return list(dist.allgather(state.unsqueeze(0)).cpu())
+    states = dist.allgather(state.unsqueeze(0)).cpu()
+    return [row.clone() for row in states]  # torch reads a view's state from the wrong place

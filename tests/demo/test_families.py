@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ddo_plugin.demo.families import FAMILIES, build, load_snapshot
-from ddo_plugin.demo.refset import draw
+from ddo_plugin.demo.sampling import draw
 from ddo_plugin.demo.tokens import LENGTH, VOCABULARY, split_scales
 from ddo_plugin.objective import DDO
 from ddo_plugin.progress import Progress

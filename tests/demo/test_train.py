@@ -29,10 +29,16 @@ def run(module: str, **flags: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command(module, **flags), capture_output=True, text=True, check=False)
 
 
+def refset(family: str, data: Path, network: Path, out: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    own = ["--upstream=digits", f"--family={family}", f"--data={data}", f"--network={network}", f"--out={out}"]
+    argv = [sys.executable, "-m", "ddo_plugin", "refset", "make", *own, *flags]
+    return subprocess.run(argv, capture_output=True, text=True, check=False)
+
+
 @pytest.fixture(scope="module")
 def fakes(tmp_path_factory: pytest.TempPathFactory, data: Path, base) -> Path:
     out = tmp_path_factory.mktemp("fakes") / "diffusion"
-    made = run("refset", family="diffusion", data=data, network=base("diffusion"), out=out, count=50, seed=3)
+    made = refset("diffusion", data, base("diffusion"), out, "--count=50", "--seed=3")
     assert made.returncode == 0, made.stderr
     return out
 

@@ -8,7 +8,7 @@ import scipy.linalg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddo_plugin.metrics.frechet import Moments, frechet_distance, moments
+from ddo_plugin.metrics.frechet import Moments, RunningMoments, frechet_distance, moments
 
 
 def by_sqrtm(a: Moments, b: Moments) -> float:
@@ -106,3 +106,25 @@ def test_samples_of_one_gaussian_get_closer_as_they_grow_in_number() -> None:
     random = np.random.default_rng(0)
     few, many = ([moments(random.normal(size=(n, 4))) for _ in range(2)] for n in (100, 20_000))
     assert 0 < frechet_distance(*many) < 0.1 * frechet_distance(*few)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=8), st.floats(-1e6, 1e6))
+def test_running_moments_are_those_of_all_batches_together(sizes: list[int], offset: float) -> None:
+    features = np.random.default_rng(0).normal(offset, 1, (sum(sizes) + 2, 3))
+    running = RunningMoments()
+    for batch in np.split(features, np.cumsum(sizes)):
+        running.add(batch)
+    expected = moments(features)
+    np.testing.assert_allclose(running.get().mean, expected.mean, rtol=1e-12, atol=1e-9)
+    np.testing.assert_allclose(running.get().covariance, expected.covariance, rtol=1e-6, atol=1e-9)
+
+
+def test_running_moments_far_from_zero_keep_what_running_sums_lose() -> None:
+    features = np.random.default_rng(0).normal(1e8, 1, (1000, 2))
+    running = RunningMoments()
+    for batch in np.split(features, 10):
+        running.add(batch)
+    by_sums = features.T @ features / 999 - np.outer(features.mean(0), features.mean(0)) * (1000 / 999)
+    assert np.abs(by_sums - moments(features).covariance).max() > 0.5
+    np.testing.assert_allclose(running.get().covariance, moments(features).covariance, rtol=1e-6)

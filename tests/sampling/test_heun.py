@@ -133,3 +133,61 @@ def test_noise_levels_follow_the_latents_to_their_device() -> None:
     samples = heun.sample(denoise, latents().to("meta"), heun.noise_steps(3))
     assert samples.device.type == "meta"
     assert all(noisy.type == sigma.type == "meta" for noisy, sigma in asked)
+
+
+# -- variants ---------------------------------------------------------------------------------------------------------
+
+
+def test_without_second_order_it_is_eulers_method() -> None:
+    sigmas, denoise = heun.noise_steps(64), Gaussian()
+    found = heun.sample(denoise, latents(), sigmas, second_order=False)
+    assert denoise.calls == 64
+    assert float((found / exact(latents(), sigmas) - 1).abs().max()) == pytest.approx(euler_error(64))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_state_has_the_dtype_of_the_levels(dtype: torch.dtype) -> None:
+    assert heun.sample(Gaussian(), latents(), heun.noise_steps(4, dtype=dtype)).dtype == dtype
+
+
+def test_churned_samples_have_the_same_distribution_and_are_others() -> None:
+    start = torch.randn(4000, 1, 2, 2, generator=torch.Generator().manual_seed(1))
+    fresh = torch.Generator().manual_seed(2)
+    sigmas = heun.noise_steps(64)
+    plain = heun.sample(Gaussian(), start, sigmas)
+    churned = heun.sample(
+        Gaussian(), start, sigmas, churn=heun.Churn(20.0), randn_like=lambda x: torch.randn(x.shape, generator=fresh)
+    )
+    assert float(churned.std()) == pytest.approx(SCALE, rel=0.03)
+    assert float((churned * plain).mean() / (churned.std() * plain.std())) < 0.5
+
+
+@pytest.mark.parametrize(("everywhere", "draws"), [(False, 2), (True, 5)])
+def test_noise_is_fresh_between_two_levels_and_drawn_elsewhere_only_if_asked(everywhere: bool, draws: int) -> None:
+    """EDM draws at every step, EDM2 where it is used: later noise of a stream depends on that."""
+    sigmas, drawn = torch.tensor([16.0, 8, 4, 2, 1, 0], dtype=torch.float64), []
+
+    def randn_like(x: Tensor) -> Tensor:
+        drawn.append(len(x))
+        return torch.zeros_like(x)
+
+    heun.sample(Gaussian(), latents(), sigmas, churn=heun.Churn(1.0, 4, 8, 1, everywhere), randn_like=randn_like)
+    assert len(drawn) == draws
+
+
+def test_a_level_rises_by_no_more_than_the_root_of_two() -> None:
+    assert heun.Churn(1000.0).factor(torch.tensor(1.0), 10) == pytest.approx(2**0.5 - 1)
+    assert heun.Churn(2.0).factor(torch.tensor(1.0), 10) == pytest.approx(0.2)
+    assert heun.Churn(2.0, 2, 3).factor(torch.tensor(1.0), 10) == 0
+
+
+def test_a_raised_level_is_one_that_the_network_knows() -> None:
+    asked: list[float] = []
+
+    def denoise(noisy: Tensor, sigma: Tensor) -> Tensor:
+        asked.append(float(sigma[0]))
+        return noisy
+
+    sigmas = torch.tensor([8.0, 4, 0], dtype=torch.float64)
+    heun.sample(denoise, latents(), sigmas, churn=heun.Churn(0.2), round_sigma=torch.round)
+    assert asked == [9, 4, 4]

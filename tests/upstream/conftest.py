@@ -102,7 +102,7 @@ def write_images(path: Path, side: int = 8, labelled: bool = True, channels: int
 
 
 def done(process: subprocess.CompletedProcess[str]) -> str:
-    assert process.returncode == 0, process.stdout[-2000:] + process.stderr[-2000:]
+    assert process.returncode == 0, process.stdout[-2000:] + process.stderr[-4000:]
     return process.stdout
 
 

@@ -77,10 +77,10 @@ def tampered(out: Path, honest: Path) -> None:
 
 def edm2(out: Path) -> None:
     for name, encoder, kwargs in (
-        ("rgb", "StandardRGBEncoder", {"label_dim": 10}),
-        ("latent", "StabilityVAEEncoder", {}),
+        ("rgb", "StandardRGBEncoder", {"img_channels": 3, "label_dim": 10}),
+        ("latent", "StabilityVAEEncoder", {"img_channels": 4, "label_dim": 0}),
     ):
-        net = perturb(make("training.networks_edm2.Precond", img_channels=4, **SIZES, **{"label_dim": 0, **kwargs}))
+        net = perturb(make("training.networks_edm2.Precond", **SIZES, **kwargs))
         data = dnnlib.EasyDict(
             encoder=make(f"training.encoders.{encoder}"),
             dataset_kwargs=dnnlib.EasyDict(path="data.zip"),

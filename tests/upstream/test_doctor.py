@@ -35,6 +35,23 @@ def test_a_pristine_checkout_could_start(name, checkout, doctor):
     assert result.output.endswith("A run could start.\n")
 
 
+def test_packages_that_var_imports_in_mid_run_are_named_before(checkout, doctor, monkeypatch):
+    from ddo_plugin import imports
+
+    there = imports._is_there
+    monkeypatch.setattr(imports, "_is_there", lambda name: name not in ("tensorboard", "tap") and there(name))
+    result = doctor(checkout("VAR"))
+    assert result.exit_code == 1
+    assert "utils/misc.py imports tensorboard, which is missing: pip install tensorboard\n" in result.output
+    assert "utils/arg_util.py imports tap, which is missing: pip install typed-argument-parser\n" in result.output
+    assert "huggingface_hub" in re.search(r"^  to train +(.*);", result.output, re.MULTILINE).group(1)
+
+
+def test_only_the_fixes_of_an_upstream_are_told(checkout, doctor):
+    assert re.findall(r"^  (sampler|no-group|cpu) ", doctor(checkout("VAR")).output, re.M) == ["no-group", "cpu"]
+    assert re.findall(r"^  (sampler|no-group|cpu) ", doctor(checkout("edm")).output, re.M) == ["sampler", "cpu"]
+
+
 def test_looking_changes_nothing(checkout, doctor):
     import torch
 

@@ -15,5 +15,5 @@ def world(make_world, images, completed):
     flags = [*TINY, *COMMON, "--duration=0.002", "--lr=0.05", "--snap=1", "--dump=1", "--outdir=base"]
     completed(world.python("-m", "ddo_plugin.compat", world.repo / "train.py", f"--data={world.data}", *flags))
     refset = [f"--network={world.base}", f"--out={world.fakes}", "--count=60", "--steps=4", "--seed=1"]
-    completed(world.python("-m", "ddo_integrations.edm.refset", *refset, PYTHONPATH=str(world.repo)))
+    completed(world.python("-m", "ddo_plugin", "refset", "make", *refset, PYTHONPATH=str(world.repo)))
     return world

@@ -20,5 +20,5 @@ def world(make_world, images, completed):
     trained = world.root / "base/network-snapshot-0000002-0.050.pkl"
     completed(world.python("-m", "ddo_plugin.compat", FOLDER / "rescale.py", trained, world.base, **upstream))
     refset = [f"--network={world.base}", f"--out={world.fakes}", "--count=60", "--steps=4", "--seed=1"]
-    completed(world.python("-m", "ddo_integrations.edm2.refset", *refset, **upstream))
+    completed(world.python("-m", "ddo_plugin", "refset", "make", *refset, **upstream))
     return world

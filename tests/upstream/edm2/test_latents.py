@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
+import os
 import zipfile
 from pathlib import Path
 
@@ -30,7 +32,7 @@ UPSTREAMS_SAMPLER = """
 import pickle, sys, numpy as np, torch
 from generate_images import edm_sampler
 from ddo_plugin.sampling.generators import SampleGenerators
-net = pickle.load(open(sys.argv[1], "rb"))["ema"].to(torch.float32)
+net = pickle.load(open(sys.argv[1], "rb"))["ema"]
 ours = torch.from_numpy(np.load(sys.argv[2]))
 with torch.no_grad():
     theirs = edm_sampler(net, SampleGenerators(1, range(len(ours))).randn(*ours.shape[1:]), num_steps=4)
@@ -57,6 +59,18 @@ made = list(generate_images.generate_images(net, gnet, encoder=Through(), seeds=
 assert made[0].images.shape == (4, 4, 16, 16) and made[0].images.isfinite().all()
 """
 
+# Stands in for the autoencoder that upstream downloads: eight times the resolution, three channels.
+AUTOENCODER = """
+import types, torch
+class AutoencoderKL(torch.nn.Module):
+    @classmethod
+    def from_pretrained(cls, name, **kwargs):
+        return cls()
+    def decode(self, x):
+        return {"sample": x[:, :3].repeat_interleave(8, 2).repeat_interleave(8, 3) / 4 + 0.5}
+models = types.SimpleNamespace(AutoencoderKL=AutoencoderKL)
+"""
+
 
 @pytest.fixture(scope="module")
 def latents(make_world, completed):
@@ -72,7 +86,7 @@ def latents(make_world, completed):
     completed(world.python(SNAPSHOTS, "edm2", ".", **upstream))
     completed(world.python("-c", OTHER_ENCODER, "latent.pkl", world.base, **upstream))
     sampling = [f"--network={world.base}", f"--out={world.fakes}", "--count=40", "--steps=4", "--seed=1"]
-    completed(world.python("-m", "ddo_integrations.edm2.refset", *sampling, **upstream))
+    completed(world.python("-m", "ddo_plugin", "refset", "make", *sampling, **upstream))
     return world
 
 
@@ -88,7 +102,31 @@ def test_the_reference_set_holds_final_latents_as_upstreams_sampler_makes_them(l
     assert (made.samples.shape, made.samples.dtype, made.labels) == ((40, 4, 16, 16), np.float32, None)
     arguments = [latents.base, latents.fakes / "images.npy"]
     program = ["-c", UPSTREAMS_SAMPLER, *arguments]
-    assert float(completed(latents.python(*program, PYTHONPATH=str(latents.repo)))) < 1e-2
+    assert float(completed(latents.python(*program, PYTHONPATH=str(latents.repo)))) < 1e-4
+
+
+def test_images_are_what_the_snapshots_own_encoder_decodes_as_in_pristine_generate_images(latents, completed, tmp_path):
+    (tmp_path / "stub").mkdir()
+    (tmp_path / "stub/diffusers.py").write_text(AUTOENCODER)
+    path = os.pathsep.join([str(tmp_path / "stub"), str(latents.repo)])
+    flags = ["--seeds=0-5", "--batch=3", "--steps=3"]
+    script = ["-m", "ddo_plugin.compat", latents.repo / "generate_images.py", f"--net={latents.base}"]
+    completed(latents.python(*script, f"--outdir={tmp_path / 'theirs'}", *flags, PYTHONPATH=path))
+    sample = ["-m", "ddo_plugin", "sample", f"--network={latents.base}", f"--outdir={tmp_path / 'ours'}"]
+    completed(latents.python(*sample, *flags, PYTHONPATH=path))
+    ours, theirs = (sorted((tmp_path / name).glob("*.png")) for name in ("ours", "theirs"))
+    assert [path.name for path in ours] == [path.name for path in theirs]
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+
+
+def test_without_diffusers_latents_cannot_be_looked_at_and_the_line_says_so(latents, refused, tmp_path) -> None:
+    if importlib.util.find_spec("diffusers"):
+        pytest.skip("diffusers is installed here")
+    sample = ["-m", "ddo_plugin", "sample", f"--network={latents.base}", f"--grid={tmp_path / 'grid.png'}", "--steps=2"]
+    line = refused(latents.python(*sample, "--seeds=0", PYTHONPATH=str(latents.repo)))
+    assert "makes latents; to decode them: pip install diffusers" in line
+    assert not (tmp_path / "grid.png").exists()
 
 
 def test_the_first_step_has_r_exactly_0_and_the_round_learns(tuned: Path) -> None:

@@ -11,6 +11,7 @@ HERE = Path(__file__).parent
 PACKAGES = ("PIL", "tap", "pytz", "huggingface_hub", "tensorboard")
 COMMON = ["--depth=2", "--pn=1_2_3", "--bs=12", "--ep=1", "--seed=0"]
 CLASSES, SIDE = 3, 56
+SHARED = "var_d2_shared.pth"  # a base network for --saln=1
 VAE = "vae_ch160v4096z32.pth"  # where train.py looks for it: in the current folder
 
 
@@ -30,12 +31,12 @@ def write_images(folder: Path, count: int, seed: int) -> None:
 
 @pytest.fixture(scope="session")
 def world(make_world, completed):
-    """36 training and 12 validation images of 3 classes, the autoencoder, and a plain base network."""
+    """36 training and 12 validation images of 3 classes, the autoencoder, and plain base networks."""
     stand_ins = {"PYTHONPATH": str(HERE / "stand_ins")}
     options = {"data": "images", "data_flag": "--data_path", "packages": PACKAGES, "variables": stand_ins}
     world = make_world("VAR", "train.py", COMMON, "var_d2.pth", **options)
     write_images(world.data / "train", 12, seed=0)
     write_images(world.data / "val", 4, seed=1)
-    made = [world.data / "train", world.root / VAE, world.base]
+    made = [world.data / "train", world.root / VAE, world.base, world.root / SHARED]
     completed(world.python(HERE / "make_networks.py", *made, PYTHONPATH=f"{world.repo}:{HERE / 'stand_ins'}"))
     return world

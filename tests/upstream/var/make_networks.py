@@ -1,4 +1,6 @@
-"""`make_networks.py IMAGES VAE VAR`: an autoencoder and a VAR that were never trained, yet behave as if.
+"""`make_networks.py IMAGES VAE VAR SHARED`: an autoencoder and two VARs that were never trained, yet behave as if.
+
+The second VAR has one modulation for all blocks, as upstream's --saln=1 makes it.
 
 The autoencoder's features are brought to the scale of its codebook, so that images differ in their tokens. The VAR's
 blocks and head are scaled up, so that its distributions are peaked and depend on class and context: a VAR as it is
@@ -34,13 +36,13 @@ def make_vae(images: torch.Tensor) -> VQVAE:
     return vae
 
 
-def make_var(vae: VQVAE, images: torch.Tensor) -> VAR:
-    var = VAR(
-        vae, CLASSES, depth=DEPTH, embed_dim=64 * DEPTH, num_heads=DEPTH, attn_l2_norm=True, patch_nums=PATCHES
-    ).eval()
+def make_var(vae: VQVAE, images: torch.Tensor, shared: bool) -> VAR:
+    size = {"depth": DEPTH, "embed_dim": 64 * DEPTH, "num_heads": DEPTH, "patch_nums": PATCHES}
+    var = VAR(vae, CLASSES, attn_l2_norm=True, shared_aln=shared, **size).eval()
     var.init_weights(init_head=1.0, init_std=-1)
     for block in var.blocks:
-        block.ada_lin[-1].bias[: 2 * var.C].normal_(std=0.5)  # the two residual branches are all but closed else
+        gates = block.ada_gss[..., :2, :] if shared else block.ada_lin[-1].bias[: 2 * var.C]
+        gates.normal_(std=0.5)  # the two residual branches are all but closed else
     var.class_emb.weight.mul_(10)
     tokens = vae.quantize.idxBl_to_var_input(vae.img_to_idxBl(images))
     var.head.weight.mul_(LOGIT_STD / var(torch.arange(len(images)) % 3, tokens).std())
@@ -53,4 +55,5 @@ if __name__ == "__main__":
         images = read_images(Path(sys.argv[1]))
         vae = make_vae(images)
         torch.save(vae.state_dict(), sys.argv[2])
-        torch.save(make_var(vae, images).state_dict(), sys.argv[3])
+        for shared, path in enumerate(sys.argv[3:]):
+            torch.save(make_var(vae, images, bool(shared)).state_dict(), path)

@@ -1,0 +1,100 @@
+"""`ddo refset make` against pristine generate.py and dataset_tool.py: `python -m benchmarks.refset CHECKOUT`.
+
+The same random EDM network, the same number of samples, both from the command line, in turn; and, within one process,
+the share of the sampling time that is not spent in the network.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import click
+
+from ddo_plugin import compat, plugins
+
+MAKE_NETWORK = """
+import pickle, sys, torch
+from training.networks import EDMPrecond
+torch.manual_seed(0)
+sizes = dict(model_channels=int(sys.argv[2]), channel_mult=[1, 2], num_blocks=1, attn_resolutions=[16])
+net = EDMPrecond(32, 3, label_dim=10, model_type="SongUNet", **sizes)
+for parameter in net.parameters():
+    parameter.data.add_(torch.randn_like(parameter), alpha=0.02)
+pickle.dump({"ema": net.eval().requires_grad_(False)}, open(sys.argv[1], "wb"))
+"""
+
+
+def run(checkout: Path, *argv: object) -> float:
+    """Seconds of the processor that a Python command takes; other work on the machine does not count."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    env = {**os.environ, "PYTHONPATH": str(checkout), "DDO_DEVICE": "cpu", "MASTER_PORT": str(port)}
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, *map(str, argv)], env=env, check=True, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def outside_the_network(checkout: Path, network: Path, out: Path, count: int, steps: int) -> float:
+    """The share of making a set, from the loaded network to the finished folder, that is not the network's forward."""
+    sys.path.insert(0, str(checkout))
+    compat.apply()
+    from ddo_integrations.edm.sampling import generator
+    from ddo_plugin.sampling import labels, refset
+    from ddo_plugin.sampling.ranks import Ranks
+
+    own = list(plugins.collect(plugins.manager().hook.ddo_generator_options(upstream="edm")))
+    source = generator(str(network), click.Command("options", params=own).make_context("", [f"--steps={steps}"]).params)
+    calls: list[float] = []
+    source.network.register_forward_pre_hook(lambda *_: calls.append(-time.perf_counter()))
+    source.network.register_forward_hook(lambda *_: calls.append(time.perf_counter()))
+    start = time.perf_counter()
+    numbers = labels.uniform(count, source.classes)
+    refset.make(source, out, Ranks(), count=count, seed=0, labels=numbers, batch=source.batch)
+    return 1 - sum(calls) / (time.perf_counter() - start)
+
+
+def theirs(checkout: Path, network: Path, root: Path, count: int, steps: int) -> float:
+    """Seconds of pristine generate.py, and dataset_tool.py after it."""
+    flags = [f"--network={network}", f"--outdir={root / 'png'}", f"--seeds=0-{count - 1}", f"--steps={steps}"]
+    sampling = run(checkout, "-m", "ddo_plugin.compat", checkout / "generate.py", *flags, "--batch=64")
+    tool = ["-m", "ddo_plugin.compat", checkout / "dataset_tool.py"]
+    return sampling + run(checkout, *tool, f"--source={root / 'png'}", f"--dest={root / 'set.zip'}")
+
+
+def ours(checkout: Path, network: Path, root: Path, count: int, steps: int) -> float:
+    """Seconds of the one command."""
+    flags = [f"--network={network}", f"--out={root / 'set'}", f"--count={count}", f"--steps={steps}", "--batch=64"]
+    return run(checkout, "-m", "ddo_plugin", "refset", "make", f"--checkout={checkout}", *flags)
+
+
+@click.command()
+@click.argument("checkout", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--count", type=click.IntRange(min=1), default=128, show_default=True)
+@click.option("--steps", type=click.IntRange(min=1), default=6, show_default=True)
+@click.option("--channels", type=click.IntRange(min=16), default=32, show_default=True, help="Of the network.")
+def main(checkout: Path, count: int, steps: int, channels: int) -> None:
+    """Processor time of both ways, start of Python included, and the share outside the network."""
+    with tempfile.TemporaryDirectory() as folder:
+        root, repo = Path(folder), checkout.resolve()
+        network = root / "network.pkl"
+        run(repo, "-c", MAKE_NETWORK, network, channels)
+        them, us = theirs(repo, network, root, count, steps), ours(repo, network, root, count, steps)
+        share = outside_the_network(repo, network, root / "again", count // 2, steps)
+    print(f"{count} images of 3×32×32, {steps} steps, a network of {channels} channels:\n")
+    print("| way | images per processor second | time |\n|---|---|---|")
+    print(f"| generate.py and dataset_tool.py | {count / them:.2f} | 1 |")
+    print(f"| ddo refset make | {count / us:.2f} | {us / them:.2f} |")
+    print(f"\noutside the network: {share:.1%}")
+
+
+if __name__ == "__main__":
+    main()

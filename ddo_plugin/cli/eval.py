@@ -1,0 +1,139 @@
+"""`ddo eval`"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ddo_plugin.cli.dashes import ARGUMENTS, SplitAtDashes
+from ddo_plugin.errors import UserError
+
+USUAL_SEED = "0"
+
+
+@click.command("eval", cls=SplitAtDashes, options_metavar="[OPTIONS]")
+@click.argument("what", metavar="WHAT")
+@click.option("--ref", metavar="STATS|IMAGES", help="Real images, or a file of their statistics; also a URL.")
+@click.option(
+    "--metrics", default="fid", show_default=True, help="fid, is, pr, kid; with --checkout those of upstream."
+)
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="JSON file to write.")
+@click.option("--batch", type=click.IntRange(min=1), default=64, show_default=True, help="Images at a time.")
+@click.option("--features", metavar="NAME", help="Feature extractor, by hook ddo_features.  [default: inception]")
+@click.option("--seed", type=click.IntRange(min=0), help="Of random subsets and splits.  [default: 0]")
+@click.option(
+    "--checkout",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Let the scripts of this upstream checkout measure, as for headline numbers.",
+)
+@click.option(
+    "--num", type=click.IntRange(min=2), metavar="N", help="Samples a seed.  [with --checkout; default: 50000]"
+)
+@click.option(
+    "--seeds", metavar="K[,K]", help="Evaluations of a network, N images each.  [with --checkout; default: 0]"
+)
+@click.option("--torchrun", metavar="OPTIONS", help="Start the scripts by torchrun.  [with --checkout]")
+@click.option("--trust", is_flag=True, help="Let the scripts run code that the network carries.  [with --checkout]")
+@click.pass_context
+def command(ctx: click.Context, /, what: str, checkout: Path | None, **options: Any) -> None:
+    """Measure samples, or a network, against real images.
+
+    WHAT is samples: a folder or zip of pictures, an .npz with arr_0, or a reference set. --ref is statistics as EDM
+    (.npz), EDM2 (.pkl) and OpenAI (VIRTUAL_*.npz) publish them, or images in any of these forms. pr (precision and
+    recall) and kid compare images, so --ref must hold some.
+
+    With --checkout, WHAT may be a network too, and upstream's own fid.py or calculate_metrics.py measures, in a
+    process of its own and with the checkout left as it is. What follows `--` goes to upstream's sampler:
+
+    \b
+        ddo eval samples/ --ref=VIRTUAL_imagenet256_labeled.npz --metrics=fid,is,pr --out=eval.json
+        ddo eval snapshot.pkl --checkout=edm --ref=cifar10-32x32.npz --seeds=0,1,2 --out=eval.json -- --steps=18
+    """
+    if checkout is None:
+        _refuse_others(ctx, ("num", "seeds", "torchrun", "trust"), "needs --checkout")
+        _measure(what, **options)
+    else:
+        _refuse_others(ctx, ("features", "seed"), "is for our own metrics; drop it or --checkout")
+        _by_upstream(what, checkout, ctx.meta[ARGUMENTS], **options)
+
+
+def _refuse_others(ctx: click.Context, names: tuple[str, ...], why: str) -> None:
+    for name in names:
+        if ctx.params[name]:
+            raise UserError(f"--{name} {why}")
+    if "num" in names and ctx.meta[ARGUMENTS]:
+        raise UserError(f"{shlex.join(ctx.meta[ARGUMENTS])}: what follows `--` goes to upstream's sampler; it {why}")
+
+
+def _measure(
+    what: str,
+    ref: str | None,
+    metrics: str,
+    out: Path | None,
+    batch: int,
+    features: str | None,
+    seed: int | None,
+    **_: Any,
+) -> None:
+    from ddo_plugin import environment
+    from ddo_plugin.files import write_json
+    from ddo_plugin.metrics.images import read_images
+    from ddo_plugin.metrics.measure import METRICS, features_named, measure
+    from ddo_plugin.metrics.references import INCEPTION, open_standard
+
+    chosen = list(dict.fromkeys(name.strip() for name in metrics.split(",")))
+    for name in chosen:
+        if name not in METRICS:
+            raise UserError(f"--metrics={metrics}: there is no {name!r}; there are {', '.join(METRICS)}")
+    samples, standard = read_images(Path(what)), open_standard(ref) if ref else None
+    extractor = features_named(features or INCEPTION)
+    found = measure(samples, chosen, extractor, standard, batch=batch, seed=seed or 0)
+    if out:
+        score = found.get("fid", found.get("kid"))
+        value = {
+            **({} if score is None else {"score": score}),
+            "metrics": found,
+            "count": len(samples),
+            "samples": samples.description,
+            "reference": standard.description if standard else None,
+            "features": {"name": extractor.name, **getattr(extractor.extract, "description", {})},
+            "commands": [shlex.join(["ddo", *sys.argv[1:]])],
+            "versions": environment.versions(),
+        }
+        write_json(out, value)
+    click.echo("\n".join(f"{name}  {value:.6g}" for name, value in found.items()))
+
+
+def _by_upstream(
+    what: str, checkout: Path, sampler: list[str], ref: str | None, out: Path | None, **options: Any
+) -> None:
+    from ddo_plugin import plugins, running
+    from ddo_plugin.checkout import open_checkout
+    from ddo_plugin.download import is_url, local_file
+    from ddo_plugin.records import EvaluationStep
+
+    if ref is None or out is None:
+        raise UserError(f"--{'out' if ref else 'ref'} is missing; with --checkout both --ref and --out are needed")
+    upstream = open_checkout(checkout).upstream
+    network = local_file(what) if is_url(what) else Path(what)
+    names = ("metrics", "num", "batch", "torchrun", "trust")
+    settings = {"checkout": checkout, "ref": ref, **{name: options[name] for name in names}}
+    seeds = _numbers(options["seeds"] or USUAL_SEED)
+    step = EvaluationStep(upstream.name, network, out, seeds, settings | {"sampler": shlex.join(sampler) or None})
+    made = plugins.manager().hook.ddo_evaluation_command(step=step)
+    if made is None:
+        raise UserError(
+            f"no plugin knows how {upstream.title} judges a network; measure its samples without --checkout"
+        )
+    running.become_process(made)
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UserError(f"--seeds={text} is no list of numbers such as 0,1,2") from None

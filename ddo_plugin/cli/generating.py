@@ -1,0 +1,120 @@
+"""What `ddo refset make` and `ddo sample` share: options that depend on the upstream, and the network they open."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ddo_plugin import plugins
+from ddo_plugin.errors import UserError
+
+if TYPE_CHECKING:
+    from ddo_plugin.records import Generator
+
+META = "ddo_plugin.generating"  # where a command's context keeps upstream and arguments
+
+
+class GeneratingCommand(click.Command):
+    """Gains the options of the upstream, which the checkout says, or --upstream."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.params += [
+            click.Option(["--checkout"], type=click.Path(file_okay=False, path_type=Path), help=CHECKOUT_HELP),
+            click.Option(["--upstream"], metavar="NAME", help="Whose network it is  [default: the checkout says]"),
+            click.Option(["--torchrun"], metavar="OPTIONS", help="Several processes: '--nproc_per_node=8'."),
+        ]
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        told = _peek([one for one in self.params if one.name in ("checkout", "upstream")], args)
+        upstream = _upstream(told["checkout"], told["upstream"])
+        ctx.meta[META] = (upstream, list(args))
+        if upstream is None and not any(name in args for name in ctx.help_option_names):
+            raise UserError(
+                "whose network this is cannot be told: run this in the checkout of its upstream, or add --checkout=PATH"
+            )
+        return super().parse_args(ctx, args)
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        upstream, _ = ctx.meta.get(META, (None, []))
+        if upstream is None:
+            return super().get_params(ctx)
+        own = list(plugins.collect(plugins.manager().hook.ddo_generator_options(upstream=upstream)))
+        return [*self.params, *own, *super().get_params(ctx)[len(self.params) :]]
+
+    def invoke(self, ctx: click.Context) -> Any:
+        launcher = ctx.params.pop("torchrun")
+        if launcher is not None:
+            _become_torchrun(ctx, launcher)
+        return super().invoke(ctx)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if ctx.meta.get(META, (None,))[0] is None:
+            formatter.write_paragraph()
+            formatter.write_text("The options of a network's sampler are shown in its checkout, or with --upstream.")
+
+
+CHECKOUT_HELP = "Of the upstream  [default: the current folder, else what PYTHONPATH holds]"
+
+
+def open_generator(network: str, options: Mapping[str, Any]) -> Generator:
+    """The network that the user named, ready to be sampled."""
+    upstream, _ = click.get_current_context().meta[META]
+    generator = plugins.manager().hook.ddo_generator(upstream=upstream, source=network, options=options)
+    if generator is None:
+        raise UserError(f"--network={network}: no plugin samples networks of {upstream}; `ddo plugins` lists them")
+    return generator
+
+
+def _peek(wanted: list[click.Parameter], args: list[str]) -> dict[str, Any]:
+    """The values of a few options; the rest is not looked at."""
+    settings = {"ignore_unknown_options": True, "allow_extra_args": True}
+    peek = click.Command("peek", params=wanted, context_settings=settings, add_help_option=False)
+    with peek.make_context("peek", list(args), resilient_parsing=True) as context:
+        return context.params
+
+
+def _upstream(checkout: Path | None, name: str | None) -> str | None:
+    """The upstream's name, with its checkout importable; None if nothing says it."""
+    from ddo_plugin.checkout import open_checkout
+
+    if checkout is not None:
+        found = open_checkout(checkout)
+        _make_importable(found.root)
+        if name not in (None, found.upstream.name):
+            raise UserError(f"--upstream={name}, but --checkout={checkout} is one of {found.upstream.title}; drop one")
+        return found.upstream.name
+    for folder in dict.fromkeys([Path(), *map(Path, sys.path)]):
+        try:
+            found = open_checkout(folder)
+        except UserError:
+            continue
+        if name in (None, found.upstream.name):
+            _make_importable(found.root)
+            return found.upstream.name
+    return name
+
+
+def _make_importable(root: Path) -> None:
+    """As if a script of the checkout ran; nothing is written into it."""
+    sys.path.insert(0, str(root))
+    sys.dont_write_bytecode = True
+
+
+def _become_torchrun(ctx: click.Context, launcher: str) -> None:
+    """The same command in several processes."""
+    import shlex
+
+    from ddo_plugin.records import Command
+    from ddo_plugin.running import become_process, interpreter_options
+
+    _, args = ctx.meta[META]
+    at = next(index for index, one in enumerate(args) if one.split("=")[0] == "--torchrun")
+    rest = args[:at] + args[at + (1 if "=" in args[at] else 2) :]
+    names = ctx.command_path.split()[1:]
+    distributed = ["-m", "torch.distributed.run", *shlex.split(launcher)]
+    become_process(Command([sys.executable, *interpreter_options(), *distributed, "-m", "ddo_plugin", *names, *rest]))

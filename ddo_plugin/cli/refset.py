@@ -1,0 +1,121 @@
+"""`ddo refset`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ddo_plugin.cli.generating import GeneratingCommand, open_generator
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+@click.group("refset")
+def command() -> None:
+    """Reference sets: samples of a network on disk, memory-mapped and checksummed."""
+
+
+@command.command("make", cls=GeneratingCommand)
+@click.option("--network", required=True, metavar="PATH|URL", help="Network to sample.")
+@click.option("--out", type=FOLDER, required=True, help="Folder to write.")
+@click.option("--count", type=click.IntRange(min=1), default=50000, show_default=True, help="Samples.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all randomness.")
+@click.option(
+    "--labels", default="uniform", show_default=True, help="Classes: uniform, dataset:PATH, or a list as 0,3,5-7."
+)
+@click.option("--batch", type=click.IntRange(min=1), help="Samples made together  [default: upstream's]")
+def make(network: str, out: Path, count: int, seed: int, labels: str, batch: int | None, **options: Any) -> None:
+    """Sample a network into the folder OUT.
+
+    The same command goes on after a kill. Sample i depends on the seed, on i and on the batch size, and on no
+    number of processes:
+
+    \b
+        ddo refset make --torchrun "--standalone --nproc_per_node=8" --network=PKL --out=refset
+        torchrun --standalone --nproc_per_node=8 -m ddo_plugin refset make --network=PKL --out=refset
+    """
+    from ddo_plugin.sampling import labels as classes
+    from ddo_plugin.sampling import refset
+    from ddo_plugin.sampling.ranks import ranks
+
+    with ranks() as group:
+        generator = group.together(lambda: open_generator(network, options))
+        numbers = group.agree(lambda: classes.choose(labels, count, generator.classes))
+        made = refset.make(
+            generator, out, group, count=count, seed=seed, labels=numbers, batch=batch or generator.batch
+        )
+        if group.first:
+            click.echo(f"{out}: {_described(out)}{'' if made else '; made already, nothing to do'}")
+
+
+@command.command("verify")
+@click.argument("folder", type=FOLDER)
+def verify(folder: Path) -> None:
+    """Read a set whole and compare its checksums. Exit status 2 if it is damaged."""
+    from ddo_plugin.refset import open_refset
+
+    open_refset(folder).verify()
+    click.echo(f"{folder}: {_described(folder)}; checksums match")
+
+
+@command.command("info")
+@click.argument("folder", type=FOLDER)
+def info(folder: Path) -> None:
+    """Say what a set holds and what made it."""
+    import numpy as np
+
+    from ddo_plugin.refset import open_refset
+
+    opened = open_refset(folder)
+    click.echo(f"{folder}: {_described(folder)}")
+    manifest = opened.manifest
+    click.echo(f"  network  {manifest['reference'].get('source')}, sha256 {manifest['reference'].get('sha256')}")
+    click.echo(f"  seed     {manifest['seed']}")
+    click.echo(f"  sampler  {', '.join(f'{name} {value}' for name, value in manifest['sampler'].items())}")
+    if opened.labels is not None:
+        counts = np.bincount(opened.labels)
+        counts = counts[counts > 0]
+        click.echo(f"  classes  {len(counts)}, each {counts.min()} to {counts.max()} times")
+    for name, stored in manifest["arrays"].items():
+        click.echo(f"  {name}  sha256 {stored['sha256']}")
+
+
+@command.command("pack")
+@click.argument("images", type=click.Path(exists=True, path_type=Path))
+@click.argument("folder", type=FOLDER)
+@click.option("--class", "label", type=click.IntRange(min=0), help="Of all images, where no dataset.json says it.")
+@click.option(
+    "--network", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="What made them, for the record."
+)
+def pack(images: Path, folder: Path, label: int | None, network: Path | None) -> None:
+    """Make a set of the PNGs in the folder or zip IMAGES, as generate.py leaves them.
+
+    Classes come from its dataset.json, or from --class, or there are none.
+    """
+    from ddo_plugin import image_archive
+
+    image_archive.pack(images, folder, label, network)
+    click.echo(f"{folder}: {_described(folder)}")
+
+
+@command.command("unpack")
+@click.argument("folder", type=FOLDER)
+@click.argument("archive", type=click.Path(dir_okay=False, path_type=Path))
+def unpack(folder: Path, archive: Path) -> None:
+    """Write a set's images to the zip ARCHIVE, in the format of upstream's datasets."""
+    from ddo_plugin import image_archive
+    from ddo_plugin.refset import open_refset
+
+    image_archive.unpack(open_refset(folder), archive)
+    click.echo(f"{archive}: {_described(folder)}")
+
+
+def _described(folder: Path) -> str:
+    from ddo_plugin.refset import open_refset
+
+    opened = open_refset(folder)
+    shape = "×".join(map(str, opened.samples.shape[1:]))
+    labelled = "without labels" if opened.labels is None else "with labels"
+    return f"{len(opened):,} {opened.manifest['kind']} of {shape}, {opened.samples.dtype}, {labelled}"

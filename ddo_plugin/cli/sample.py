@@ -1,0 +1,69 @@
+"""`ddo sample`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ddo_plugin.cli.generating import GeneratingCommand, open_generator
+from ddo_plugin.errors import UserError
+
+FILE = click.Path(dir_okay=False, path_type=Path)
+RANDOM = "random"
+
+
+def _seeds(context: click.Context, option: click.Parameter, value: str) -> list[int]:
+    from ddo_plugin.sampling.labels import numbers
+
+    try:
+        return numbers(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+@click.command("sample", cls=GeneratingCommand)
+@click.option("--network", required=True, metavar="PATH|URL", help="Network to sample.")
+@click.option("--outdir", type=click.Path(file_okay=False, path_type=Path), help="Folder for PNGs named by their seed.")
+@click.option("--subdirs", is_flag=True, help="A subfolder for every 1000 seeds.")
+@click.option("--npz", type=FILE, help="Compressed npz for OpenAI's evaluator: arr_0, and classes in arr_1.")
+@click.option("--grid", type=FILE, help="PNG of the first 100 images side by side.")
+@click.option("--seeds", default="0-63", show_default=True, callback=_seeds, help="Random seeds, as 1,2,5-10.")
+@click.option(
+    "--labels",
+    default=RANDOM,
+    show_default=True,
+    help="Classes: random (each seed draws its own, as upstream), uniform, dataset:PATH, or a list as 0,3,5-7.",
+)
+@click.option("--batch", type=click.IntRange(min=1), help="Images made together  [default: upstream's]")
+def command(
+    network: str,
+    outdir: Path | None,
+    subdirs: bool,
+    npz: Path | None,
+    grid: Path | None,
+    seeds: list[int],
+    labels: str,
+    batch: int | None,
+    **options: Any,
+) -> None:
+    """Images of a network: what upstream's own script makes of the same seeds.
+
+    \b
+        ddo sample --network=PKL --outdir=out --subdirs --seeds=0-49999 --torchrun "--nproc_per_node=8"
+        ddo sample --network=PKL --grid=look.png --labels=uniform --seeds=0-99
+    """
+    from ddo_plugin.sampling import labels as classes
+    from ddo_plugin.sampling.images import Outputs, write_images
+    from ddo_plugin.sampling.ranks import ranks
+
+    if outdir is None and npz is None and grid is None:
+        raise UserError("nothing would be written; say where images go: --outdir, --npz or --grid")
+    with ranks() as group:
+        generator = group.together(lambda: open_generator(network, options))
+        numbers = None
+        if labels != RANDOM:
+            numbers = group.agree(lambda: classes.choose(labels, len(seeds), generator.classes))
+        outputs = Outputs(outdir, subdirs, npz, grid)
+        write_images(generator, group, outputs, seeds=seeds, labels=numbers, batch=batch or generator.batch)

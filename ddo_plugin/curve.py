@@ -1,0 +1,106 @@
+"""FID and Inception Score over guidance scales (Figure 6), by one command a scale; goes on where it was interrupted."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ddo_plugin.errors import UserError
+from ddo_plugin.files import atomic_write, write_json
+from ddo_plugin.records import Command
+from ddo_plugin.selfplay.board import Board
+from ddo_plugin.selfplay.executor import LocalExecutor
+from ddo_plugin.selfplay.journal import FILE_NAME, Journal
+from ddo_plugin.selfplay.lock import hold
+from ddo_plugin.selfplay.tasks import Runner, Task, key
+
+SCALE, OUT = "{scale}", "{out}"
+RESULT, PICTURE = "curve.json", "curve.png"
+
+
+@dataclass(frozen=True)
+class Point:
+    """What was measured at one guidance scale."""
+
+    scale: float
+    fid: float
+    inception_score: float
+    file: str  # the JSON that says more, relative to the curve's folder
+
+
+def run(template: Sequence[str], scales: Sequence[float], out: Path, jobs: int = 1) -> list[Point]:
+    """Run the command for each scale, unless an earlier run did, and write curve.json; returns its points."""
+    for needed in (SCALE, OUT):
+        if not any(needed in part for part in template):
+            raise UserError(f"the command lacks {needed}, without which every scale would do the same; put it in")
+    with hold(out):
+        root = out.resolve()
+        executor = LocalExecutor(slots=jobs)
+        runner = Runner(root, Journal(root / FILE_NAME), executor)
+        runner.journal.begin(key({"command": list(template)}))
+        tasks = [_task(root, template, scale) for scale in scales]
+        with ThreadPoolExecutor(jobs) as threads:
+            try:
+                Board(runner, len(tasks)).show_until([threads.submit(runner.run, task) for task in tasks])
+            except BaseException:
+                executor.stop()
+                threads.shutdown(cancel_futures=True)
+                raise
+        points = [read_point(root, task.out, scale) for task, scale in zip(tasks, scales, strict=True)]
+        write_json(root / RESULT, {"command": list(template), "points": [vars(point) for point in points]})
+    return points
+
+
+def _task(root: Path, template: Sequence[str], scale: float) -> Task:
+    """Its output is named by the scale and the command, so that another command measures anew."""
+    name = f"scale-{scale:g}"
+    out = root / f"{name}-{key({'command': list(template), 'scale': scale})}.json"
+    argv = [part.replace(SCALE, f"{scale:g}").replace(OUT, str(out)) for part in template]
+    return Task(name, out, Command(argv))
+
+
+def read_point(root: Path, file: Path, scale: float) -> Point:
+    """A point from the JSON that `ddo eval --metrics=fid,is` wrote."""
+    try:
+        metrics = json.loads(file.read_text())["metrics"]
+        return Point(scale, float(metrics["fid"]), float(metrics["is"]), file.relative_to(root).as_posix())
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{file} holds no metrics fid and is, which the curve is made of; the command's last step is to be "
+            f"`ddo eval ... --metrics=fid,is --out={OUT}`; delete the file to run it again"
+        ) from None
+
+
+def read_curve(folder: Path) -> list[Point]:
+    """The points of a finished curve."""
+    try:
+        return [Point(**point) for point in json.loads((folder / RESULT).read_text())["points"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{folder} holds no finished curve ({RESULT}); make it by `ddo curve --out={folder}`") from None
+
+
+def table(points: Sequence[Point]) -> str:
+    """Markdown, the lowest FID in bold."""
+    best = min((point.fid for point in points if not math.isnan(point.fid)), default=None)
+    rows = [
+        f"| {point.scale:g} | {f'**{point.fid:.3f}**' if point.fid == best else f'{point.fid:.3f}'} | "
+        f"{point.inception_score:.2f} |"
+        for point in points
+    ]
+    return "\n".join(["| guidance | FID | IS |", "|---|---|---|", *rows])
+
+
+def draw(curves: dict[str, Sequence[Point]], path: Path) -> None:
+    """FID over IS as a picture, one line a curve."""
+    from ddo_plugin.report import figures
+
+    plain: dict[str, Any] = {
+        name: [(point.scale, point.fid, point.inception_score) for point in points] for name, points in curves.items()
+    }
+    with atomic_write(path) as file:
+        file.write(figures.tradeoff(plain))

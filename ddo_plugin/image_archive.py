@@ -1,0 +1,157 @@
+"""Folders and zips of images as upstream's tools leave them, to reference sets and back."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ddo_plugin import refset
+from ddo_plugin.errors import UserError
+from ddo_plugin.files import atomic_folder, atomic_write, sha256_file
+from ddo_plugin.progress import progress
+from ddo_plugin.refset import Refset
+
+LABELS_FILE = "dataset.json"
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+
+
+@dataclass(frozen=True)
+class Archive:
+    """Images by name, in upstream's order, and the class of each if they have classes."""
+
+    names: list[str]
+    labels: np.ndarray | None
+    read: Callable[[str], bytes]
+
+    def image(self, name: str) -> np.ndarray:
+        """uint8 [C, H, W]."""
+        from PIL import Image, UnidentifiedImageError
+
+        try:
+            with Image.open(io.BytesIO(self.read(name))) as image:
+                pixels = np.asarray(image)
+        except (UnidentifiedImageError, OSError) as error:
+            raise UserError(f"{name} cannot be read as an image ({error}); make it again") from None
+        return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+@contextlib.contextmanager
+def open_images(path: Path) -> Iterator[Archive]:
+    """A folder, searched whole, or a zip."""
+    if path.is_dir():
+        files = {file.relative_to(path).as_posix(): file for file in path.rglob("*") if file.is_file()}
+        yield _archive(path, list(files), lambda name: files[name].read_bytes())
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield _archive(path, archive.namelist(), archive.read)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is neither a folder nor a zip of images ({error})") from None
+
+
+def _archive(path: Path, names: list[str], read: Callable[[str], bytes]) -> Archive:
+    images = sorted(name for name in names if Path(name).suffix.lower() in SUFFIXES)
+    if not images:
+        raise UserError(f"{path} holds no images ({', '.join(SUFFIXES)})")
+    labels = _labels(path, images, read(LABELS_FILE)) if LABELS_FILE in names else None
+    return Archive(images, labels, read)
+
+
+def _labels(path: Path, images: list[str], told: bytes) -> np.ndarray | None:
+    try:
+        pairs = json.loads(told)["labels"]
+        if pairs is None:
+            return None
+        by_name = {str(name): int(label) for name, label in pairs}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: its {LABELS_FILE} is not as upstream writes it ({error!r})") from None
+    if missing := [name for name in images if name not in by_name]:
+        raise UserError(f"{path}: its {LABELS_FILE} has no class for {missing[0]} ({len(missing)} images without)")
+    return np.array([by_name[name] for name in images], dtype=np.int64)
+
+
+def pack(images: Path, folder: Path, label: int | None, network: Path | None) -> None:
+    """A reference set of images. They are read one by one; the set appears whole or not at all."""
+    with open_images(images) as archive:
+        labels = archive.labels
+        if label is not None:
+            if labels is not None:
+                raise UserError(f"{images} has a {LABELS_FILE} that says the classes; drop --class")
+            labels = np.full(len(archive.names), label, dtype=np.int64)
+        first = archive.image(archive.names[0])
+        plan = refset.draft(
+            (len(archive.names), *first.shape),
+            first.dtype,
+            labels is not None,
+            kind="images",
+            reference={"source": str(network or images), "sha256": sha256_file(network) if network else None},
+            sampler={"name": "packed", "from": str(images)},
+            seed=None,
+        )
+        with atomic_folder(folder) as made:
+            _fill(made / "images.npy", plan, archive)
+            if labels is not None:
+                np.save(made / refset.LABELS, labels)
+            refset.seal(made, plan)
+
+
+def _fill(path: Path, plan: dict[str, Any], archive: Archive) -> None:
+    told = plan["arrays"]["images.npy"]
+    rows = np.lib.format.open_memmap(path, "w+", np.dtype(told["dtype"]), tuple(told["shape"]))
+    with progress("packing", len(rows), unit=" images") as bar:
+        for row, name in enumerate(archive.names):
+            image = archive.image(name)
+            if image.shape != rows.shape[1:] or image.dtype != np.uint8:
+                raise UserError(f"{name} is {image.shape} {image.dtype}, but the first image is {rows.shape[1:]} uint8")
+            rows[row] = image
+            bar.update()
+    rows.flush()
+
+
+def unpack(opened: Refset, path: Path) -> None:
+    """A zip as dataset_tool.py makes it: uncompressed PNGs, and their classes in a dataset.json."""
+    samples = opened.samples
+    if samples.dtype != np.uint8 or samples.ndim != 4:
+        raise UserError(
+            f"{opened.path} holds {opened.manifest['kind']} of {samples.dtype}, and upstream's datasets hold pixels; "
+            "`ddo sample` writes what they decode to"
+        )
+    if path.suffix != ".zip":
+        raise UserError(f"{path}: upstream tells a dataset by its name; let it end in .zip")
+    names = [f"{row // 1000:05d}/img{row:08d}.png" for row in range(len(samples))]
+    with (
+        atomic_write(path) as file,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive,
+        progress("unpacking", len(samples), unit=" images") as bar,
+    ):
+        for name, image in zip(names, samples, strict=True):
+            archive.writestr(name, png(image, compress_level=0))
+            bar.update()
+        numbers = None if opened.labels is None else opened.labels.tolist()
+        archive.writestr(LABELS_FILE, labels_json(names, numbers))
+
+
+def labels_json(names: Sequence[str], numbers: Sequence[int] | None) -> bytes:
+    """The dataset.json of images in these classes."""
+    pairs = None if numbers is None else [[name, number] for name, number in zip(names, numbers, strict=True)]
+    return json.dumps({"labels": pairs}).encode()
+
+
+def png(image: np.ndarray, compress_level: int | None = None) -> bytes:
+    """uint8 [C, H, W] with one or three channels as a PNG; the compression is Pillow's own unless given."""
+    from PIL import Image
+
+    if image.shape[0] not in (1, 3):
+        raise UserError(f"an image of {image.shape[0]} channels is neither grey nor in colour, and no PNG")
+    buffer = io.BytesIO()
+    level = {} if compress_level is None else {"compress_level": compress_level}
+    Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)).save(buffer, "png", **level)
+    return buffer.getvalue()

@@ -1,0 +1,117 @@
+"""Networks of EDM's kind as generators: noise levels, solver and guidance from options, samples from random streams."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from ddo_plugin import compat
+from ddo_plugin.likelihood.diffusion import Denoiser
+from ddo_plugin.records import Reference
+from ddo_plugin.sampling import heun
+from ddo_plugin.sampling.generators import SampleGenerators
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """What `sampler_options` say."""
+
+    solver: str
+    steps: int
+    sigma_min: float
+    sigma_max: float
+    rho: float
+    S_churn: float
+    S_min: float
+    S_max: float
+    S_noise: float
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Sampler:
+        return cls(**{name: options[name] for name in cls.__dataclass_fields__})
+
+    def settings(self) -> dict[str, Any]:
+        """For a manifest. Noise levels that are never churned are not told: JSON knows no infinity."""
+        told = {"name": self.solver, **asdict(self)}
+        unused = ["solver", *(name for name in ("S_churn", "S_min", "S_max", "S_noise") if not self.S_churn)]
+        return {name: value if value != math.inf else "inf" for name, value in told.items() if name not in unused}
+
+    def solve(
+        self,
+        denoise: Denoiser,
+        noise: Tensor,
+        streams: SampleGenerators,
+        *,
+        dtype: torch.dtype,
+        round_sigma: Callable[[Tensor], Tensor] = lambda sigma: sigma,
+        churn_everywhere: bool = False,
+    ) -> Tensor:
+        """Samples from unit-variance noise; upstream's arithmetic to the last bit, in the dtype that it computes in."""
+        levels = heun.noise_steps(
+            self.steps, self.sigma_min, self.sigma_max, self.rho, dtype=dtype, device=noise.device
+        )
+        churn = heun.Churn(self.S_churn, self.S_min, self.S_max, self.S_noise, churn_everywhere)
+        return heun.sample(
+            denoise,
+            noise,
+            torch.cat([round_sigma(levels[:-1]), levels[-1:]]),
+            churn=churn if self.S_churn else None,
+            randn_like=lambda x: streams.randn(*x.shape[1:], dtype=x.dtype),
+            round_sigma=round_sigma,
+            second_order=self.solver == "heun",
+        )
+
+
+class DiffusionGenerator:
+    """A generator whose integration supplies `solve` and, for latents, `decode`."""
+
+    kind: Literal["images"] = "images"
+
+    def __init__(
+        self,
+        reference: Reference,
+        solve: Callable[[Denoiser, Tensor, SampleGenerators], Tensor],
+        denoiser: Callable[[Tensor | None], Denoiser],
+        *,
+        settings: Mapping[str, Any],
+        batch: int,
+        decode: Callable[[Tensor], Tensor] | None = None,
+    ):
+        """`denoiser` binds one-hot classes [N, K]; without `decode` the samples are pixels, and stored as uint8."""
+        info = reference.info
+        self._solve, self._denoiser, self._decode = solve, denoiser, decode
+        self.network, self.device = reference.network, compat.device()
+        self.reference = {"source": reference.source, "sha256": reference.sha256}
+        self.shape = (info.channels, info.resolution, info.resolution)
+        self.dtype = "float32" if decode else "uint8"
+        self.classes = info.label_dim or 0
+        self.settings, self.batch = settings, batch
+
+    @torch.no_grad()
+    def sample(self, streams: SampleGenerators, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        noise, conditions = streams.randn(*self.shape), None
+        if self.classes:
+            drawn = streams.randint(self.classes)  # drawn even where it is not used: it moves the streams
+            labels = drawn if labels is None else labels.to(self.device)
+            conditions = one_hot(labels, self.classes).to(torch.float32)
+        made = self._solve(self._denoiser(conditions), noise, streams)
+        return made.to(torch.float32) if self._decode else _to_uint8(made), labels if self.classes else None
+
+    @torch.no_grad()
+    def images(self, samples: Tensor) -> Tensor:
+        return self._decode(samples) if self._decode else samples
+
+
+def bound(network: Any, conditions: Tensor | None) -> Denoiser:
+    """A network with its conditions. All samples share a level: given once, as upstream does, its embedding is one."""
+    return lambda noisy, sigma: network(noisy, sigma[:1], conditions)
+
+
+def _to_uint8(images: Tensor) -> Tensor:
+    return (images * 127.5 + 128).clip(0, 255).to(torch.uint8)

@@ -1,0 +1,43 @@
+"""Judge an EDM network, or samples of one, by EDM's own generate.py and fid.py.
+
+`python -m ddo_integrations.edm.evaluate --checkout=edm --network=PKL --ref=NPZ --out=JSON`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ddo_plugin import evaluation
+from ddo_plugin.evaluation import Job, evaluation_options
+
+METRICS = ("fid",)
+
+
+def judge_samples(job: Job, samples: Path, seed: int) -> dict[str, float]:
+    """fid.py on a folder or zip; of more images than asked for, the seed chooses."""
+    arguments = {"images": samples, "ref": job.ref, "num": job.num, "seed": seed, "batch": job.batch}
+    printed = job.run("fid.py", "calc", *(f"--{name}={value}" for name, value in arguments.items()))
+    return {"fid": evaluation.last_number(printed, "fid")}
+
+
+def judge(job: Job, seed: int) -> dict[str, float]:
+    """generate.py, then fid.py."""
+    seeds = job.image_seeds(seed)
+    with evaluation.scratch_folder(job) as folder:
+        arguments = {"network": job.what, "outdir": folder, "seeds": f"{seeds[0]}-{seeds[-1]}", "batch": job.batch}
+        job.run("generate.py", "--subdirs", *(f"--{name}={value}" for name, value in arguments.items()), *job.sampler)
+        return judge_samples(job, folder, seed)
+
+
+@click.command()
+@evaluation_options(METRICS)
+def main(**options: Any) -> None:
+    """Write {"score": FID, ...}. Classes are drawn by generate.py; for balanced ones give samples."""
+    evaluation.evaluate(judge, judge_samples, known=METRICS, **options)
+
+
+if __name__ == "__main__":
+    main()

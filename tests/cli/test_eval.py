@@ -1,0 +1,105 @@
+"""`ddo eval` in the features of the demo's classifier, which a plugin brings. With --checkout: tests/upstream."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from ddo_plugin.cli import main
+from ddo_plugin.files import sha256_file
+
+pytest.importorskip("sklearn")
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's data with its classifier, and two halves of it as .npz files."""
+    folder = tmp_path_factory.mktemp("digits")
+    command = [sys.executable, "-m", "ddo_plugin.demo.data", f"--out={folder / 'data'}"]
+    subprocess.run(command, check=True, capture_output=True)
+    images = np.load(folder / "data/images.npy").transpose(0, 2, 3, 1)
+    np.savez(folder / "real.npz", arr_0=images[::2])
+    np.savez(folder / "samples.npz", arr_0=images[1::2])
+    np.savez(folder / "noise.npz", arr_0=np.random.default_rng(0).permuted(images[1::2], axis=0))
+    return folder
+
+
+def evaluate(digits: Path, name: str, *options: str) -> Result:
+    features = f"--features=digits:{digits / 'data'}"
+    return CliRunner().invoke(main, ["eval", str(digits / name), f"--ref={digits / 'real.npz'}", features, *options])
+
+
+def found(digits: Path, name: str, out: Path) -> dict:
+    result = evaluate(digits, name, "--metrics=fid,is,pr,kid", f"--out={out}")
+    assert result.exit_code == 0, result.output
+    return json.loads(out.read_text())
+
+
+def test_real_digits_are_judged_better_than_shuffled_pixels_by_every_metric(digits: Path, tmp_path: Path) -> None:
+    good, bad = found(digits, "samples.npz", tmp_path / "a.json"), found(digits, "noise.npz", tmp_path / "b.json")
+    for name, sign in {"fid": -1, "kid": -1, "is": 1, "precision": 1, "recall": 1}.items():
+        assert sign * good["metrics"][name] > sign * bad["metrics"][name], name
+    assert 7 < good["metrics"]["is"] < 10
+    assert good["metrics"]["precision"] > 0.8
+
+
+def test_the_record_says_what_was_measured_on_what_by_what(digits: Path, tmp_path: Path) -> None:
+    record = found(digits, "samples.npz", tmp_path / "new/eval.json")
+    assert record["score"] == record["metrics"]["fid"]
+    assert record["count"] == 898
+    assert record["samples"] == {"path": str(digits / "samples.npz"), "count": 898}
+    assert record["reference"] == {"source": str(digits / "real.npz"), "sha256": sha256_file(digits / "real.npz")}
+    assert record["features"]["name"].startswith("digits:")
+    assert {"ddo-plugin", "torch", "numpy", "python"} <= record["versions"].keys()
+
+
+def test_the_numbers_are_printed_and_no_file_is_needed(digits: Path) -> None:
+    result = evaluate(digits, "samples.npz", "--metrics=fid,is")
+    assert [line.split()[0] for line in result.stdout.splitlines()] == ["fid", "is", "is_std"]
+
+
+REFUSALS = {
+    "there is no 'fd'": ["samples.npz", "--metrics=fd"],
+    "no such file or folder": ["none.npz"],
+    "no plugin knows the features 'mine'": ["samples.npz", "--features=mine"],
+    "--num needs --checkout": ["samples.npz", "--num=10"],
+    "--trust needs --checkout": ["samples.npz", "--trust"],
+    "goes to upstream's sampler; it needs --checkout": ["samples.npz", "--", "--steps=3"],
+    "--features is for our own metrics": ["samples.npz", "--checkout=."],
+    "is no checkout of an upstream": ["samples.npz", "--checkout=tests", "--features=", "--out=x.json"],
+}
+
+
+@pytest.mark.parametrize("words", REFUSALS)
+def test_what_cannot_work_is_one_line(words: str, digits: Path) -> None:
+    result = evaluate(digits, *REFUSALS[words])
+    assert result.exit_code == 2, result.output
+    lines = result.output.strip().splitlines()
+    assert len(lines) == 1
+    assert words in lines[0]
+
+
+def test_a_reference_is_needed_where_something_is_compared(digits: Path) -> None:
+    result = CliRunner().invoke(main, ["eval", str(digits / "samples.npz"), f"--features=digits:{digits / 'data'}"])
+    assert result.exit_code == 2
+    assert "say with which by --ref" in result.output
+
+
+def test_a_curve_is_made_of_evaluations(digits: Path, tmp_path: Path) -> None:
+    """End to end: scale 0 takes real digits, scale 1 shuffled pixels."""
+    pytest.importorskip("matplotlib")
+    names = f"{digits}/$(test {{scale}} = 0 && echo samples || echo noise).npz"
+    rest = f"--ref={digits / 'real.npz'} --features=digits:{digits / 'data'} --metrics=fid,is --out={{out}}"
+    script = f"{sys.executable} -m ddo_plugin eval {names} {rest}"
+    command = ["curve", "--scales=0,1", f"--out={tmp_path / 'c'}", "--", "sh", "-c", script]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0, result.output
+    points = json.loads((tmp_path / "c/curve.json").read_text())["points"]
+    assert points[0]["fid"] < points[1]["fid"]
+    assert points[0]["inception_score"] > points[1]["inception_score"]

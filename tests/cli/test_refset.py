@@ -1,0 +1,140 @@
+"""`ddo refset` and `ddo sample` as a person meets them, with the demo's networks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from ddo_plugin import refset
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Prepared digits and an untrained network of the demo."""
+    from ddo_plugin.demo.families import build
+
+    root = tmp_path_factory.mktemp("network")
+    data = root / "data"
+    subprocess.run([sys.executable, "-m", "ddo_plugin.demo.data", f"--out={data}"], check=True)
+    torch.manual_seed(0)
+    state = build("diffusion", data).network().state_dict()
+    save_file(state, root / "network.safetensors", metadata={"family": "diffusion"})
+    return data, root / "network.safetensors"
+
+
+@pytest.fixture
+def ddo(network: tuple[Path, Path], tmp_path: Path):
+    def run(*command: str, torchrun: bool = False) -> subprocess.CompletedProcess[str]:
+        data, path = network
+        own = ["--upstream=digits", "--family=diffusion", f"--data={data}", f"--network={path}"]
+        flags = own if command[-1] == "--own" else []
+        launcher = ["--torchrun=--standalone --nproc_per_node=2"] if torchrun else []
+        argv = [sys.executable, "-m", "ddo_plugin", *[one for one in command if one != "--own"], *flags, *launcher]
+        return subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    return run
+
+
+def test_a_set_is_made_told_verified_and_not_made_twice(ddo, tmp_path: Path) -> None:
+    made = ddo("refset", "make", "--out=set", "--count=30", "--seed=2", "--batch=8", "--own")
+    assert made.returncode == 0, made.stderr
+    assert made.stdout == "set: 30 images of 1×8×8, uint8, with labels\n"
+    told = ddo("refset", "info", "set").stdout
+    assert "seed     2" in told
+    assert "sampler  name heun, steps 18, batch 8, device cpu" in told
+    assert "classes  10, each 3 to 3 times" in told
+    assert ddo("refset", "verify", "set").stdout.endswith("checksums match\n")
+    again = ddo("refset", "make", "--out=set", "--count=30", "--seed=2", "--batch=8", "--own")
+    assert (again.returncode, again.stdout.strip().endswith("made already, nothing to do")) == (0, True)
+    other = ddo("refset", "make", "--out=set", "--count=30", "--seed=3", "--batch=8", "--own")
+    assert other.returncode == 2
+    assert "set holds another set: its seed is 2, not 3" in other.stderr
+
+
+def test_torchrun_makes_the_same_set(ddo, tmp_path: Path) -> None:
+    for name, torchrun in (("one", False), ("two", True)):
+        made = ddo(
+            "refset", "make", f"--out={name}", "--count=30", "--batch=8", "--labels=0-3", "--own", torchrun=torchrun
+        )
+        assert made.returncode == 0, made.stderr
+    one, two = (refset.open_refset(tmp_path / name) for name in ("one", "two"))
+    assert one.manifest["arrays"] == two.manifest["arrays"]
+    assert set(one.labels.tolist()) == {0, 1, 2, 3}
+
+
+def test_two_ranks_that_are_killed_twice_make_the_set_of_one_that_is_not(network, ddo, tmp_path: Path) -> None:
+    """The whole process group, by SIGKILL, each time after some blocks more are on the disk."""
+    data, path = network
+    flags = ["--upstream=digits", "--family=diffusion", f"--data={data}", f"--network={path}", "--count=4000"]
+    launcher = "--torchrun=--standalone --nproc_per_node=2"
+    command = [sys.executable, "-m", "ddo_plugin", "refset", "make", "--out=set", *flags, "--batch=10", launcher]
+    done = 0
+    for _ in range(2):
+        process = subprocess.Popen(command, cwd=tmp_path, start_new_session=True, stderr=subprocess.DEVNULL)
+        while (now := sum(file.stat().st_size for file in tmp_path.glob(".set.unfinished/done-*"))) <= done:
+            assert process.poll() is None
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        done = now
+    assert not (tmp_path / "set").exists()
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    assert ddo("refset", "make", "--out=one", "--count=4000", "--batch=10", "--own").returncode == 0
+    killed, whole = (refset.open_refset(tmp_path / name).manifest["arrays"] for name in ("set", "one"))
+    assert killed == whole
+
+
+def test_a_damaged_set_is_found(ddo, tmp_path: Path) -> None:
+    assert ddo("refset", "make", "--out=set", "--count=5", "--own").returncode == 0
+    file = tmp_path / "set/images.npy"
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    found = ddo("refset", "verify", "set")
+    assert found.returncode == 2
+    assert "images.npy is damaged" in found.stderr
+
+
+def test_images_of_a_network_are_looked_at_in_one_command(ddo, tmp_path: Path) -> None:
+    made = ddo("sample", "--grid=look.png", "--npz=look.npz", "--labels=uniform", "--seeds=0-19", "--own")
+    assert made.returncode == 0, made.stderr
+    assert np.load(tmp_path / "look.npz")["arr_0"].shape == (20, 8, 8, 1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["look.npz", "look.png"]
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (["sample", "--own"], "nothing would be written; say where images go: --outdir, --npz or --grid"),
+        (["sample", "--grid=a.png", "--seeds=5-1", "--own"], "'5-1' holds no number"),
+        (["sample", "--grid=a.png", "--labels=11", "--own"], "has class 11, but the network knows 0 to 9"),
+        (["refset", "make", "--out=a", "--network=b"], "whose network this is cannot be told"),
+        (["refset", "make", "--out=a", "--network=b", "--upstream=dit"], "no plugin samples networks of dit"),
+        (["refset", "verify", "nowhere"], "nowhere is not a reference set"),
+        (["refset", "make", "--out=a", "--network=b", "--checkout=nowhere"], "nowhere is no folder"),
+    ],
+)
+def test_what_cannot_work_is_refused_in_words(ddo, tmp_path: Path, command: list[str], says: str) -> None:
+    done = ddo(*command)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_shows_the_options_of_an_upstreams_networks() -> None:
+    def help_of(*flags: str) -> str:
+        argv = [sys.executable, "-m", "ddo_plugin", "refset", "make", *flags, "--help"]
+        return subprocess.run(argv, capture_output=True, text=True, check=True, cwd="/").stdout
+
+    assert "--S_churn" not in help_of()
+    assert "shown in its checkout, or with --upstream" in " ".join(help_of().split())
+    assert "--S_churn" in help_of("--upstream=edm")
+    assert "--guidance" in help_of("--upstream=edm2")

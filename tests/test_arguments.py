@@ -1,0 +1,71 @@
+"""The option group on argparse: the same names, checks and defaults as on click."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import click
+import pytest
+
+from ddo_plugin import arguments
+from ddo_plugin.errors import UserError
+from ddo_plugin.options import finetuning_options
+
+OPTIONS = [
+    *finetuning_options(alpha=4.0, beta=0.05),
+    click.Option(["--ddo-iters"], type=click.IntRange(min=2), default=80),
+]
+
+
+def parse(*argv: str) -> dict[str, Any]:
+    parser = argparse.ArgumentParser()
+    arguments.add(parser, OPTIONS)
+    return arguments.read(vars(parser.parse_args(argv)), OPTIONS)
+
+
+def on_click(*argv: str) -> dict[str, Any]:
+    return click.Command("train", params=OPTIONS).make_context("train", list(argv)).params
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["--ddo=net.pth", "--ddo-alpha=50", "--ddo-iters", "7"],
+        ["--ddo-strict", "--ddo-stop-on-collapse"],
+        ["--ddo-stop-on-collapse=0.5", "--ddo-round=3"],
+    ],
+    ids=str,
+)
+def test_values_and_defaults_are_clicks(argv: list[str]) -> None:
+    assert parse(*argv) == on_click(*argv)
+
+
+def test_underscores_do_as_well() -> None:
+    assert parse("--ddo_alpha=50", "--ddo_stop_on_collapse") == parse("--ddo-alpha=50", "--ddo-stop-on-collapse")
+
+
+@pytest.mark.parametrize(("text", "meant"), [("1", True), ("true", True), ("0", False), ("False", False)])
+def test_a_switch_takes_a_value_as_those_of_such_scripts_do(text: str, meant: bool) -> None:
+    assert parse(f"--ddo_strict={text}")["ddo_strict"] is meant
+
+
+@pytest.mark.parametrize("argv", [["--ddo-alpha=-1"], ["--ddo-iters=1"], ["--ddo-beta=none"], ["--ddo_strict=maybe"]])
+def test_what_click_refuses_is_refused(argv: list[str]) -> None:
+    with pytest.raises(click.BadParameter):
+        parse(*argv)
+
+
+def test_help_names_the_group_and_the_defaults() -> None:
+    parser = argparse.ArgumentParser()
+    arguments.add(parser, OPTIONS)
+    text = " ".join(parser.format_help().split())
+    assert "DDO:" in text
+    assert "Weight of the fake term (α). [default: 4.0]" in text
+
+
+def test_a_misspelt_option_that_the_script_would_pass_over_is_refused() -> None:
+    with pytest.raises(UserError, match="--ddo_alhpa: no such option; did you mean --ddo_alpha"):
+        arguments.refuse_misspelt(["--other", "--ddo_alhpa=3"], OPTIONS)
+    arguments.refuse_misspelt(["--other"], OPTIONS)

@@ -1,0 +1,57 @@
+"""Judging by upstream's scripts: command lines, seeds, and what is read from what they print."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ddo_plugin.checkout import Checkout
+from ddo_plugin.errors import UserError
+from ddo_plugin.evaluation import Job, evaluation_command, last_number, named_numbers
+from ddo_plugin.records import EvaluationStep, Upstream
+
+
+def job(**changed: Any) -> Job:
+    plain = {"what": Path("a.pkl"), "out": Path("e.json"), "ref": "r.npz", "num": 50_000, "metrics": ("fid",)}
+    upstream = Checkout(Path("repo"), Upstream("edm", "EDM", "train.py"))
+    return Job(**{**plain, "checkout": upstream, "batch": 64, "torchrun": None, "sampler": (), **changed})
+
+
+def test_settings_are_options_and_those_that_are_off_are_left_out() -> None:
+    settings = {"checkout": "edm", "trust": True, "torchrun": None, "num": 10}
+    step = EvaluationStep("edm", Path("a.pkl"), Path("e.json"), (0, 1), settings)
+    argv = evaluation_command("some.module", step).argv
+    assert argv[:3] == [sys.executable, "-m", "some.module"]
+    assert argv[3:] == ["--network=a.pkl", "--out=e.json", "--seeds=0,1", "--checkout=edm", "--trust", "--num=10"]
+
+
+def test_seeds_are_blocks_that_do_not_overlap() -> None:
+    first, second = job().image_seeds(0), job().image_seeds(1)
+    assert (first[0], first[-1], second[0], second[-1]) == (0, 49_999, 50_000, 99_999)
+
+
+@pytest.mark.parametrize(("text", "value"), [("1.79", 1.79), ("1e-05", 1e-5), ("-0.002", -0.002), ("12", 12)])
+def test_the_last_line_that_is_a_number_counts(text: str, value: float) -> None:
+    assert last_number(f"Loading 3 images\n7\nCalculating FID...\n{text}\n", "fid") == value
+
+
+def test_a_distance_that_is_not_a_number_is_told_as_such() -> None:
+    assert math.isnan(last_number("nan\n", "fid"))
+    assert math.isnan(named_numbers("fid = nan\n", ["fid"])["fid"])
+
+
+def test_numbers_are_found_by_name() -> None:
+    printed = "Calculating fid...\nfid = 2.5\nfd_dinov2 = 60\n"
+    assert named_numbers(printed, ["fd_dinov2", "fid"]) == {"fd_dinov2": 60, "fid": 2.5}
+
+
+@pytest.mark.parametrize("printed", ["", "fid: 3\n", "FID was 3\n", "-\n"])
+def test_a_script_that_prints_no_number_is_told(printed: str) -> None:
+    with pytest.raises(UserError, match="printed no fid"):
+        last_number(printed, "fid")
+    with pytest.raises(UserError, match="printed no fid"):
+        named_numbers(printed, ["fid"])

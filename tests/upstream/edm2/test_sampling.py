@@ -1,0 +1,78 @@
+"""`ddo sample` and `ddo refset` on the real EDM2: the images of pristine generate_images.py, and of the release."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ddo_plugin import refset
+
+spec = importlib.util.spec_from_file_location("upstream_sampling", Path(__file__).parent.parent / "sampling.py")
+assert spec is not None and spec.loader is not None
+sampling = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(sampling)
+
+SEEDS = ["--seeds=5,0,1000-1005", "--subdirs", "--batch=4", "--steps=4"]
+CHURN = ["--S_churn=3", "--S_min=0.1", "--S_max=20", "--S_noise=1.01", "--rho=5", "--sigma_min=0.01"]
+GUIDED = "guided"
+
+
+@pytest.mark.parametrize(
+    ("flags", "ranks"),
+    [([], 1), (CHURN, 1), ([GUIDED], 1), ([GUIDED], 2)],
+    ids=["ode", "churned", "guided", "guided on two ranks"],
+)
+def test_images_are_those_of_pristine_generate_images_py(world, completed, tmp_path: Path, flags, ranks) -> None:
+    guide = world.root / "base/network-snapshot-0000002-0.050.pkl"
+    shared = [*SEEDS, *([f"--gnet={guide}", "--guidance=1.7"] if flags == [GUIDED] else flags)]
+    out = tmp_path / "theirs"
+    sampling.pristine(world, completed, "generate_images.py", out, f"--net={world.base}", *shared, ranks=ranks)
+    ours = [f"--network={world.base}", f"--outdir={tmp_path / 'ours'}"]
+    sampling.ours(world, completed, ["sample"], *ours, *shared, ranks=ranks)
+    sampling.assert_same_images(tmp_path / "ours", out)
+
+
+def test_balanced_classes_are_those_of_the_releases_script(world, completed, checkout, tmp_path: Path) -> None:
+    """It wants as many seeds as a multiple of the classes; 8 of 9 images have a third of them each here, too."""
+    shutil.copy(checkout("DDO") / "EDM2_sample.py", world.repo)
+    flags = ["--seeds=0-8", "--batch=3", "--steps=4"]
+    out = tmp_path / "theirs"
+    sampling.pristine(world, completed, "EDM2_sample.py", out, f"--net={world.base}", *flags)
+    ours = [f"--network={world.base}", f"--outdir={tmp_path / 'ours'}", "--labels=uniform"]
+    sampling.ours(world, completed, ["sample"], *ours, *flags)
+    sampling.assert_same_images(tmp_path / "ours", out)
+
+
+def test_an_npz_holds_the_pngs_and_their_classes(world, completed, tmp_path: Path) -> None:
+    """As OpenAI's evaluator reads it: arr_0 [N, H, W, C]; written by two ranks, in the order of the seeds."""
+    png, npz, grid = (tmp_path / name for name in ("png", "samples.npz", "grid.png"))
+    flags = [f"--outdir={png}", f"--npz={npz}", f"--grid={grid}", "--labels=uniform", "--seeds=0-6"]
+    sampling.ours(world, completed, ["sample"], f"--network={world.base}", *flags, "--batch=2", "--steps=3", ranks=2)
+    images, read = np.stack(list(sampling.pixels(png).values())), np.load(npz)
+    np.testing.assert_array_equal(read["arr_0"], images)
+    assert read["arr_1"].tolist() == [0, 1, 2, 0, 1, 2, 0]
+    pictured = sampling.pixels(tmp_path)["grid.png"]
+    assert pictured.shape == (3 * 8, 3 * 8, 3)
+    np.testing.assert_array_equal(pictured[8:16, :8], images[3])
+    packed = completed(world.python("-m", "ddo_plugin", "refset", "pack", png, tmp_path / "set"))
+    assert "with labels" in packed
+    assert refset.open_refset(tmp_path / "set").labels.tolist() == [0, 1, 2, 0, 1, 2, 0]
+
+
+def test_a_guided_set_says_so(world, completed, tmp_path: Path) -> None:
+    guide = world.root / "base/network-snapshot-0000002-0.050.pkl"
+    flags = [f"--network={world.base}", f"--out={tmp_path / 'set'}", "--count=4", "--steps=2"]
+    sampling.ours(world, completed, ["refset", "make"], *flags, f"--gnet={guide}", "--guidance=1.5")
+    told = refset.open_refset(tmp_path / "set").manifest["sampler"]
+    assert (told["guidance"], told["gnet"]["sha256"]) == (1.5, refset.sha256_file(guide))
+
+
+def test_guidance_without_a_second_network_is_refused(world, refused, tmp_path: Path) -> None:
+    own = [f"--checkout={world.repo}", f"--network={world.base}", f"--outdir={tmp_path / 'out'}", "--guidance=1.5"]
+    line = refused(world.python("-m", "ddo_plugin", "sample", *own))
+    assert line == "Error: --guidance=1.5 is away from a second network; name it by --gnet"
+    assert not (tmp_path / "out").exists()

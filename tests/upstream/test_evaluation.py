@@ -1,0 +1,167 @@
+"""The real fid.py and calculate_metrics.py through `ddo eval --checkout` and the step of self-play, on a CPU.
+
+Upstream downloads its Inception network; where the download would be cached lies a stand-in, whose only feature is an
+image's mean: the distance is that of two normal distributions of numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ddo_plugin import plugins, refset
+from ddo_plugin.files import sha256_file
+from ddo_plugin.metrics.frechet import Moments
+from ddo_plugin.records import EvaluationStep
+
+DETECTOR_URL = (
+    "https://api.ngc.nvidia.com/v2/models/nvidia/research/stylegan3/versions/1/files/metrics/inception-2015-12-05.pkl"
+)
+DETECTOR = """
+import torch
+
+class Detector(torch.nn.Module):
+    def forward(self, images, return_features):
+        features = torch.zeros(len(images), 2048)
+        features[:, 0] = images.to(torch.float32).mean(dim=(1, 2, 3))
+        return features
+"""
+COUNT = 48
+IMAGES = np.random.default_rng(0).integers(0, 256, (COUNT, 3, 16, 16), dtype=np.uint8)
+MODEL = Moments(np.eye(2048)[0] * 100, np.diag(np.eye(2048)[0] * 4))
+MAKE = Path(__file__).with_name("make_snapshots.py")
+SNAPSHOTS = {"edm": "edm-song.pkl", "edm2": "rgb.pkl"}
+
+
+def run(*command: object, **env: str) -> subprocess.CompletedProcess[str]:
+    settings = {"OMP_NUM_THREADS": "1", "DDO_DEVICE": "cpu"}
+    return subprocess.run(
+        [sys.executable, *map(str, command)], env={**os.environ, **settings, **env}, capture_output=True, text=True
+    )
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the detector, statistics in both formats and a reference set."""
+    for needed in ("PIL", "scipy", "requests"):
+        pytest.importorskip(needed)
+    root = tmp_path_factory.mktemp("world")
+    (root / "stand_in_detector.py").write_text(DETECTOR)
+    cache = root / "cache/downloads"
+    cache.mkdir(parents=True)
+    name = hashlib.md5(DETECTOR_URL.encode()).hexdigest() + "_detector.pkl"
+    dump = "import pickle, sys, stand_in_detector as s; pickle.dump(s.Detector(), open(sys.argv[1], 'wb'))"
+    assert run("-c", dump, cache / name, PYTHONPATH=str(root)).returncode == 0
+    np.savez(root / "ref.npz", mu=MODEL.mean, sigma=MODEL.covariance)
+    (root / "ref.pkl").write_bytes(pickle.dumps({"fid": {"mu": MODEL.mean, "sigma": MODEL.covariance}}))
+    made_by = {"source": "a.pkl", "sha256": "00"}
+    refset.write(root / "samples", IMAGES, None, kind="images", reference=made_by, sampler={}, seed=0)
+    return root
+
+
+@pytest.fixture(scope="module")
+def networks(world: Path, checkout) -> dict[str, Path]:
+    """A tiny network of each upstream, with random weights."""
+    made = {}
+    for upstream, name in SNAPSHOTS.items():
+        (world / upstream).mkdir()
+        done = run(MAKE, upstream, world / upstream, PYTHONPATH=str(checkout(upstream)))
+        assert done.returncode == 0, done.stderr
+        made[upstream] = world / upstream / name
+    return made
+
+
+def evaluate(world: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    env = {"DNNLIB_CACHE_DIR": str(world / "cache"), "PYTHONPATH": str(world), "DDO_CACHE": str(world / "ddo")}
+    return run("-m", "ddo_plugin", "eval", *arguments, **env)
+
+
+def status(folder: Path) -> str:
+    command = ["git", "-C", str(folder), "status", "--short", "--ignored"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize(("upstream", "ref"), [("edm", "ref.npz"), ("edm2", "ref.pkl")])
+def test_samples_are_judged_by_upstreams_own_script(upstream, ref, world, checkout, completed, tmp_path) -> None:
+    """A reference set, which upstream cannot read, is unpacked for it; the checkout stays as it is."""
+    folder, out = checkout(upstream), tmp_path / "eval.json"
+    before = status(folder)
+    arguments = [f"--checkout={folder}", f"--ref={world / ref}", f"--num={COUNT}", f"--out={out}", "--batch=16"]
+    printed = completed(evaluate(world, world / "samples", *arguments))
+    means = IMAGES.mean((1, 2, 3), dtype=np.float64)
+    found = json.loads(out.read_text())
+    assert found["score"] == pytest.approx((means.mean() - 100) ** 2 + (means.std(ddof=1) - 2) ** 2, rel=1e-4)
+    assert found["metrics"] == {"fid": found["score"]}
+    assert printed.split() == ["fid", f"{found['score']:.6g}"]
+    assert found["reference"] == {"source": str(world / ref), "sha256": sha256_file(world / ref)}
+    assert (found["checkout"]["upstream"], found["count"]) == (upstream, COUNT)
+    assert "--seed=0" in found["commands"][0]
+    assert [path.name for path in tmp_path.iterdir()] == ["eval.json"]
+    assert status(folder) == before
+
+
+@pytest.mark.parametrize(("upstream", "ref", "seeds"), [("edm", "ref.npz", [2]), ("edm2", "ref.pkl", [0, 2])])
+def test_a_network_is_judged_on_disjoint_blocks_of_seeds(upstream, ref, seeds, world, networks, checkout, tmp_path):
+    """As self-play asks for it: the command comes from the hook, the score is the mean over the seeds."""
+    out = tmp_path / "eval.json"
+    settings = {"checkout": checkout(upstream), "ref": world / ref, "num": 4, "batch": 4}
+    settings["sampler"] = "--steps=2" if upstream == "edm" else None
+    step = EvaluationStep(upstream, networks[upstream], out, seeds, settings)
+    command = plugins.manager().hook.ddo_evaluation_command(step=step)
+    env = {"DNNLIB_CACHE_DIR": str(world / "cache"), "PYTHONPATH": str(world), "DDO_CACHE": str(world / "ddo")}
+    done = run(*command.argv[1:], **command.env, **env)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())
+    assert [one["seed"] for one in found["by_seed"]] == seeds
+    assert found["score"] == pytest.approx(np.mean(found["scores"]))
+    assert len(set(found["scores"])) == len(seeds)
+    assert found["network"] == {"source": str(networks[upstream]), "sha256": sha256_file(networks[upstream])}
+    third = [command for command in found["commands"] if "--seeds=8-11" in command or "--seed=8" in command]
+    assert len(third) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["eval.json"]
+
+
+def test_arguments_after_the_dashes_go_to_the_sampler(world, networks, checkout, completed, tmp_path) -> None:
+    """EDM2's `gen` takes none, so images are generated first and then measured."""
+    out = tmp_path / "eval.json"
+    arguments = [f"--checkout={checkout('edm2')}", f"--ref={world / 'ref.pkl'}", "--num=4", f"--out={out}"]
+    completed(evaluate(world, networks["edm2"], *arguments, "--", "--steps=2"))
+    generate, calc = json.loads(out.read_text())["commands"]
+    assert generate.startswith("generate_images.py --subdirs") and generate.endswith("--batch=64 --steps=2")
+    assert calc.startswith("calculate_metrics.py calc")
+
+
+def test_a_network_with_source_of_its_own_is_not_handed_to_the_scripts(world, networks, checkout, refused, tmp_path):
+    network = networks["edm"].with_name("tampered-source.pkl")
+    arguments = [f"--checkout={checkout('edm')}", f"--ref={world / 'ref.npz'}", "--num=4", f"--out={tmp_path / 'e'}"]
+    line = refused(evaluate(world, network, *arguments))
+    assert "its own source of EDMPrecond" in line
+    assert "--trust" in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_script_that_fails_leaves_no_result(world, networks, checkout, tmp_path) -> None:
+    arguments = [f"--checkout={checkout('edm')}", f"--ref={world / 'ref.npz'}", "--num=4", f"--out={tmp_path / 'e'}"]
+    done = evaluate(world, networks["edm"], *arguments, "--", "--solver=none")
+    assert done.returncode == 2
+    assert "Invalid value for '--solver'" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("Error: generate.py of ")
+    assert not list(tmp_path.iterdir())
+
+
+def test_wrong_statistics_are_refused_before_anything_is_generated(world, networks, checkout, refused, tmp_path):
+    (tmp_path / "ref.npz").write_bytes(b"PK")
+    arguments = [f"--checkout={checkout('edm')}", f"--ref={tmp_path / 'ref.npz'}", f"--out={tmp_path / 'e'}"]
+    assert "cannot be read" in refused(evaluate(world, networks["edm"], *arguments))
+    only_dino = tmp_path / "ref.pkl"
+    only_dino.write_bytes(pickle.dumps({"fd_dinov2": {"mu": np.zeros(2), "sigma": np.eye(2)}}))
+    arguments = [f"--checkout={checkout('edm2')}", f"--ref={only_dino}", f"--out={tmp_path / 'e'}"]
+    assert "no statistics of fid" in refused(evaluate(world, networks["edm2"], *arguments))

@@ -1,0 +1,136 @@
+"""What cannot work is refused in one line, before VAR writes anything."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ddo_plugin import refset
+
+TOKENS = 14
+
+
+@pytest.fixture
+def attempt(world, refused, tmp_path: Path):
+    """Start a round with these flags; returns the line that refuses it."""
+
+    def start(*flags: object, ddo: object = None) -> str:
+        out = tmp_path / "out"
+        line = refused(world.train(f"--ddo={ddo or world.base}", f"--local_out_dir_path={out}", *flags))
+        assert not out.exists()
+        return line
+
+    return start
+
+
+def fakes(path: Path, tokens: int = TOKENS, classes: int = 3, labelled: bool = True) -> Path:
+    drawn = np.zeros((classes, tokens), dtype=np.int64)
+    numbers = np.arange(classes) if labelled else None
+    origin = {"reference": {"source": "x", "sha256": "0" * 64}, "sampler": {}, "seed": 0}
+    refset.write(path, drawn, numbers, kind="tokens", **origin)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--ddo_alpha=-1", "x>=0"),
+        ("--ddo_beta=0", "x>0"),
+        ("--ddo_beta=tiny", "'tiny' is not a valid float"),
+        ("--ddo_iters=1", "x>=2"),
+        ("--ddo_save=0", "x>=1"),
+        ("--ddo_alhpa=3", "did you mean --ddo_alpha?"),
+        ("--ddo_objective=gan", "plugins offer ddo, mle"),
+        ("--ls=0.1", "smoothed labels"),
+        ("--pg=0.5", "drop --pg"),
+        ("--ep=3", "--ddo_iters"),
+        ("--depth=3", "set --depth=2"),
+        ("--saln=1", "set --saln=0"),
+        ("--anorm=0", "set --anorm=1"),
+        ("--pn=1_2_4", "has 21 tokens"),
+        ("--pn=512", "has 2240 tokens"),
+        ("--data_path=/nowhere", "/nowhere has no folder train"),
+        ("--ddo_fakes=/nowhere", "no such reference set"),
+        ("--ddo_sha256=" + "0" * 64, "was asked for"),
+    ],
+)
+def test_a_flag_that_cannot_work(flag: str, message: str, attempt) -> None:
+    assert message in attempt(flag)
+
+
+def test_options_without_ddo(world, refused) -> None:
+    assert "--ddo-alpha has no effect without --ddo" in refused(world.train("--ddo_alpha=3"))
+
+
+def test_a_missing_file(attempt, tmp_path) -> None:
+    assert "no such file" in attempt(ddo=tmp_path / "nothing.pth")
+
+
+def test_a_truncated_file(attempt, world, tmp_path) -> None:
+    path = tmp_path / "cut.pth"
+    path.write_bytes(world.base.read_bytes()[:-1000])
+    assert "is it whole?" in attempt(ddo=path)
+
+
+def test_a_file_that_is_a_program(attempt, tmp_path) -> None:
+    class Attack:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "ran",))
+
+    torch.save({"class_emb.weight": Attack()}, tmp_path / "attack.pth")
+    assert "cannot be read as a file of tensors" in attempt(ddo=tmp_path / "attack.pth")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_native_checkpoint_names_the_command_that_mends_it(attempt, world, completed) -> None:
+    native = world.root / "native/ar-ckpt-last.pth"
+    completed(world.train_pristine("--local_out_dir_path=native"))
+    assert f"`ddo convert {native} " in attempt(ddo=native)
+
+
+def test_a_file_of_other_tensors(attempt, world) -> None:
+    assert "holds no network of VAR" in attempt(ddo=world.root / "vae_ch160v4096z32.pth")
+
+
+def test_fakes_of_another_layout(attempt, tmp_path) -> None:
+    assert "the reference's are 14 tokens" in attempt(f"--ddo_fakes={fakes(tmp_path / 'fakes', tokens=9)}")
+
+
+def test_fakes_without_labels(attempt, tmp_path) -> None:
+    assert "has 0 classes" in attempt(f"--ddo_fakes={fakes(tmp_path / 'fakes', labelled=False)}")
+
+
+def test_fakes_of_another_reference_if_strict(attempt, tmp_path) -> None:
+    assert "sha256 000000000000…" in attempt(f"--ddo_fakes={fakes(tmp_path / 'fakes')}", "--ddo_strict")
+
+
+def test_a_data_folder_without_validation_images(attempt, world, tmp_path) -> None:
+    shutil.copytree(world.data / "train", tmp_path / "images/train")
+    assert "has no folder val" in attempt(f"--data_path={tmp_path / 'images'}")
+
+
+def test_a_folder_with_a_checkpoint_of_a_pretraining(world, refused, completed) -> None:
+    """Upstream would silently go on from it, and the target would not be the reference."""
+    out = world.root / "leftover"
+    completed(world.train_pristine("--local_out_dir_path=leftover"))
+    before = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    line = refused(world.train(f"--ddo={world.base}", f"--local_out_dir_path={out}"))
+    assert "is no state of a DDO run" in line
+    assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == before
+
+
+def test_a_missing_tokenizer_that_cannot_be_fetched(world, refused, tmp_path) -> None:
+    """Upstream would call wget, not look at how it ended, and stop at a file that is not there."""
+    command = world.train_command(f"--ddo={world.base}", f"--local_out_dir_path={tmp_path / 'out'}")
+    env = world.environment(DNNLIB_CACHE_DIR=str(world.base))  # no folder, so nothing can be kept there
+    line = refused(
+        subprocess.run([sys.executable, *command], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    )
+    assert "vae_ch160v4096z32.pth is not in" in line
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,158 @@
+"""`train.py --ddo` in the real VAR on a CPU: what it trains and writes, and that pristine upstream reads it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from ddo_plugin import statistics
+from ddo_plugin.snapshots import sidecar
+
+STEPS, ALPHA = 8, 10
+ROUND = [f"--ddo_alpha={ALPHA}", "--ddo_beta=0.05", f"--ddo_iters={STEPS}", "--ddo_save=3"]
+PUBLISHED = "var_d2-ddo-0008.pth"
+TOKENS = 1 + 4 + 9
+
+# Upstream's inference as its notebook does it, in a process to which our package does not exist.
+PRISTINE = """
+import sys
+sys.modules["ddo_plugin"] = sys.modules["ddo_integrations"] = None
+import torch
+from models import build_vae_var
+vae, var = build_vae_var(V=4096, Cvae=32, ch=160, share_quant_resi=4, device="cpu", patch_nums=(1, 2, 3), depth=2)
+vae.load_state_dict(torch.load(sys.argv[1]), strict=True)
+var.load_state_dict(torch.load(sys.argv[2]), strict=True)
+images = var.eval().autoregressive_infer_cfg(B=2, label_B=torch.tensor([0, 1]), cfg=1.5, g_seed=0)
+assert images.shape == (2, 3, 48, 48) and images.isfinite().all()
+"""
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "ar-ckpt-last.pth", map_location="cpu")["trainer"]["var_wo_ddp"]
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.fixture(scope="module")
+def round_of(world, completed):
+    """A function: folder, further flags -> the folder with a round in it."""
+
+    def run(name: str, *flags: object, torchrun: str = "", lr: str | None = "5e-3") -> Path:
+        common = [f"--ddo={world.base}", *ROUND, f"--local_out_dir_path={name}", *([f"--tblr={lr}"] if lr else [])]
+        completed(world.train(*common, *flags, torchrun=torchrun))
+        return world.root / name
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def tuned(round_of) -> Path:
+    return round_of("tuned", "--ddo_round=1")
+
+
+def test_without_ddo_it_trains_as_pristine_does_bit_for_bit(world, completed) -> None:
+    completed(world.train("--local_out_dir_path=patched"))
+    completed(world.train_pristine("--local_out_dir_path=pristine"))
+    assert equal(weights(world.root / "patched"), weights(world.root / "pristine"))
+
+
+def test_the_first_step_has_r_0_and_the_loss_ln2_times_one_plus_half_alpha(tuned: Path) -> None:
+    first = statistics.read(tuned / statistics.FILE_NAME)[0]
+    assert abs(first["rewards/real"]) < 1e-5 and abs(first["rewards/fake"]) < 1e-5
+    assert first["loss/real"] + first["loss/fake"] / 2 == pytest.approx(math.log(2) * (1 + ALPHA / 2), rel=1e-6)
+
+
+def test_it_learns_to_tell_real_from_fake(tuned: Path) -> None:
+    rows = statistics.read(tuned / statistics.FILE_NAME)
+    assert [row["step"] for row in rows] == list(range(STEPS))
+    assert rows[-1]["rewards/margin"] > 0.05
+    assert rows[-1]["accuracies/real"] > 0.5 and rows[-1]["accuracies/fake"] > 0.5
+    assert all(row["nonfinite"] == 0 for row in rows)
+
+
+def test_every_step_is_in_tensorboard_and_in_upstreams_meters(tuned: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    (folder,) = tuned.glob("tb-*")
+    board = accumulator.EventAccumulator(str(folder)).Reload()
+    rows = statistics.read(tuned / statistics.FILE_NAME)
+    for name in ("rewards/margin", "accuracies/real", "logps/real"):
+        told = [(event.step, event.value) for event in board.Scalars(f"DDO/{name}")]
+        assert told == [(row["step"], pytest.approx(row[name], rel=1e-5)) for row in rows]
+    cross_entropy = [event.value for event in board.Scalars("AR_iter_loss/Lm")]
+    assert cross_entropy == [pytest.approx(-row["logps/real"] / TOKENS, rel=1e-5) for row in rows]
+    printed = (tuned / "stdout.txt").read_text()
+    assert "rewards/margin: " in printed and "Lm: " in printed
+
+
+def test_snapshots_come_every_so_many_steps_and_at_the_end_with_their_origin(tuned: Path, world) -> None:
+    assert [path.name for path in sorted(tuned.glob("var_*.pth"))] == [f"var_d2-ddo-{n:04d}.pth" for n in (3, 6, 8)]
+    told = sidecar.read(tuned / PUBLISHED)
+    assert told["step"] == STEPS
+    assert told["reference"]["source"] == str(world.base)
+    assert told["fakes"]["online"] is True
+    assert told["options"]["ddo_alpha"] == ALPHA
+
+
+def test_a_snapshot_is_the_plain_network_alone(tuned: Path, world) -> None:
+    base, last = torch.load(world.base), torch.load(tuned / PUBLISHED)
+    assert {name: value.shape for name, value in last.items()} == {name: value.shape for name, value in base.items()}
+    assert equal(last, weights(tuned))
+    assert not equal(last, base)
+
+
+def test_pristine_inference_reads_the_snapshot_without_our_package(tuned: Path, world) -> None:
+    vae = world.root / "vae_ch160v4096z32.pth"
+    variables = {"PYTHONPATH": f"{world.repo}:{world.variables['PYTHONPATH']}"}
+    made = world.python("-c", PRISTINE, vae, tuned / PUBLISHED, **variables)
+    assert made.returncode == 0, made.stderr
+
+
+@pytest.mark.parametrize(("given", "used"), [(None, "1e-06"), ("1e-4", "0.0001")])  # upstream's default is 1e-4
+def test_the_learning_rate_is_the_papers_unless_it_is_given(given: str | None, used: str, round_of) -> None:
+    out = round_of(f"lr-{given}", "--ddo_iters=2", lr=given)
+    assert f"tblr                : {used}\n" in (out / "stdout.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--ac=2"],
+        ["--tclip=0"],
+        ["--fp16=2"],
+        ["--fp16=1"],
+        ["--workers=1"],
+        ["--ddo_objective=mle"],
+        ["--ddo-alpha", "3"],
+    ],
+    ids=" ".join,
+)
+def test_upstreams_modes_keep_working(flags: list[str], round_of) -> None:
+    out = round_of("-".join(flags), *flags, "--ddo_iters=2")
+    rows = statistics.read(out / statistics.FILE_NAME)
+    assert [row["step"] for row in rows] == [0, 1]
+    assert all(row["nonfinite"] == 0 for row in rows)
+    assert (out / "var_d2-ddo-0002.pth").exists()
+
+
+def test_one_modulation_for_all_blocks_works(round_of, world) -> None:
+    out = round_of("shared", "--saln=1", f"--ddo={world.root / 'var_d2_shared.pth'}", "--ddo_iters=2")
+    first = statistics.read(out / statistics.FILE_NAME)[0]
+    assert abs(first["rewards/real"]) < 1e-5 and abs(first["rewards/fake"]) < 1e-5
+
+
+def test_a_compiled_network_trains_and_its_snapshots_are_plain(round_of, world) -> None:
+    out = round_of("compiled", "--tfast=3", "--ddo_iters=2")
+    assert torch.load(out / "var_d2-ddo-0002.pth").keys() == torch.load(world.base).keys()
+
+
+def test_two_ranks_train_one_network(round_of, tuned: Path) -> None:
+    out = round_of("two", torchrun="--standalone --nproc_per_node=2")
+    rows = statistics.read(out / statistics.FILE_NAME)
+    assert len(rows) == STEPS
+    assert rows[-1]["rewards/margin"] > 0.05
+    assert not equal(weights(out), weights(tuned))
