@@ -168,10 +168,8 @@ def prove(bench: Bench) -> dict[str, list[dict[str, float]]]:
         networks = {"base": base, "longer": longer.result()} | {arm: made.result() for arm, made in arms.items()}
         sampled = dict(zip(networks, threads.map(bench.sample, networks.values()), strict=True))
     learned = stats.read(networks["ddo"].with_name(stats.FILE_NAME))
-    tenth = len(learned) // 10
-    print(
-        f"discriminator's accuracy: {accuracy(learned[:tenth]):.2f} at first, {accuracy(learned[-tenth:]):.2f} at last\n"
-    )
+    first, last = (accuracy(rows) for rows in (learned[: STEPS // 10], learned[-STEPS // 10 :]))
+    print(f"discriminator's accuracy: {first:.2f} in the first tenth, {last:.2f} in the last\n")
     return {name: [judge(samples) for samples in sets] for name, sets in sampled.items()} | {"digits": judge.floor()}
 
 
