@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ddo_plugin import plugins
 from ddo_plugin.errors import UserError
 from ddo_plugin.options import ddo_values
-from ddo_plugin.records import Fakes, Reference, Run
+from ddo_plugin.records import Fakes, OnlineFakes, Reference, Run
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from ddo_plugin.objective import Objective, Outcome, Terms
 
 
-AGREEMENT = 0.05  # reward at which target and reference no longer pass for one network; half precision reaches 0.025
+AGREEMENT = 0.05  # mean |reward| at which target and reference no longer pass for one network; bf16 reaches 0.025
 
 
 @dataclass
@@ -31,7 +32,7 @@ class Finetuning:
     run: Run
     objective: Objective
     reference: Reference
-    fakes: Fakes | None  # None: the objective needs none
+    fakes: Fakes | None  # None: the objective needs none, or the integration draws them itself
 
     def judge(self, terms: Terms, step: int) -> Outcome:
         """Apply the objective; on the first rank, hand its statistics to whoever listens."""
@@ -78,22 +79,23 @@ def prepare(upstream: str, outdir: Path, options: Mapping[str, Any]) -> Finetuni
         },
     }
     run = Run(upstream, outdir, ddo_values(options), provenance)
-    _active[upstream] = Finetuning(run, objective, reference, fakes)
+    drawn = None if isinstance(fakes, OnlineFakes) else fakes
+    _active[upstream] = Finetuning(run, objective, reference, drawn)
     return _active[upstream]
 
 
 def _check_agreement(statistics: Mapping[str, Tensor]) -> None:
     """With θ = θ_ref every log-ratio is 0 (and the loss (1 + α) ln 2); anything else is another network."""
-    rewards = [statistics[name].abs().max() for name in ("rewards/real", "rewards/fake") if name in statistics]
-    worst = max(map(float, rewards), default=0.0)
-    if not worst <= AGREEMENT:
+    rewards = [statistics[name].abs().mean() for name in ("rewards/real", "rewards/fake") if name in statistics]
+    mean = max(map(float, rewards), default=0.0)
+    if not mean <= AGREEMENT:
         raise UserError(
-            f"target and reference are not the same network: a reward of the first step is {worst:.3g} instead of 0; "
+            f"target and reference are not the same network: rewards of the first step are {mean:.3g} instead of 0; "
             "start the round from the reference, without other weights, dropout or another precision"
         )
 
 
-def _check_origin(fakes: Fakes, reference: Reference, options: Mapping[str, Any]) -> None:
+def _check_origin(fakes: Fakes | OnlineFakes, reference: Reference, options: Mapping[str, Any]) -> None:
     """The objective means samples of this very reference; others work against it."""
     made_by = fakes.description.get("reference_sha256")
     if made_by == reference.sha256:
@@ -110,7 +112,7 @@ def _rank() -> int:
     import torch.distributed
 
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return torch.distributed.get_rank() if distributed else 0
+    return torch.distributed.get_rank() if distributed else int(os.environ.get("RANK", "0"))
 
 
 def _objective(hook: Any, options: Mapping[str, Any]) -> Objective:
@@ -125,7 +127,7 @@ def _objective(hook: Any, options: Mapping[str, Any]) -> Objective:
         raise UserError(f"--ddo-objective={name}: {error}") from None
 
 
-def _fakes(hook: Any, upstream: str, reference: Reference, options: Mapping[str, Any]) -> Fakes:
+def _fakes(hook: Any, upstream: str, reference: Reference, options: Mapping[str, Any]) -> Fakes | OnlineFakes:
     source = options.get("ddo_fakes")
     fakes = hook.ddo_fakes(upstream=upstream, source=source, reference=reference, options=options)
     if fakes is None and source is None:

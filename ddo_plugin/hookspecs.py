@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         FeatureExtractor,
         Generator,
         ObjectiveFactory,
+        OnlineFakes,
         Reference,
         RefsetStep,
         RoundStep,
@@ -75,7 +76,9 @@ def ddo_reference(upstream: str, source: str, options: Mapping[str, Any]) -> Ref
 
 
 @hookspec(firstresult=True)
-def ddo_fakes(upstream: str, source: str | None, reference: Reference, options: Mapping[str, Any]) -> Fakes | None:
+def ddo_fakes(
+    upstream: str, source: str | None, reference: Reference, options: Mapping[str, Any]
+) -> Fakes | OnlineFakes | None:
     """Open what `--ddo-fakes` names as a source of samples of `reference`; None: it was not given."""
 
 

@@ -46,6 +46,14 @@ def missing(packages: Mapping[str, str]) -> dict[str, str]:
     return {name: file for name, file in packages.items() if not _is_there(name)}
 
 
+def refuse_missing(packages: Mapping[str, str]) -> None:
+    """An import that fails in the middle of a script would say less."""
+    if lacking := missing(packages):
+        names = " ".join(sorted(map(distribution, lacking)))
+        told = ", ".join(f"{file} imports {name}" for name, file in lacking.items())
+        raise UserError(f"{told}, which this environment lacks: pip install {names}")
+
+
 def distribution(package: str) -> str:
     """What pip calls it."""
     return DISTRIBUTIONS.get(package, package)

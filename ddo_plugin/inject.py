@@ -82,7 +82,11 @@ def read_arguments(upstream: str, parsed: Any, unknown: Sequence[str] = ()) -> N
             _refuse_orphans(list(typed))
             return
         configure(upstream, config, config)
-        _guard.arm(upstream)
+
+
+def await_loader(upstream: str) -> None:
+    """For an integration whose run depends on `loader`: until it is called, no optimizer makes a step."""
+    _guard.arm(upstream)
 
 
 def loader(upstream: str, batches: Iterable[Any], steps: int) -> tuple[Iterable[Any], int]:
@@ -91,8 +95,10 @@ def loader(upstream: str, batches: Iterable[Any], steps: int) -> tuple[Iterable[
         return batches, steps
     with in_one_line():
         answer = plugins.manager().hook.ddo_loader(upstream=upstream, batches=batches, steps=steps)
+        if answer is None:
+            raise UserError(f"no installed plugin hands out the data of a run of {upstream}; `ddo plugins` lists them")
     _guard.disarm()
-    return answer or (batches, steps)
+    return answer
 
 
 def _options(upstream: str) -> list[click.Option]:

@@ -75,6 +75,13 @@ class Fakes(Protocol):
         """`count` samples as they are stored, and their class numbers (None if they have none)."""
 
 
+@dataclass(frozen=True)
+class OnlineFakes:
+    """Says that an integration samples the reference while it trains; there is nothing to draw from."""
+
+    description: Mapping[str, Any]  # for the sidecars, as that of `Fakes`
+
+
 class Generator(Protocol):
     """A network that makes samples, each from its own random stream and label alone."""
 

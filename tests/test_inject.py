@@ -29,6 +29,8 @@ class Plugin:
         if upstream != "mine":
             return None
         config["epochs"] = 1
+        if config.get("awaits_loader"):
+            inject.await_loader(upstream)
         return True
 
     @hookimpl
@@ -36,8 +38,8 @@ class Plugin:
         return finetuning_options(alpha=1.0, beta=0.3) if upstream == "mine" else []
 
     @hookimpl
-    def ddo_loader(self, batches: Iterable[Any], steps: int) -> tuple[Iterable[Any], int]:
-        return batches, 2 * steps
+    def ddo_loader(self, upstream: str, batches: Iterable[Any], steps: int) -> tuple[Iterable[Any], int] | None:
+        return (batches, 2 * steps) if upstream == "mine" else None
 
 
 @pytest.fixture(autouse=True)
@@ -147,10 +149,11 @@ def test_the_collapse_bound_has_a_default_and_takes_a_value() -> None:
 # -- a script that parses its command line by argparse --------------------------------------------------------------
 
 
-def argparse_script(*argv: str, hand_over: bool = True) -> tuple[argparse.Namespace, int]:
+def argparse_script(*argv: str, hand_over: bool = True, awaits_loader: bool = True) -> tuple[argparse.Namespace, int]:
     """Its arguments, and the steps that it takes."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--epochs", type=int, default=5)
+    parser.set_defaults(awaits_loader=awaits_loader)
     inject.add_arguments("mine", parser)
     parsed, unknown = parser.parse_known_args(argv)
     inject.read_arguments("mine", parsed, unknown)
@@ -167,6 +170,20 @@ def test_argparse_without_ddo_is_left_alone() -> None:
 def test_argparse_with_ddo_is_configured_and_gives_its_loader() -> None:
     parsed, steps = argparse_script("--ddo=net.pth", "--ddo_alpha=3")
     assert (parsed.ddo, parsed.ddo_alpha, parsed.ddo_beta, parsed.epochs, steps) == ("net.pth", 3.0, 0.3, 1, 20)
+
+
+def test_argparse_whose_plugin_needs_no_loader_runs_without_one() -> None:
+    parsed, _ = argparse_script("--ddo=net.pth", hand_over=False, awaits_loader=False)
+    assert parsed.epochs == 1
+
+
+def test_a_loader_that_no_plugin_answers_for_is_refused(capsys) -> None:
+    inject.await_loader("nobody")
+    with pytest.raises(SystemExit) as ended:
+        inject.loader("nobody", [], 10)
+    inject._guard.disarm()
+    assert ended.value.code == 2
+    assert "no installed plugin hands out the data of a run of nobody" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

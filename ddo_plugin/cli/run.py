@@ -28,11 +28,15 @@ def command(ctx: click.Context, what: tuple[str, ...], torchrun: str | None) -> 
         ddo run --torchrun "--standalone --nproc_per_node=8" train.py -- ARGS
         torchrun --standalone --nproc_per_node=8 -m ddo_plugin run train.py -- ARGS
     """
-    from ddo_plugin import running
+    from ddo_plugin import compat, imports, running
     from ddo_plugin.checkout import open_checkout
 
     repo, script = _repo_and_script(what)
     checkout = open_checkout(repo)
+    if script in (None, checkout.upstream.script):
+        compat.apply_for_imports()
+        found = imports.read_imports(checkout.root, checkout.upstream.script)
+        imports.refuse_missing({**found.to_train, **checkout.upstream.needs})
     launcher = [] if torchrun is None else ["-m", "torch.distributed.run", *shlex.split(torchrun)]
     arguments: list[Any] = ctx.meta[ARGUMENTS]
     running.become_process(running.prepare(checkout, script or checkout.upstream.script, arguments, launcher))

@@ -11,14 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddo_integrations.var.networks import BLOCK, read_tensors
+from ddo_integrations.var.formats import depth, is_native, network_of, read_tensors
 from ddo_integrations.var.states import FOUND_BY_UPSTREAM
 from ddo_plugin.errors import UserError
 from ddo_plugin.files import atomic_write
 from ddo_plugin.snapshots.kinds import Kind, kind_of
 
-WRAPPERS = ("_orig_mod.", "module.")  # what torch.compile and DistributedDataParallel put before every name
-LANDMARKS = {"class_emb.weight", "word_embed.weight", "pos_1LC", "head.weight", "lvl_1L"}
 REST = {"vae_local", "var_opt", "config"}  # what upstream's trainer keeps besides its network
 NAMED_BY_DEPTH = re.compile(r"var_d(\d+)\.pth")
 
@@ -36,31 +34,6 @@ def convert(source: Path, out: Path, like: Path | None) -> str | None:
     if not is_native(state) and weights.keys() == state.keys():
         raise UserError(f"{source} is plain weights already; for a training checkpoint add --like=ONE_OF_THIS_NETWORK")
     return _write_plain(weights, out)
-
-
-def is_native(state: Any) -> bool:
-    """Whether upstream's trainer wrote it."""
-    return isinstance(state, dict) and isinstance(state.get("trainer"), dict) and "var_wo_ddp" in state["trainer"]
-
-
-def network_of(state: Any) -> dict[str, Tensor] | None:
-    """The weights of VAR alone, under the names that upstream's class has for them."""
-    held = state["trainer"]["var_wo_ddp"] if is_native(state) else state
-    if not isinstance(held, dict) or not all(isinstance(value, Tensor) for value in held.values()):
-        return None
-    weights = {_bare(str(name)): tensor for name, tensor in held.items()}
-    return weights if len(weights) == len(held) and weights.keys() >= LANDMARKS else None
-
-
-def depth(weights: Mapping[str, Tensor]) -> int:
-    """The number of blocks."""
-    return len({found.group(1) for name in weights if (found := BLOCK.match(name))})
-
-
-def _bare(name: str) -> str:
-    while (bare := name.removeprefix(WRAPPERS[0]).removeprefix(WRAPPERS[1])) != name:
-        name = bare
-    return name
 
 
 def _write_plain(weights: Mapping[str, Tensor], out: Path) -> str:

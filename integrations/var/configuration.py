@@ -5,40 +5,46 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, MutableMapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ddo_integrations.var import rounds, states, tokenizer
+from ddo_integrations.var import layouts, rounds, states, tokenizer
 from ddo_integrations.var.networks import Weights
+from ddo_integrations.var.plugin import NEEDS
 from ddo_integrations.var.rounds import Round
-from ddo_plugin import finetuning
+from ddo_plugin import finetuning, imports, inject
 from ddo_plugin.errors import UserError
 from ddo_plugin.finetuning import Finetuning
+from ddo_plugin.refset import RefsetFakes
 
 # A round of the paper (Appendix C), for the arguments that were not given. Upstream's learning rate is for 256 images.
 PAPER = {"bs": 1024, "tblr": 1e-6}
-SAME = ("bs", "ac", "tblr", "seed", "ddo_iters", "ddo_objective", "ddo_alpha", "ddo_beta", "ddo_round")
-LAYOUTS = {  # upstream's names of sides of the scales, in tokens
-    "256": "1_2_3_4_5_6_8_10_13_16",
-    "512": "1_2_3_4_6_9_13_18_24_32",
-    "1024": "1_2_3_4_5_7_9_12_16_21_27_36_48_64",
-}
+CLASSES, VOCABULARY = 1000, 4096
+SAME = (  # what a run that goes on must have in common with the one before
+    *("ddo_fakes", "ddo_iters", "ddo_objective", "ddo_alpha", "ddo_beta", "ddo_round"),
+    *("bs", "ac", "tblr", "sche", "wp", "twd", "tclip", "fp16", "hflip", "workers", "seed", "same_seed_for_all_ranks"),
+)
 
 
 def configure(args: MutableMapping[str, Any], options: Mapping[str, Any]) -> None:
     """Set the round's length and schedule; what cannot work is refused here, before anything is written."""
+    imports.refuse_missing(NEEDS)
     _refuse_contradictions(args)
+    inject.await_loader("var")
     _check_data(Path(args["data_path"]))
     run = finetuning.prepare("var", Path(args["local_out_dir_path"]), options)
     _check_network(args, run.reference.info, options)
     _check_fakes(run, options)
     args.update({name: value for name, value in PAPER.items() if not _typed(name)})
     args["ep"] = 1
+    _check_batch(args)
     if not args["same_seed_for_all_ranks"]:
         args["same_seed_for_all_ranks"] = options["ddo_round"] or 0  # else every round begins with the same images
-    settings = {name: args[name] for name in SAME} | {"ranks": int(os.environ.get("WORLD_SIZE", "1"))}
-    standing = states.find(run, settings)
+    settings = {name: args[name] for name in SAME} | {"ranks": _ranks()}
+    run.run = replace(run.run, provenance={**run.run.provenance, "settings": settings})
     tokenizer.fetch()
+    standing = states.find(run, settings)
     rounds.start(
         Round(
             run,
@@ -54,9 +60,25 @@ def configure(args: MutableMapping[str, Any], options: Mapping[str, Any]) -> Non
     )
 
 
+def _ranks() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _check_batch(args: Mapping[str, Any]) -> None:
+    """Half of the labels of what a rank forwards at once are dropped."""
+    parts = args["ac"] * _ranks()
+    each = round(args["bs"] / parts)
+    if each < 2 or each % 2:
+        raise UserError(
+            f"--bs={args['bs']}: a rank forwards {each} images at once (--ac={args['ac']}, {_ranks()} ranks), of which "
+            f"exactly half shall lose their labels; use a multiple of {2 * parts}"
+        )
+
+
 def _typed(name: str) -> bool:
-    """Whether the user typed this argument; upstream's parser does not say."""
-    return any(word.split("=")[0] == f"--{name}" for word in sys.argv)
+    """Whether the user typed this argument, perhaps shortened; upstream's parser does not say."""
+    flags = [word.split("=")[0] for word in sys.argv]
+    return any(f"--{name}".startswith(flag) and len(flag) > 2 for flag in flags)
 
 
 def _refuse_contradictions(args: Mapping[str, Any]) -> None:
@@ -78,8 +100,6 @@ def _check_data(folder: Path) -> None:
 
 def _check_network(args: Mapping[str, Any], weights: Weights, options: Mapping[str, Any]) -> None:
     source = options["ddo"]
-    layout = LAYOUTS.get(args["pn"], args["pn"]).replace("-", "_")
-    tokens = sum(int(side) ** 2 for side in layout.split("_"))
     for flag, given, there in (
         ("depth", args["depth"], weights.depth),
         ("saln", args["saln"], weights.shared_modulation),
@@ -87,10 +107,13 @@ def _check_network(args: Mapping[str, Any], weights: Weights, options: Mapping[s
     ):
         if given != there:
             raise UserError(f"--{flag}={int(given)}, but --ddo={source} has {int(there)}; set --{flag}={int(there)}")
-    if tokens != weights.tokens:
+    if layouts.parse(args["pn"]) != weights.sides:
+        sides = "_".join(map(str, weights.sides))
+        raise UserError(f"--pn={args['pn']}, but --ddo={source} has {sides}; set --pn={sides}")
+    if (weights.classes, weights.vocabulary) != (CLASSES, VOCABULARY):
         raise UserError(
-            f"--pn={args['pn']} has {tokens} tokens, but --ddo={source} has {weights.tokens}; set the --pn that it was "
-            "trained with"
+            f"--ddo={source} has {weights.classes} classes and {weights.vocabulary} kinds of tokens; upstream's "
+            f"train.py builds {CLASSES} and {VOCABULARY}, whatever its flags"
         )
 
 
@@ -106,3 +129,5 @@ def _check_fakes(run: Finetuning, options: Mapping[str, Any]) -> None:
         raise UserError(
             f"--ddo_fakes={source} has {run.fakes.classes} classes, but the reference has {weights.classes}"
         )
+    if isinstance(run.fakes, RefsetFakes) and int(run.fakes.refset.samples.max()) >= weights.vocabulary:
+        raise UserError(f"--ddo_fakes={source}: has tokens beyond the reference's {weights.vocabulary} kinds")

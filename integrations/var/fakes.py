@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -37,7 +36,7 @@ class Source(Protocol):
         """As many as there are labels, and the reference's log-probabilities [N, L] where they are known."""
 
 
-class OnlineFakes:
+class DrawnFakes:
     """Drawn from the reference by the labels of the real samples; their log-probabilities come with them."""
 
     def __init__(self, reference: Any):
@@ -59,13 +58,6 @@ class StoredFakes:
         assert numbers is not None, "checked when the run was configured"
         tokens = tokens.to(labels.device, torch.long)
         return Batch(numbers.to(labels.device), tokens, inputs_of(self.quantizer, tokens)), None
-
-
-class SampledByTheReference:
-    """Stands for fakes in the record of a run that draws them online."""
-
-    def __init__(self, reference_sha256: str):
-        self.description: Mapping[str, Any] = {"online": True, "reference_sha256": reference_sha256}
 
 
 def inputs_of(quantizer: Any, tokens: Tensor) -> Tensor:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import pickle
-import re
-import zipfile
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ddo_integrations.var.formats import depth, network_of, read_tensors
 from ddo_plugin.download import local_file
 from ddo_plugin.errors import UserError
 from ddo_plugin.files import atomic_write, sha256_file
 from ddo_plugin.records import Reference
-
-BLOCK = re.compile(r"blocks\.(\d+)\.")
-NATIVE = ("trainer", "epoch")  # what a training checkpoint of upstream's holds
 
 
 @dataclass(frozen=True)
@@ -29,54 +25,59 @@ class Weights:
 
     state: Mapping[str, Tensor]
     classes: int
-    tokens: int  # of all scales together
+    sides: tuple[int, ...]  # --pn: tokens a side of each scale
     vocabulary: int
     depth: int
     shared_modulation: bool  # --saln
     normalised_attention: bool  # --anorm
 
+    @property
+    def tokens(self) -> int:
+        """Of all scales together."""
+        return sum(side * side for side in self.sides)
 
-def load_reference(source: str, sha256: str | None) -> Reference:
+
+def load_reference(source: str, sha256: str | None, flag: str) -> Reference:
     """The weights at a path or URL; the networks that they fill are upstream's to build."""
     path = local_file(source, sha256=sha256)
-    return Reference(None, source, sha256_file(path), read_weights(path, "--ddo"))
+    return Reference(None, source, sha256_file(path), read_weights(path, flag))
 
 
 def read_weights(path: Path, flag: str) -> Weights:
     """Weights from a file of tensors; nothing of it is run, and nothing is copied into memory before it is used."""
     state = read_tensors(path, flag)
-    if isinstance(state, dict) and all(name in state for name in NATIVE):
+    weights = network_of(state)
+    if weights is None:
+        raise UserError(f"{flag}={path} holds no network of VAR; give a file such as var_d16.pth")
+    if weights.keys() != state.keys():
         raise UserError(
-            f"{flag}={path} is a training checkpoint, not a network; `ddo convert {path} var.pth` takes the network out"
+            f"{flag}={path} is not plain weights, as upstream publishes them; `ddo convert {path} var.pth` makes some"
         )
-    try:
-        return Weights(
-            state,
-            classes=len(state["class_emb.weight"]) - 1,
-            tokens=state["pos_1LC"].shape[1],
-            vocabulary=len(state["head.weight"]),
-            depth=len({found.group(1) for name in state if (found := BLOCK.match(name))}),
-            shared_modulation="shared_ada_lin.1.weight" in state,
-            normalised_attention="blocks.0.attn.scale_mul_1H11" in state,
-        )
-    except (KeyError, TypeError, AttributeError, IndexError):
-        raise UserError(f"{flag}={path} holds no network of VAR; give a file such as var_d16.pth") from None
+    return Weights(
+        weights,
+        classes=len(weights["class_emb.weight"]) - 1,
+        sides=tuple(math.isqrt(int(count)) for count in weights["lvl_1L"].flatten().bincount()),
+        vocabulary=len(weights["head.weight"]),
+        depth=depth(weights),
+        shared_modulation="shared_ada_lin.1.weight" in weights,
+        normalised_attention="blocks.0.attn.scale_mul_1H11" in weights,
+    )
 
 
-def read_tensors(path: Path, flag: str) -> Any:
-    """What `torch.save` wrote, tensors and plain values alone; memory-mapped where the file's format allows."""
+def fill(var: Any, reference: Reference) -> None:
+    """Upstream's network with the reference's weights, to the last tensor."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise UserError(f"{flag}={path} cannot be read as a file of tensors ({reason}); is it whole?") from None
+        var.load_state_dict(reference.info.state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{reference.source} does not fill the network that upstream builds: {reason}") from None
 
 
 def write(var: Any, folder: Path, step: int) -> Path:
     """The network as upstream publishes its own, after `step` optimizer steps."""
     path = folder / f"var_d{var.depth}-ddo-{step:04d}.pth"
     with atomic_write(path) as file:
-        torch.save(var.state_dict(), file)
+        torch.save({name: tensor.cpu() for name, tensor in var.state_dict().items()}, file)
     return path
 
 

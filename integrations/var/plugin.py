@@ -11,7 +11,7 @@ import click
 
 from ddo_plugin import hookimpl
 from ddo_plugin.options import finetuning_options, sha256_option
-from ddo_plugin.records import Reference, Upstream
+from ddo_plugin.records import Command, Generator, OnlineFakes, Reference, RefsetStep, Upstream
 
 UPSTREAM = "var"
 LANDMARKS = {
@@ -20,6 +20,7 @@ LANDMARKS = {
     "models/var.py": r"^class VAR\b",
     "utils/arg_util.py": r"^class Args\b",
 }
+GUIDANCE = "Classifier-free guidance, as upstream's; 0 is none (1 is not)."
 PATCHES = files("ddo_patches")
 # The training script imports these inside functions, so that a run would end after minutes.
 NEEDS = {"huggingface_hub": "models/var.py", "tensorboard": "utils/misc.py"}
@@ -95,16 +96,14 @@ def ddo_reference(upstream: str, source: str, options: Mapping[str, Any]) -> Ref
         return None
     from ddo_integrations.var.networks import load_reference
 
-    return load_reference(source, options["ddo_sha256"])
+    return load_reference(source, options["ddo_sha256"], "--ddo")
 
 
 @hookimpl(trylast=True)  # a reference set comes before it
-def ddo_fakes(upstream: str, source: str | None, reference: Reference) -> Any:
+def ddo_fakes(upstream: str, source: str | None, reference: Reference) -> OnlineFakes | None:
     if upstream != UPSTREAM or source is not None:
         return None
-    from ddo_integrations.var.fakes import SampledByTheReference
-
-    return SampledByTheReference(reference.sha256)
+    return OnlineFakes({"online": True, "reference_sha256": reference.sha256})
 
 
 @hookimpl
@@ -112,3 +111,38 @@ def ddo_convert(source: Path, out: Path, like: Path | None) -> str | None:
     from ddo_integrations.var.checkpoints import convert
 
     return convert(source, out, like)
+
+
+@hookimpl
+def ddo_generator_options(upstream: str) -> Sequence[click.Option]:
+    if upstream != UPSTREAM:
+        return []
+    not_negative = click.IntRange(min=0)
+    cfg = click.FloatRange(min=0)
+    return [
+        click.Option(["--cfg"], type=cfg, default=0.0, show_default=True, help=GUIDANCE),
+        click.Option(["--top-k"], type=not_negative, default=0, show_default=True, help="Of the likeliest; 0: of all."),
+        click.Option(["--top-p"], type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Of their share."),
+        click.Option(["--more-smooth"], is_flag=True, help="Smoothed embeddings, for looking at images."),
+        click.Option(["--precision"], type=click.Choice(["fp32", "fp16", "bf16"]), default="fp32", show_default=True),
+        click.Option(["--vae"], metavar="FILE", help="Image tokeniser's weights  [default: as train.py finds them]"),
+        sha256_option(),
+    ]
+
+
+@hookimpl
+def ddo_generator(upstream: str, source: str, options: Mapping[str, Any]) -> Generator | None:
+    if upstream != UPSTREAM:
+        return None
+    from ddo_integrations.var.generator import generator
+
+    return generator(source, options)
+
+
+@hookimpl
+def ddo_refset_command(step: RefsetStep) -> Command | None:
+    if step.upstream != UPSTREAM:
+        return None
+    from ddo_plugin.sampling.refset import refset_command
+
+    return refset_command(step)

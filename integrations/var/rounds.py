@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import dist
 import numpy as np
 import torch
 from torch import Tensor
 
+from ddo_plugin.errors import UserError
 from ddo_plugin.finetuning import Finetuning
 
 
@@ -52,14 +54,22 @@ class Round:
     def ahead(self, batches: Any) -> Iterable[Any]:
         """The loader from the batch on at which the round stands.
 
-        Upstream's sampler is told its place but starts over. So the batches before are read again, and with them all
-        random numbers that augmented them are drawn again.
+        Upstream's sampler is told its place but starts over. So the batches before are read again: workers draw again
+        the random numbers that augmented them.
         """
+        _check_same_place(self.done)
         if self.random is None:
             self.random = torch.get_rng_state()
         torch.set_rng_state(self.random)
         batches.batch_sampler.start_it = 0
         return _Ahead(batches, self.done)
+
+
+def _check_same_place(done: int) -> None:
+    """Every node reads the output folder for itself."""
+    places = dist.allgather(torch.tensor([done])).tolist()
+    if len(set(places)) > 1:
+        raise UserError(f"the ranks would go on from batches {places}; give all nodes the same --local_out_dir_path")
 
 
 @dataclass

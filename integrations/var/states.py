@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddo_integrations.var.networks import read_tensors
+from ddo_integrations.var.formats import is_native, read_tensors
 from ddo_plugin import damaged
 from ddo_plugin.errors import UserError
 from ddo_plugin.files import atomic_write
@@ -32,6 +33,9 @@ class Standing:
 
 def find(run: Finetuning, settings: Mapping[str, Any]) -> Standing | None:
     """What upstream would go on from must be of this round, with these settings, and whole."""
+    folder = str(run.run.outdir)
+    if glob.escape(folder) != folder:
+        raise UserError(f"--local_out_dir_path={folder}: upstream would not find its states in such a name; drop *?[")
     found = list(run.run.outdir.glob(FOUND_BY_UPSTREAM))
     whole = [path for path in found if not damaged.is_damaged(path)]
     states = {path: read_tensors(path, "--local_out_dir_path") for path in whole}
@@ -54,7 +58,7 @@ def write(outdir: Path, batches_done: int, trainer: Mapping[str, Any], random: M
 
 
 def _check(path: Path, state: Any, run: Finetuning, settings: Mapping[str, Any]) -> None:
-    ours = state["trainer"].get(OURS) if isinstance(state, dict) and "trainer" in state else None
+    ours = state["trainer"].get(OURS) if is_native(state) else None
     if ours is None:
         raise UserError(
             f"{path} is no state of a DDO run, and upstream would go on from it instead of from --ddo; use another "
@@ -68,8 +72,9 @@ def _check(path: Path, state: Any, run: Finetuning, settings: Mapping[str, Any])
     if state["epoch"]:
         raise UserError(f"{path}: this round is finished; use another --local_out_dir_path")
     for name, value in settings.items():
-        if ours["settings"][name] != value:
+        before = ours["settings"].get(name)
+        if before != value:
             raise UserError(
-                f"{path} is of a round with {name}={ours['settings'][name]}, not {value}; go on with the same, or use "
+                f"{path} is of a round with {name}={before}, not {value}; go on with the same, or use "
                 "another --local_out_dir_path"
             )

@@ -6,6 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
+from ddo_integrations.var.formats import read_tensors
 from ddo_plugin.download import local_file
 from ddo_plugin.errors import UserError
 from ddo_plugin.files import atomic_write
@@ -16,7 +17,10 @@ URL = f"https://huggingface.co/FoundationVision/var/resolve/main/{FILE}"
 
 def fetch() -> None:
     """Download them where they are missing. Upstream would call wget, and find out later that it failed."""
-    if Path(FILE).exists() or os.environ.get("LOCAL_RANK", "0") != "0":
+    if Path(FILE).exists():
+        read_tensors(Path(FILE), "image tokeniser")  # wget may have left a part of it
+        return
+    if os.environ.get("LOCAL_RANK", "0") != "0":
         return
     try:
         cached = local_file(URL)

@@ -12,7 +12,7 @@ from torch import Tensor
 from trainer import VARTrainer
 
 from ddo_integrations.var import networks, rounds, states
-from ddo_integrations.var.fakes import Batch, OnlineFakes, Source, StoredFakes, inputs_of
+from ddo_integrations.var.fakes import Batch, DrawnFakes, Source, StoredFakes, inputs_of
 from ddo_plugin.errors import in_one_line
 from ddo_plugin.likelihood import tokens
 from ddo_plugin.objective import Outcome
@@ -21,22 +21,23 @@ from ddo_plugin.objective import Outcome
 class DDOTrainer(VARTrainer):  # type: ignore[misc]  # upstream's types are not checked
     """Upstream's trainer with another step; what the loop does around it stays as it is."""
 
+    @in_one_line()
     def __init__(self, **settings: Any):
         super().__init__(**settings)
         self.plan = rounds.active()
         self.run = self.plan.run
         self.target = networks.plain(self.var_wo_ddp)
-        self.target.load_state_dict(self.run.reference.info.state)
+        networks.fill(self.target, self.run.reference)
         networks.make_exact(self.target)
         self.reference = networks.frozen_copy(self.target) if self.run.objective.needs_fakes else None
         self.fakes = self._source()
+        self.kept: list[dict[str, dict[str, Tensor]]] = []  # statistics of the batches since the last step
 
     def _source(self) -> Source | None:
         if self.reference is None:
             return None
-        if self.run.run.options["ddo_fakes"] is None:
-            return OnlineFakes(self.reference)
-        return StoredFakes(self.run.fakes, self.quantize_local)
+        stored = self.run.fakes
+        return DrawnFakes(self.reference) if stored is None else StoredFakes(stored, self.quantize_local)
 
     @in_one_line()
     def train_step(
@@ -62,10 +63,11 @@ class DDOTrainer(VARTrainer):  # type: ignore[misc]  # upstream's types are not 
         step = g_it // self.plan.accumulation
         outcome = self.run.judge(tokens.terms(logp, logp_ref, n_real=len(real)), step)
         grad_norm, scale_log2 = self.var_opt.backward_clip_step(loss=self._scaled(outcome), stepping=stepping)
-        self._log(metric_lg, tb_lg, step, outcome, logp[: len(real)].detach(), grad_norm)
+        self._log(outcome, logp[: len(real)].detach())
         if it in metric_lg.log_iters:
             self._log_accuracy(metric_lg, logits[: len(real)].detach(), real.tokens)
         if stepping:
+            self._tell(metric_lg, tb_lg, step, grad_norm)
             self._save(g_it + 1)
         return grad_norm, scale_log2
 
@@ -92,20 +94,26 @@ class DDOTrainer(VARTrainer):  # type: ignore[misc]  # upstream's types are not 
         scale = 1 + self.run.run.options["ddo_alpha"] if self.fakes else self.L
         return outcome.mean() / scale
 
-    def _log(
-        self, meters: Any, board: Any, step: int, outcome: Outcome, logp: Tensor, grad_norm: Tensor | None
-    ) -> None:
-        """Statistics of every step, to upstream's meters and TensorBoard; cross-entropies under upstream's names."""
+    def _log(self, outcome: Outcome, logp: Tensor) -> None:
+        """Keep the statistics of a batch; real images' cross-entropies go by upstream's names."""
         nats = -logp.mean(0)  # [L]
-        scales = [nats[begin:end].mean() for begin, end in self.begin_ends]
+        cross_entropy = {"Lm": nats.mean()}
+        for side, (begin, end) in zip(self.resos, self.begin_ends, strict=True):
+            cross_entropy[f"L_{side}"] = nats[begin:end].mean()
         own = {name: values.float().mean() for name, values in outcome.statistics.items() if values.numel()}
-        numbers = torch.stack([*own.values(), nats.mean(), *scales]).tolist()  # one wait for the device
-        values = dict(zip(own, numbers, strict=False))
-        mean, each = numbers[len(own)], numbers[len(own) + 1 :]
-        meters.update(**values, Lm=mean, Lt=each[-1], tnm=grad_norm)
-        board.update(head="DDO", step=step, **values)
-        by_scale = {f"L_{side}": value for side, value in zip(self.resos, each, strict=True)}
-        board.update(head="AR_iter_loss", step=step, Lm=mean, **by_scale)
+        self.kept.append({"DDO": own, "AR_iter_loss": cross_entropy})
+
+    def _tell(self, meters: Any, board: Any, step: int, grad_norm: Tensor | None) -> None:
+        """The means of a step's batches, to upstream's meters and TensorBoard."""
+        for head, first in self.kept[0].items():
+            batches = [torch.stack(list(kept[head].values())) for kept in self.kept]
+            values = dict(zip(first, torch.stack(batches).mean(0).tolist(), strict=True))
+            board.update(head=head, step=step, **values)
+            if head == "DDO":
+                meters.update(**values)
+            else:
+                meters.update(Lm=values["Lm"], Lt=values[f"L_{self.resos[-1]}"], tnm=grad_norm)
+        self.kept.clear()
 
     def _log_accuracy(self, meters: Any, logits: Tensor, truth: Tensor) -> None:
         hits = (logits.argmax(-1) == truth).float() * 100

@@ -29,12 +29,19 @@ def attempt(world, refused, tmp_path: Path):
     return start
 
 
-def fakes(path: Path, tokens: int = TOKENS, classes: int = 3, labelled: bool = True) -> Path:
-    drawn = np.zeros((classes, tokens), dtype=np.int64)
+def fakes(path: Path, tokens: int = TOKENS, classes: int = 3, labelled: bool = True, highest: int = 0) -> Path:
+    drawn = np.full((classes, tokens), highest, dtype=np.int16)
     numbers = np.arange(classes) if labelled else None
     origin = {"reference": {"source": "x", "sha256": "0" * 64}, "sampler": {}, "seed": 0}
     refset.write(path, drawn, numbers, kind="tokens", **origin)
     return path
+
+
+def elsewhere(world, folder: Path) -> subprocess.CompletedProcess[str]:
+    """A round that is started in this folder."""
+    command = world.train_command(f"--ddo={world.base}", f"--local_out_dir_path={folder / 'out'}")
+    env = world.environment(DNNLIB_CACHE_DIR=str(world.base))  # no folder, so nothing can be fetched into it
+    return subprocess.run([sys.executable, *command], cwd=folder, env=env, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize(
@@ -53,8 +60,11 @@ def fakes(path: Path, tokens: int = TOKENS, classes: int = 3, labelled: bool = T
         ("--depth=3", "set --depth=2"),
         ("--saln=1", "set --saln=0"),
         ("--anorm=0", "set --anorm=1"),
-        ("--pn=1_2_4", "has 21 tokens"),
-        ("--pn=512", "has 2240 tokens"),
+        ("--pn=1_2_4", "has 1_2_3; set --pn=1_2_3"),
+        ("--pn=small", "write the sides of the scales as 1_2_3"),
+        ("--pn=512", "has 1_2_3; set --pn=1_2_3"),
+        ("--bs=9", "use a multiple of 2"),
+        ("--bs=1", "use a multiple of 2"),
         ("--data_path=/nowhere", "/nowhere has no folder train"),
         ("--ddo_fakes=/nowhere", "no such reference set"),
         ("--ddo_sha256=" + "0" * 64, "was asked for"),
@@ -75,7 +85,7 @@ def test_a_missing_file(attempt, tmp_path) -> None:
 def test_a_truncated_file(attempt, world, tmp_path) -> None:
     path = tmp_path / "cut.pth"
     path.write_bytes(world.base.read_bytes()[:-1000])
-    assert "is it whole?" in attempt(ddo=path)
+    assert "fetch it anew" in attempt(ddo=path)
 
 
 def test_a_file_that_is_a_program(attempt, tmp_path) -> None:
@@ -96,6 +106,31 @@ def test_a_native_checkpoint_names_the_command_that_mends_it(attempt, world, com
 
 def test_a_file_of_other_tensors(attempt, world) -> None:
     assert "holds no network of VAR" in attempt(ddo=world.root / "vae_ch160v4096z32.pth")
+
+
+def test_weights_under_names_of_a_wrapper_name_the_command_that_mends_them(attempt, world, tmp_path) -> None:
+    wrapped = {f"module.{name}": tensor for name, tensor in torch.load(world.base).items()}
+    torch.save(wrapped, tmp_path / "wrapped.pth")
+    assert "`ddo convert" in attempt(ddo=tmp_path / "wrapped.pth")
+
+
+def test_a_tokenizer_that_was_cut_short(world, refused, tmp_path) -> None:
+    (tmp_path / "vae_ch160v4096z32.pth").write_bytes((world.root / "vae_ch160v4096z32.pth").read_bytes()[:-1000])
+    line = refused(elsewhere(world, tmp_path))
+    assert "image tokeniser=vae_ch160v4096z32.pth cannot be read" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_fakes_of_tokens_that_the_reference_does_not_know(attempt, tmp_path) -> None:
+    source = fakes(tmp_path / "fakes", highest=5000)
+    assert "beyond the reference's 4096 kinds" in attempt(f"--ddo_fakes={source}")
+
+
+def test_an_output_folder_whose_name_is_a_pattern(world, refused, tmp_path) -> None:
+    """Upstream's resume takes it for one and would start over."""
+    out = tmp_path / "a[x]"
+    assert "drop *?[" in refused(world.train(f"--ddo={world.base}", f"--local_out_dir_path={out}"))
+    assert not out.exists()
 
 
 def test_fakes_of_another_layout(attempt, tmp_path) -> None:
@@ -127,10 +162,6 @@ def test_a_folder_with_a_checkpoint_of_a_pretraining(world, refused, completed) 
 
 def test_a_missing_tokenizer_that_cannot_be_fetched(world, refused, tmp_path) -> None:
     """Upstream would call wget, not look at how it ended, and stop at a file that is not there."""
-    command = world.train_command(f"--ddo={world.base}", f"--local_out_dir_path={tmp_path / 'out'}")
-    env = world.environment(DNNLIB_CACHE_DIR=str(world.base))  # no folder, so nothing can be kept there
-    line = refused(
-        subprocess.run([sys.executable, *command], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
-    )
+    line = refused(elsewhere(world, tmp_path))
     assert "vae_ch160v4096z32.pth is not in" in line
     assert not (tmp_path / "out").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from pathlib import Path
 
@@ -42,6 +43,7 @@ def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 def round_of(world, completed):
     """A function: folder, further flags -> the folder with a round in it."""
 
+    @functools.cache
     def run(name: str, *flags: object, torchrun: str = "", lr: str | None = "5e-3") -> Path:
         common = [f"--ddo={world.base}", *ROUND, f"--local_out_dir_path={name}", *([f"--tblr={lr}"] if lr else [])]
         completed(world.train(*common, *flags, torchrun=torchrun))
@@ -55,10 +57,12 @@ def tuned(round_of) -> Path:
     return round_of("tuned", "--ddo_round=1")
 
 
-def test_without_ddo_it_trains_as_pristine_does_bit_for_bit(world, completed) -> None:
-    completed(world.train("--local_out_dir_path=patched"))
-    completed(world.train_pristine("--local_out_dir_path=pristine"))
-    assert equal(weights(world.root / "patched"), weights(world.root / "pristine"))
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_without_ddo_it_trains_as_pristine_does_bit_for_bit(ranks: int, world, completed) -> None:
+    torchrun = f"--standalone --nproc_per_node={ranks}" if ranks > 1 else ""
+    completed(world.train(f"--local_out_dir_path=patched-{ranks}", torchrun=torchrun))
+    completed(world.train_pristine(f"--local_out_dir_path=pristine-{ranks}", ranks=ranks))
+    assert equal(weights(world.root / f"patched-{ranks}"), weights(world.root / f"pristine-{ranks}"))
 
 
 def test_the_first_step_has_r_0_and_the_loss_ln2_times_one_plus_half_alpha(tuned: Path) -> None:
@@ -118,25 +122,35 @@ def test_the_learning_rate_is_the_papers_unless_it_is_given(given: str | None, u
     assert f"tblr                : {used}\n" in (out / "stdout.txt").read_text()
 
 
-@pytest.mark.parametrize(
-    "flags",
-    [
-        ["--ac=2"],
-        ["--tclip=0"],
-        ["--fp16=2"],
-        ["--fp16=1"],
-        ["--workers=1"],
-        ["--ddo_objective=mle"],
-        ["--ddo-alpha", "3"],
-    ],
-    ids=" ".join,
-)
-def test_upstreams_modes_keep_working(flags: list[str], round_of) -> None:
-    out = round_of("-".join(flags), *flags, "--ddo_iters=2")
+@pytest.mark.parametrize("flags", [["--tclip=0"], ["--fp16=2"], ["--fp16=1"], ["--workers=1"]], ids=" ".join)
+def test_upstreams_modes_keep_working_and_have_their_effect(flags: list[str], round_of, world) -> None:
+    out, plain = round_of("-".join(flags), *flags, "--ddo_iters=2"), round_of("two-steps", "--ddo_iters=2")
     rows = statistics.read(out / statistics.FILE_NAME)
     assert [row["step"] for row in rows] == [0, 1]
     assert all(row["nonfinite"] == 0 for row in rows)
-    assert (out / "var_d2-ddo-0002.pth").exists()
+    assert abs(rows[0]["rewards/real"]) < 1e-3 and abs(rows[0]["rewards/fake"]) < 1e-3
+    assert not equal(weights(out), weights(plain))
+
+
+def test_accumulation_counts_as_one_step_everywhere(round_of) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    out = round_of("accumulated", "--ac=2", "--ddo_iters=2")
+    rows = statistics.read(out / statistics.FILE_NAME)
+    (folder,) = out.glob("tb-*")
+    told = accumulator.EventAccumulator(str(folder)).Reload().Scalars("DDO/logps/real")
+    expected = [(row["step"], pytest.approx(row["logps/real"], rel=1e-5)) for row in rows]
+    assert [(event.step, event.value) for event in told] == expected
+    assert len(rows) == 2
+
+
+def test_the_control_sees_no_fakes(round_of) -> None:
+    rows = statistics.read(round_of("control", "--ddo_objective=mle", "--ddo_iters=2") / statistics.FILE_NAME)
+    assert all("logps/real" in row and "rewards/real" not in row for row in rows)
+
+
+def test_options_may_be_spelt_with_hyphens(round_of) -> None:
+    rows = statistics.read(round_of("hyphens", "--ddo-alpha", "3", "--ddo-iters", "2") / statistics.FILE_NAME)
+    assert rows[0]["loss/fake"] == pytest.approx(3 * math.log(2), rel=1e-6)
 
 
 def test_one_modulation_for_all_blocks_works(round_of, world) -> None:

@@ -1,0 +1,138 @@
+"""A VAR network as a generator: tokens without guidance for reference sets, images with all of upstream's settings."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from models import build_vae_var
+from models.helpers import gumbel_softmax_with_rng, sample_with_top_k_top_p_
+from torch import Tensor
+
+from ddo_integrations.var import networks, tokenizer
+from ddo_integrations.var.formats import read_tensors
+from ddo_integrations.var.sampling import Drawn, sample
+from ddo_plugin import compat
+from ddo_plugin.errors import UserError
+from ddo_plugin.records import Reference
+from ddo_plugin.sampling.generators import SampleGenerators
+
+BATCH = 25  # the release's VAR_sample.py's
+PRECISIONS = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """What the options of the command say."""
+
+    cfg: float
+    top_k: int
+    top_p: float
+    more_smooth: bool
+    precision: str
+
+    @property
+    def is_the_networks_own(self) -> bool:
+        """Whether it draws from the distribution that DDO means."""
+        return not (self.cfg or self.top_k or self.top_p or self.more_smooth)
+
+
+class TokenGenerator:
+    """Makes token pyramids; images where smoothed embeddings, which no token stands for, are asked for."""
+
+    def __init__(self, var: Any, vae: Any, reference: Reference, sampler: Sampler):
+        self.var, self.vae, self.sampler = var, vae, sampler
+        self.device, self.batch = compat.device(), BATCH
+        self.reference = {"source": reference.source, "sha256": reference.sha256}
+        side = 16 * var.patch_nums[-1]
+        self.kind: Literal["images", "tokens"] = "images" if sampler.more_smooth else "tokens"
+        self.shape: tuple[int, ...] = (3, side, side) if sampler.more_smooth else (var.L,)
+        self.dtype = "uint8" if sampler.more_smooth else "int16"
+        self.classes: int = var.num_classes
+        self.settings: Mapping[str, Any] = {"name": "autoregressive", **vars(sampler)}
+
+    @torch.no_grad()
+    def sample(self, streams: SampleGenerators, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        labels = self._random_labels(streams) if labels is None else labels.to(self.device, torch.long)
+        with self._precision():
+            made = self._draw(streams, labels)
+            if self.kind == "images":
+                return self._to_images(self.vae.fhat_to_img(made.canvas)), labels
+        return made.tokens.to(torch.int16), labels
+
+    @torch.no_grad()
+    def images(self, samples: Tensor) -> Tensor:
+        if self.kind == "images":
+            return samples
+        scales = [side * side for side in self.var.patch_nums]
+        with self._precision():
+            pyramid = list(samples.to(self.device, torch.long).split(scales, dim=1))
+            return self._to_images(self.vae.idxBl_to_img(pyramid, same_shape=True, last_one=True))
+
+    def _random_labels(self, streams: SampleGenerators) -> Tensor:
+        """By the call that upstream's sampler makes, so that a seed gives upstream's class and image."""
+        even = self.var.uniform_prob
+        drawn = [torch.multinomial(even, 1, replacement=True, generator=one) for one in streams.generators]
+        return torch.cat(drawn).flatten()
+
+    def _draw(self, streams: SampleGenerators, labels: Tensor) -> Drawn:
+        settings, generators = self.sampler, streams.generators
+
+        def choose(logits: Tensor) -> Tensor:
+            each = [
+                sample_with_top_k_top_p_(row[None], top_k=settings.top_k, top_p=settings.top_p, rng=generator)
+                for row, generator in zip(logits.clone(), generators, strict=True)  # it masks what it is given
+            ]
+            return torch.cat(each).squeeze(-1)
+
+        def smooth(tokens: Tensor, logits: Tensor, position: float) -> Tensor:
+            tau = max(0.27 * (1 - 0.95 * position), 0.005)  # upstream's, after MaskGIT
+            sharpened = (logits * (1 + position)).split(1)
+            soft = [
+                gumbel_softmax_with_rng(row, tau=tau, hard=False, dim=-1, rng=generator)
+                for row, generator in zip(sharpened, generators, strict=True)
+            ]
+            embedded: Tensor = torch.cat(soft) @ self.var.vae_quant_proxy[0].embedding.weight
+            return embedded
+
+        embed = smooth if settings.more_smooth else None
+        return sample(self.var, labels, choose, guidance=settings.cfg, embed=embed)
+
+    def _precision(self) -> torch.autocast:
+        dtype = PRECISIONS[self.sampler.precision]
+        return torch.autocast(self.device.type, enabled=dtype is not None, dtype=dtype)
+
+    @staticmethod
+    def _to_images(decoded: Tensor) -> Tensor:
+        return ((decoded.float() + 1) / 2 * 255).to(torch.uint8)  # cut off, as the release does, not rounded
+
+
+def generator(source: str, options: Mapping[str, Any]) -> TokenGenerator:
+    """The network of a file of plain weights, with the image tokeniser, ready to be sampled."""
+    reference = networks.load_reference(source, options["ddo_sha256"], flag="--network")
+    weights: networks.Weights = reference.info
+    if options["vae"] is None:
+        tokenizer.fetch()
+    file = Path(options["vae"] or tokenizer.FILE)
+    if not file.is_file():
+        raise UserError(f"--vae={file}: no such file; it is the image tokeniser's weights, {tokenizer.URL}")
+    with redirect_stdout(io.StringIO()):  # upstream's constructors talk
+        vae, var = build_vae_var(
+            device=compat.device(),
+            patch_nums=weights.sides,
+            num_classes=weights.classes,
+            depth=weights.depth,
+            shared_aln=weights.shared_modulation,
+            attn_l2_norm=weights.normalised_attention,
+        )
+    vae.load_state_dict(read_tensors(file, "--vae"))
+    networks.fill(var, reference)
+    for network in (vae, var):
+        network.eval().requires_grad_(False)
+    names = ("cfg", "top_k", "top_p", "more_smooth", "precision")
+    return TokenGenerator(var, vae, reference, Sampler(**{name: options[name] for name in names}))

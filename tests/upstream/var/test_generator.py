@@ -1,0 +1,107 @@
+"""`ddo refset make` and `ddo sample` on VAR: tokens for rounds, and upstream's own images of the same seeds."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ddo_plugin import refset, statistics
+
+# Upstream's inference, as the release's VAR_sample.py turns it into pixels, one image a seed.
+PRISTINE = """
+import sys
+sys.modules["ddo_plugin"] = sys.modules["ddo_integrations"] = None
+import numpy as np
+import torch
+from models import build_vae_var
+vae, var = build_vae_var(V=4096, Cvae=32, ch=160, share_quant_resi=4, device="cpu", patch_nums=(1, 2, 3), depth=2)
+vae.load_state_dict(torch.load(sys.argv[1])), var.load_state_dict(torch.load(sys.argv[2]))
+label, settings = eval(sys.argv[4]), eval(sys.argv[5])
+made = []
+for seed in range(3):
+    image = var.eval().autoregressive_infer_cfg(B=1, label_B=label, g_seed=seed, **settings)
+    made.append(image.permute(0, 2, 3, 1).mul(255).numpy().astype(np.uint8))
+np.save(sys.argv[3], np.concatenate(made))
+"""
+
+
+@pytest.fixture(scope="module")
+def command(world):
+    """A function: arguments of `ddo` -> the finished process."""
+
+    def run(*arguments: object):
+        return world.python("-m", "ddo_plugin", *arguments, f"--checkout={world.repo}")
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def fakes(world, completed, command) -> Path:
+    out = world.root / "tokens"
+    flags = [f"--network={world.base}", f"--out={out}", "--count=30", "--labels=0-2", "--batch=8"]
+    completed(command("refset", "make", *flags))
+    return out
+
+
+def test_a_reference_set_holds_tokens_and_labels_and_names_its_network(fakes: Path, world) -> None:
+    made = refset.open_refset(fakes)
+    made.verify()
+    assert made.manifest["kind"] == "tokens"
+    assert made.samples.shape == (30, 14) and made.samples.dtype == np.int16
+    assert made.labels.tolist() == [0, 1, 2] * 10
+    assert len(np.unique(made.samples)) > 50
+    assert made.manifest["sampler"]["cfg"] == 0
+
+
+def test_two_ranks_make_the_same_set(fakes: Path, world, completed, command) -> None:
+    out = world.root / "tokens-two"
+    flags = [f"--network={world.base}", f"--out={out}", "--count=30", "--labels=0-2", "--batch=8"]
+    completed(command("refset", "make", *flags, "--torchrun=--standalone --nproc_per_node=2"))
+    made = [refset.open_refset(path).manifest["arrays"]["tokens.npy"]["sha256"] for path in (fakes, out)]
+    assert made[0] == made[1]
+
+
+def test_a_round_takes_its_fakes_from_a_set(fakes: Path, world, completed) -> None:
+    flags = [f"--ddo={world.base}", f"--ddo_fakes={fakes}", "--ddo_strict", "--ddo_iters=3", "--tblr=5e-3"]
+    out = world.root / "offline"
+    process = world.train(*flags, "--ddo_alpha=10", "--ddo_beta=0.05", f"--local_out_dir_path={out}")
+    completed(process)
+    rows = statistics.read(out / statistics.FILE_NAME)
+    assert abs(rows[0]["rewards/fake"]) < 1e-5
+    assert rows[0]["loss/fake"] == pytest.approx(10 * math.log(2), rel=1e-6)
+    assert rows[-1]["rewards/margin"] > 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "label", "settings"),
+    [
+        (["--labels=1"], "torch.tensor([1])", {"cfg": 0}),
+        ([], "None", {"cfg": 0}),
+        (
+            ["--labels=2", "--cfg=1.5", "--top-k=900", "--top-p=0.96"],
+            "torch.tensor([2])",
+            {"cfg": 1.5, "top_k": 900, "top_p": 0.96},
+        ),
+        (["--labels=2", "--cfg=4", "--more-smooth"], "torch.tensor([2])", {"cfg": 4, "more_smooth": True}),
+    ],
+    ids=["guidance-free", "random classes", "guided and cut", "smooth"],
+)
+def test_a_seed_gives_upstreams_image(flags, label, settings, world, completed, command, tmp_path) -> None:
+    archive, theirs = tmp_path / "ours.npz", tmp_path / "theirs.npy"
+    completed(command("sample", f"--network={world.base}", "--seeds=0-2", "--batch=1", f"--npz={archive}", *flags))
+    variables = {"PYTHONPATH": f"{world.repo}:{world.variables['PYTHONPATH']}"}
+    vae = world.root / "vae_ch160v4096z32.pth"
+    completed(world.python("-c", PRISTINE, vae, world.base, theirs, label, repr(settings), **variables))
+    ours = np.load(archive)["arr_0"].astype(int)
+    difference = np.abs(ours - np.load(theirs).astype(int))
+    assert difference.max() <= 1  # the decoder is handed the same features, summed up in another order
+    assert (difference > 0).mean() < 1e-3
+    assert ours.std() > 5
+
+
+def test_a_missing_tokenizer_is_named(world, refused, command) -> None:
+    process = command("sample", f"--network={world.base}", "--grid=look.png", "--vae=nowhere.pth")
+    assert "--vae=nowhere.pth: no such file" in refused(process)
