@@ -47,7 +47,10 @@ class Bench:
         self.mle_trainer = self._trainer(VARTrainer, depth)
         torch.save(self.mle_trainer.var_wo_ddp.state_dict(), folder / "var.pth")
         run = finetuning.prepare("var", folder, options(folder / "var.pth"))
-        rounds.start(rounds.Round(run, 1 << 30, 1, 1 << 30, None, seed=0))
+        never = 1 << 30
+        rounds.start(
+            rounds.Round(run, steps=never, accumulation=1, snapshot_steps=never, state_steps=None, seed=0, settings={})
+        )
         self.ddo_trainer = self._trainer(DDOTrainer, depth)
         self.reference = self.ddo_trainer.reference
         self.step = 0
@@ -120,9 +123,8 @@ class Bench:
         return torch.cat(maps, 1)
 
     def sampler(self) -> None:
-        from ddo_integrations.var.sampling import sample
-
-        sample(self.reference, self.labels)
+        """As a step draws its fakes, but for every label."""
+        self.ddo_trainer.fakes.draw(self.labels, torch.default_generator)
 
 
 def options(network: Path) -> dict[str, Any]:
