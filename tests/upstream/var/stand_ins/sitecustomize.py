@@ -6,36 +6,21 @@ train.py builds its autoencoder with ch=160: 436 MB. Here every one has ch=32, w
 import functools
 import sys
 import time
-from importlib.machinery import PathFinder
 from pathlib import Path
+
+from after_import import after_import
 
 CHANNELS = 32  # the fewest: upstream normalises in 32 groups
 
 
-class Shrink:
-    """Finds models/vqvae.py, and narrows its autoencoder once it is loaded."""
+def narrow(vqvae):
+    original = vqvae.VQVAE.__init__
 
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        if name != "models.vqvae":
-            return None
-        spec = PathFinder.find_spec(name, path)
-        load = spec.loader.exec_module
-
-        def exec_module(module):
-            load(module)
-            module.VQVAE.__init__ = narrow(module.VQVAE.__init__)
-
-        spec.loader.exec_module = exec_module
-        return spec
-
-
-def narrow(original):
     @functools.wraps(original)
     def __init__(self, *args, **kwargs):  # noqa: N807
         original(self, *args, **kwargs | {"ch": CHANNELS})
 
-    return __init__
+    vqvae.VQVAE.__init__ = __init__
 
 
 def hurry(original):
@@ -49,6 +34,6 @@ def hurry(original):
     return sleep
 
 
-sys.meta_path.insert(0, Shrink)
+after_import("models.vqvae", narrow)
 sys.path.append(str(Path(__file__).parent / "absent"))  # at the end: a real torchvision comes first
 time.sleep = hurry(time.sleep)

@@ -1,0 +1,202 @@
+"""DDO in the real VAR, on a CPU: `python -m benchmarks.digits_var CHECKOUT --out DIR`.
+
+Pristine VAR trains a network of one block on scikit-learn's digits as pyramids of 1 + 4 + 16 tokens; patched train.py
+finetunes it by DDO and, as the control, by more maximum likelihood; pristine autoregressive_infer_cfg samples them
+all. The image tokeniser alone is not upstream's: var/stand_ins makes it one that codes patches (with what the tests
+of VAR have for a missing torchvision). A quarter of an hour on two cores; started again, it goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import statistics
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+from PIL import Image
+
+from ddo_plugin import statistics as stats
+from ddo_plugin.demo.data import CLASSES, Digits
+from ddo_plugin.files import write_json
+from ddo_plugin.metrics.frechet import frechet_distance, moments
+from ddo_plugin.records import Command
+from ddo_plugin.selfplay.executor import LocalExecutor
+from ddo_plugin.selfplay.journal import FILE_NAME, Journal
+from ddo_plugin.selfplay.tasks import Runner, Task, key
+
+HERE = Path(__file__).parent
+TOKENIZER = "vae_ch160v4096z32.pth"  # where train.py looks for it: in the current folder
+SIDES = (1, 2, 4)
+CODES = 3 * 64  # in use; others, which only an untrained network draws, count as one
+NETWORK = ["--depth=1", "--pn=1_2_4", "--patch_size=2", "--mid_reso=1", "--bs=128", "--seed=0"]
+EPOCHS, STEPS = 15, 150  # an epoch is 15 steps: the base is cut short, more training would help it
+BASE = ["--tblr=6e-3"]
+ROUND = [f"--ddo_iters={STEPS}", "--ddo_save=1000", "--tblr=1e-2"]
+DDO = ["--ddo_alpha=0.5", "--ddo_beta=0.1"]
+SETS, PER_CLASS = 4, 300
+
+ports = itertools.count(29650)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Digits as tokens, and as the images that tokens can say."""
+
+    tokens: np.ndarray  # [N, L]
+    images: np.ndarray  # uint8 [N, 1, 8, 8]
+    labels: np.ndarray  # [N]
+
+    def __getitem__(self, rows: np.ndarray) -> Samples:
+        return Samples(self.tokens[rows], self.images[rows], self.labels[rows])
+
+    def maps(self) -> list[np.ndarray]:
+        """[N, side, side] of each scale, coarse to fine."""
+        codes = np.minimum(self.tokens, CODES)
+        parts = np.split(codes, np.cumsum([side * side for side in SIDES])[:-1], 1)
+        return [part.reshape(len(codes), side, side) for part, side in zip(parts, SIDES, strict=True)]
+
+    def codes(self, scale: int) -> np.ndarray:
+        """[classes, CODES + 1] how often each code is used at a scale."""
+        of_each = [self.maps()[scale][self.labels == label] for label in range(CLASSES)]
+        return np.stack([shares(one, CODES + 1) for one in of_each])
+
+    def neighbours(self) -> np.ndarray:
+        """[24, (CODES + 1)²] how often two codes stand side by side, or above each other, at the finest scale."""
+        fine = self.maps()[-1]
+        beside = (fine[:, :, :-1] * (CODES + 1) + fine[:, :, 1:]).reshape(len(fine), -1)
+        above = (fine[:, :-1] * (CODES + 1) + fine[:, 1:]).reshape(len(fine), -1)
+        return np.stack([shares(place, (CODES + 1) ** 2) for place in np.concatenate([beside, above], 1).T])
+
+
+def shares(numbers: np.ndarray, size: int) -> np.ndarray:
+    return np.bincount(numbers.ravel(), minlength=size) / numbers.size
+
+
+def total_variation(some: np.ndarray, others: np.ndarray) -> float:
+    """Between distributions in rows, on average."""
+    return float(np.abs(some - others).sum(1).mean() / 2)
+
+
+class Judge:
+    """Distances from the digits: of the distributions of tokens, and of the images in a classifier's features."""
+
+    def __init__(self, digits: Digits, real: Samples):
+        self.real, self.features = real, digits.features
+        self.moments = moments(self.features(real.images))
+
+    def __call__(self, samples: Samples) -> dict[str, float]:
+        found = {}
+        for scale, side in enumerate(SIDES):
+            found[f"codes, {side}×{side}"] = total_variation(samples.codes(scale), self.real.codes(scale))
+        found["neighbours"] = total_variation(samples.neighbours(), self.real.neighbours())
+        found["Fréchet distance"] = frechet_distance(moments(self.features(samples.images)), self.moments)
+        return found
+
+    def floor(self) -> list[dict[str, float]]:
+        """Of as many digits, drawn anew from themselves: what no model can be expected to beat."""
+        draw = np.random.default_rng(0)
+        labels = [np.flatnonzero(self.real.labels == label) for label in range(CLASSES)]
+        sets = [np.concatenate([draw.choice(rows, PER_CLASS) for rows in labels]) for _ in range(SETS)]
+        return [self(self.real[rows]) for rows in sets]
+
+
+class Bench:
+    """The steps, each a command whose output is kept."""
+
+    def __init__(self, repo: Path, root: Path, cores: int):
+        self.repo, self.root = repo, root
+        self.runner = Runner(root, Journal(root / FILE_NAME), LocalExecutor(cores, threads_per_command=1))
+        self.digits = Digits(root / "digits")
+
+    def run(self, out: Path, *argv: object) -> Path:
+        """A Python command in the folder of the tokeniser; every process group needs a port of its own."""
+        paths = [self.repo, HERE / "var/stand_ins", HERE.parent / "tests/upstream/var/stand_ins"]
+        env = {"MASTER_PORT": str(next(ports)), "DDO_DEVICE": "cpu", "PYTHONPATH": os.pathsep.join(map(str, paths))}
+        return self.runner.run(Task(out.name, out, Command([sys.executable, *map(str, argv)], env, self.root)))
+
+    def prepare(self) -> Judge:
+        self.run(self.digits.path, "-m", "ddo_plugin.demo.data", f"--out={self.digits.path}")
+        for part in ("train", "val"):  # the same, but that upstream wants both
+            for number, (image, label) in enumerate(zip(self.digits.images, self.digits.labels, strict=True)):
+                folder = self.root / "images" / part / str(label)
+                folder.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(image[0]).save(folder / f"{number:04d}.png")
+        tokenised = self.root / "tokens.npz"
+        self.run(tokenised, HERE / "var/make_tokenizer.py", self.digits.path, self.root / TOKENIZER, tokenised)
+        return Judge(self.digits, Samples(**np.load(tokenised), labels=self.digits.labels))
+
+    def pretrain(self, name: str, epochs: int) -> Path:
+        """Pristine train.py."""
+        flags = [*NETWORK, *BASE, f"--ep={epochs}", f"--data_path={self.root / 'images'}"]
+        out = self.root / f"{name}-{key({'flags': flags})}"
+        self.run(out, "-m", "ddo_plugin.compat", self.repo / "train.py", *flags, f"--local_out_dir_path={out}")
+        plain = out / "var.pth"
+        return self.run(plain, "-m", "ddo_plugin", "convert", out / "ar-ckpt-last.pth", plain)
+
+    def finetune(self, arm: str, base: Path) -> Path:
+        """A round of patched train.py."""
+        flags = [*NETWORK, *ROUND, f"--data_path={self.root / 'images'}", f"--ddo={base}"]
+        flags += DDO if arm == "ddo" else ["--ddo_objective=mle"]
+        out = self.root / f"{arm}-{key({'flags': flags})}"
+        own = [*flags, f"--local_out_dir_path={out}"]
+        self.run(out, "-m", "ddo_plugin", "run", self.repo, "train.py", "--", *own)
+        return out / f"var_d1-ddo-{STEPS:04d}.pth"
+
+    def sample(self, network: Path) -> list[Samples]:
+        """Of pristine autoregressive_infer_cfg, one a set; the same seeds for every network."""
+        out = network.with_suffix(".npz")
+        self.run(out, HERE / "var/sample.py", self.root / TOKENIZER, network, out, SETS, PER_CLASS)
+        drawn = np.load(out)
+        labels = np.arange(CLASSES).repeat(PER_CLASS)
+        return [
+            Samples(tokens, images, labels) for tokens, images in zip(drawn["tokens"], drawn["images"], strict=True)
+        ]
+
+
+def prove(bench: Bench) -> dict[str, list[dict[str, float]]]:
+    """What the judge finds of each network, one a set."""
+    judge = bench.prepare()
+    with ThreadPoolExecutor() as threads:
+        longer = threads.submit(bench.pretrain, "longer", EPOCHS + STEPS // 15)
+        base = bench.pretrain("base", EPOCHS)
+        arms = {arm: threads.submit(bench.finetune, arm, base) for arm in ("mle", "ddo")}
+        networks = {"base": base, "longer": longer.result()} | {arm: made.result() for arm, made in arms.items()}
+        sampled = dict(zip(networks, threads.map(bench.sample, networks.values()), strict=True))
+    learned = stats.read(networks["ddo"].with_name(stats.FILE_NAME))
+    first, last = (accuracy(rows) for rows in (learned[: STEPS // 10], learned[-STEPS // 10 :]))
+    print(f"discriminator's accuracy: {first:.2f} in the first tenth, {last:.2f} in the last\n")
+    return {name: [judge(samples) for samples in sets] for name, sets in sampled.items()} | {"digits": judge.floor()}
+
+
+def accuracy(rows: list[dict[str, float]]) -> float:
+    """Of the implicit discriminator, on real and fake alike."""
+    return statistics.mean((row["accuracies/real"] + row["accuracies/fake"]) / 2 for row in rows)
+
+
+def show(judged: dict[str, list[dict[str, float]]]) -> None:
+    columns = list(judged["base"][0])
+    print(f"| samples of | {' | '.join(columns)} |\n|---{'|---' * len(columns)}|")
+    for name, sets in judged.items():
+        cells = [[found[column] for found in sets] for column in columns]
+        print(f"| {name} | {' | '.join(f'{statistics.mean(c):.3g} ± {statistics.stdev(c):.2g}' for c in cells)} |")
+
+
+@click.command()
+@click.argument("checkout", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default="digits-var", show_default=True)
+@click.option("--cores", type=click.IntRange(min=1), default=2, show_default=True)
+def main(checkout: Path, out: Path, cores: int) -> None:
+    """Base, control and DDO in the real VAR, by their tokens and by Fréchet distance."""
+    out.mkdir(parents=True, exist_ok=True)
+    judged = prove(Bench(checkout.resolve(), out.resolve(), cores))
+    write_json(out / "distances.json", judged)
+    show(judged)
+
+
+if __name__ == "__main__":
+    main()
