@@ -14,7 +14,7 @@ import torch
 from ddo_plugin import statistics
 
 STEPS = 6
-ROUND = ["--ddo_beta=0.05", f"--ddo_iters={STEPS}", "--ddo_save=1", "--ddo_state=2", "--tblr=5e-3", "--ac=2"]
+ROUND = ["--bs=16", "--ddo_beta=0.05", f"--ddo_iters={STEPS}", "--ddo_save=1", "--ddo_state=2", "--tblr=5e-3", "--ac=2"]
 LAST = "ar-ckpt-last.pth"
 
 
