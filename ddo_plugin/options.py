@@ -85,7 +85,7 @@ def sampler_options(steps: int) -> list[click.Option]:
         ),
         option("--sigma-max", "--sigma_max", type=positive, default=None, help=_unless_told("Highest level", 80)),
         option("--rho", type=positive, default=7.0, help="Spacing of the levels: even in σ^(1/ρ)."),
-        option("--solver", type=click.Choice(SOLVERS), default=None, help=_unless_told("Of the ODE", "heun")),
+        option("--solver", type=click.Choice(SOLVERS), default=None, help=_unless_told("Solver of the ODE", "heun")),
         option("--S_churn", "S_churn", type=not_negative, default=0.0, help="Fresh noise at each step; 0 is the ODE."),
         option("--S_min", "S_min", type=not_negative, default=0.0, help="Lowest level that gets fresh noise."),
         option("--S_max", "S_max", type=not_negative, default=math.inf, help="Highest level that gets fresh noise."),
@@ -97,11 +97,11 @@ def sampler_options(steps: int) -> list[click.Option]:
 def _multistep_options() -> list[click.Option]:
     """Of DPM-Solver-v3 alone; without them it is the release's."""
     return [
+        click.Option(["--order"], type=click.IntRange(1, 3), help=_unless_told(f"Order of {DPM_SOLVER_V3}", 2)),
         click.Option(
-            ["--order"], type=click.IntRange(1, 3), metavar="1-3", help=_unless_told(f"Of {DPM_SOLVER_V3}", 2)
-        ),
-        click.Option(
-            ["--spacing"], type=click.Choice(SPACINGS), help=_unless_told(f"Of the levels of {DPM_SOLVER_V3}", "edm")
+            ["--spacing"],
+            type=click.Choice(SPACINGS),
+            help=_unless_told(f"Spacing of the levels of {DPM_SOLVER_V3}", "edm"),
         ),
         click.Option(
             ["--statistics"],
