@@ -130,11 +130,12 @@ def _become_torchrun(ctx: click.Context, launcher: str) -> None:
     import shlex
 
     from ddo_plugin.records import Command
-    from ddo_plugin.running import become_process, interpreter_options
+    from ddo_plugin.running import become_process, interpreter_options, launched
 
     _, args = ctx.meta[META]
     at = next(index for index, one in enumerate(args) if one.split("=")[0] == "--torchrun")
     rest = args[:at] + args[at + (1 if "=" in args[at] else 2) :]
     names = ctx.command_path.split()[1:]
     distributed = ["-m", "torch.distributed.run", *shlex.split(launcher)]
-    become_process(Command([sys.executable, *interpreter_options(), *distributed, "-m", "ddo_plugin", *names, *rest]))
+    argv = launched(distributed, ["-m", "ddo_plugin", *names, *rest])
+    become_process(Command([sys.executable, *interpreter_options(), *argv]))
