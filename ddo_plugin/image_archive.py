@@ -6,7 +6,7 @@ import contextlib
 import io
 import json
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,6 +143,17 @@ def labels_json(names: Sequence[str], numbers: Sequence[int] | None) -> bytes:
     """The dataset.json of images in these classes."""
     pairs = None if numbers is None else [[name, number] for name, number in zip(names, numbers, strict=True)]
     return json.dumps({"labels": pairs}).encode()
+
+
+def add_labels(folder: Path, labels: Mapping[str, int]) -> None:
+    """Write the classes of images in a folder to its dataset.json, beside those of other images that are there."""
+    path = folder / LABELS_FILE
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # none yet, or nothing that can be kept
+        told = {str(name): int(label) for name, label in json.loads(path.read_bytes())["labels"]}
+        labels = {**{name: label for name, label in told.items() if (folder / name).exists()}, **labels}
+    names = sorted(labels)
+    with atomic_write(path) as file:
+        file.write(labels_json(names, [labels[name] for name in names]))
 
 
 def png(image: np.ndarray, compress_level: int | None = None) -> bytes:

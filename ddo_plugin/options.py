@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import click
 
 COLLAPSE_BOUND = 2.0  # mean β·r of real data at −2: the implicit discriminator calls them fake, 88 % sure
 
-SOLVERS = ("heun", "euler")
+DPM_SOLVER_V3 = "dpm-solver-v3"
+SOLVERS = ("heun", "euler", DPM_SOLVER_V3)
+SPACINGS = ("edm", "logSNR", "time_uniform")
 
 
 def finetuning_options(*, alpha: float, beta: float) -> list[click.Option]:
@@ -71,16 +74,48 @@ def sampler_options(steps: int) -> list[click.Option]:
         return click.Option([*names], type=type, default=default, show_default=True, help=help)
 
     return [
-        option("--steps", type=click.IntRange(min=1), default=steps, help="Noise levels on the way to 0."),
-        option("--sigma-min", "--sigma_min", type=positive, default=0.002, help="Lowest noise level but 0."),
-        option("--sigma-max", "--sigma_max", type=positive, default=80.0, help="Highest noise level."),
+        option(
+            "--steps",
+            type=click.IntRange(min=1),
+            default=steps,
+            help=f"Noise levels on the way to 0; of {DPM_SOLVER_V3}, evaluations on the way to the lowest level.",
+        ),
+        option(
+            "--sigma-min", "--sigma_min", type=positive, default=None, help=_unless_told("Lowest level but 0", 0.002)
+        ),
+        option("--sigma-max", "--sigma_max", type=positive, default=None, help=_unless_told("Highest level", 80)),
         option("--rho", type=positive, default=7.0, help="Spacing of the levels: even in σ^(1/ρ)."),
-        option("--solver", type=click.Choice(SOLVERS), default="heun", help="Of the ODE."),
+        option("--solver", type=click.Choice(SOLVERS), default=None, help=_unless_told("Solver of the ODE", "heun")),
         option("--S_churn", "S_churn", type=not_negative, default=0.0, help="Fresh noise at each step; 0 is the ODE."),
         option("--S_min", "S_min", type=not_negative, default=0.0, help="Lowest level that gets fresh noise."),
         option("--S_max", "S_max", type=not_negative, default=math.inf, help="Highest level that gets fresh noise."),
         option("--S_noise", "S_noise", type=float, default=1.0, help="Inflation of the fresh noise."),
+        *_multistep_options(),
     ]
+
+
+def _multistep_options() -> list[click.Option]:
+    """Of DPM-Solver-v3 alone; without them it is the release's."""
+    return [
+        click.Option(["--order"], type=click.IntRange(1, 3), help=_unless_told(f"Order of {DPM_SOLVER_V3}", 2)),
+        click.Option(
+            ["--spacing"],
+            type=click.Choice(SPACINGS),
+            help=_unless_told(f"Spacing of the levels of {DPM_SOLVER_V3}", "edm"),
+        ),
+        click.Option(
+            ["--statistics"],
+            type=click.Path(file_okay=False, path_type=Path),
+            metavar="FOLDER",
+            help=f"Empirical model statistics for {DPM_SOLVER_V3}: l.npz and sb.npz; a name as 0.002_80.0_… says their "
+            "noise levels.",
+        ),
+    ]
+
+
+def _unless_told(what: str, default: object) -> str:
+    """The help of an option whose absence means something else than its default's presence."""
+    return f"{what}  [default: {default}]"
 
 
 def ddo_values(options: Mapping[str, Any]) -> dict[str, Any]:

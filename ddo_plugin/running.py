@@ -35,8 +35,19 @@ def prepare(checkout: Checkout, script: str, arguments: Sequence[str], launcher:
         run = [str(_patched(checkout.root, script, files))]
     else:
         run = ["-m", "ddo_plugin.compat", str(checkout.root / script)]
-    argv = [sys.executable, *interpreter_options(), *launcher, *run, *arguments]
+    argv = [sys.executable, *interpreter_options(), *launched(launcher, [*run, *arguments])]
     return Command(argv, environment((checkout.root / script).parent))
+
+
+def launched(launcher: Sequence[str], program: Sequence[str]) -> list[str]:
+    """A program (a script or `-m module`, and its arguments) by torchrun, if that is the launcher.
+
+    Without the dashes torchrun takes an argument of the program, such as --num=6, for one of its own that begins so.
+    """
+    if not launcher:
+        return list(program)
+    module = program[:1] == ["-m"]
+    return [*launcher, *program[:module], "--", *program[module:]]
 
 
 def _in_checkout(root: Path, script: str) -> str:

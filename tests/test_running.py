@@ -209,12 +209,23 @@ def test_torchrun_starts_it_too_from_outside_and_from_inside(ddo, checkout, monk
     rank = "import os, sys\nos.write(1, f'rank {os.environ[\"RANK\"]} {sys.argv[1:]}\\n'.encode())\n"
     (checkout / "ranks.py").write_text(rank)
     two, expected = ["--standalone", "--nproc_per_node=2"], ["rank 0 ['a']", "rank 1 ['a']"]
-    assert (
-        sorted(ddo("run", "--torchrun", " ".join(two), "ranks.py", "--", "a", cwd=checkout).split("\n"))[1:] == expected
-    )
+    told = ddo("run", "--torchrun", " ".join(two), "ranks.py", "--", "a", cwd=checkout)
+    assert sorted(told.split("\n"))[1:] == expected
     inside = [sys.executable, "-m", "torch.distributed.run", *two, "-m", "ddo_plugin", "run", "ranks.py", "--", "a"]
     done = subprocess.run(inside, cwd=checkout, capture_output=True, text=True, check=True)
     assert sorted(done.stdout.split("\n"))[1:] == expected
+
+
+def test_torchrun_leaves_the_scripts_own_arguments_alone(ddo, checkout):
+    """By itself it takes fid.py's --num for one of its own that begins so, of which it has two."""
+    one, argument = ["--standalone", "--nproc_per_node=1"], "--num=6"
+    (checkout / "arguments.py").write_text("import os, sys\nos.write(1, repr(sys.argv[1:]).encode())\n")
+    assert ddo("run", "--torchrun", " ".join(one), "arguments.py", "--", argument, "--", "-m", cwd=checkout) == repr(
+        [argument, "--", "-m"]
+    )
+    pristine = [sys.executable, "-m", "torch.distributed.run", *one, "arguments.py", argument]
+    if "--numa" in subprocess.run([*pristine[:3], "--help"], capture_output=True, text=True, check=True).stdout:
+        assert subprocess.run(pristine, cwd=checkout, capture_output=True, check=False).returncode != 0
 
 
 @pytest.mark.parametrize("script", ["./train.py", "pkg/../train.py", "ABSOLUTE", "LINKED"])

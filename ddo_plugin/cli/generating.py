@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,10 @@ from ddo_plugin.errors import UserError
 if TYPE_CHECKING:
     from ddo_plugin.records import Generator
 
+DISK_ERRORS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS),
+    *(errno.EACCES, errno.EPERM, errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR),
+)
 META = "ddo_plugin.generating"  # where a command's context keeps upstream and arguments
 
 
@@ -70,6 +76,17 @@ def open_generator(network: str, options: Mapping[str, Any]) -> Generator:
     return generator
 
 
+@contextlib.contextmanager
+def writing(what: str) -> Iterator[None]:
+    """A disk that takes no more, or a place that takes nothing, in one line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        raise UserError(f"the {what} cannot be written ({error}); make room or choose another place") from None
+
+
 def _peek(wanted: list[click.Parameter], args: list[str]) -> dict[str, Any]:
     """The values of a few options; the rest is not looked at."""
     settings = {"ignore_unknown_options": True, "allow_extra_args": True}
@@ -96,6 +113,9 @@ def _upstream(checkout: Path | None, name: str | None) -> str | None:
         if name in (None, found.upstream.name):
             _make_importable(found.root)
             return found.upstream.name
+    known = sorted(one.name for one in plugins.collect(plugins.manager().hook.ddo_upstreams()))
+    if name is not None and name not in known:
+        raise UserError(f"--upstream={name}: no plugin knows it; there are {', '.join(known)}")
     return name
 
 
@@ -110,11 +130,12 @@ def _become_torchrun(ctx: click.Context, launcher: str) -> None:
     import shlex
 
     from ddo_plugin.records import Command
-    from ddo_plugin.running import become_process, interpreter_options
+    from ddo_plugin.running import become_process, interpreter_options, launched
 
     _, args = ctx.meta[META]
     at = next(index for index, one in enumerate(args) if one.split("=")[0] == "--torchrun")
     rest = args[:at] + args[at + (1 if "=" in args[at] else 2) :]
     names = ctx.command_path.split()[1:]
     distributed = ["-m", "torch.distributed.run", *shlex.split(launcher)]
-    become_process(Command([sys.executable, *interpreter_options(), *distributed, "-m", "ddo_plugin", *names, *rest]))
+    argv = launched(distributed, ["-m", "ddo_plugin", *names, *rest])
+    become_process(Command([sys.executable, *interpreter_options(), *argv]))

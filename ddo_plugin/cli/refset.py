@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ddo_plugin.cli.generating import GeneratingCommand, open_generator
+from ddo_plugin.cli.generating import GeneratingCommand, open_generator, writing
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
@@ -43,9 +43,10 @@ def make(network: str, out: Path, count: int, seed: int, labels: str, batch: int
     with ranks() as group:
         generator = group.together(lambda: open_generator(network, options))
         numbers = group.agree(lambda: classes.choose(labels, count, generator.classes))
-        made = refset.make(
-            generator, out, group, count=count, seed=seed, labels=numbers, batch=batch or generator.batch
-        )
+        with writing("set"):
+            made = refset.make(
+                generator, out, group, count=count, seed=seed, labels=numbers, batch=batch or generator.batch
+            )
         if group.first:
             click.echo(f"{out}: {_described(out)}{'' if made else '; made already, nothing to do'}")
 

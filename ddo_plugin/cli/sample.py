@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ddo_plugin.cli.generating import GeneratingCommand, open_generator
+from ddo_plugin.cli.generating import GeneratingCommand, open_generator, writing
 from ddo_plugin.errors import UserError
+
+if TYPE_CHECKING:
+    from ddo_plugin.sampling.images import Outputs
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 RANDOM = "random"
@@ -66,4 +69,13 @@ def command(
         if labels != RANDOM:
             numbers = group.agree(lambda: classes.choose(labels, len(seeds), generator.classes))
         outputs = Outputs(outdir, subdirs, npz, grid)
-        write_images(generator, group, outputs, seeds=seeds, labels=numbers, batch=batch or generator.batch)
+        with writing("images"):
+            write_images(generator, group, outputs, seeds=seeds, labels=numbers, batch=batch or generator.batch)
+        if group.first:
+            _report(outputs, seeds)
+
+
+def _report(outputs: Outputs, seeds: list[int]) -> None:
+    if others := outputs.others(seeds):
+        click.echo(f"ddo: {outputs.folder} holds {others:,} other PNGs, too, which count in its metrics", err=True)
+    click.echo(f"{len(seeds):,} images: {', '.join(outputs.written())}")

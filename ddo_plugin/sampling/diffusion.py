@@ -1,10 +1,8 @@
-"""Networks of EDM's kind as generators: noise levels, solver and guidance from options, samples from random streams."""
+"""Networks of EDM's kind as generators: samples from random streams, conditions bound to the network."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
@@ -14,58 +12,7 @@ from torch.nn.functional import one_hot
 from ddo_plugin import compat
 from ddo_plugin.likelihood.diffusion import Denoiser
 from ddo_plugin.records import Reference
-from ddo_plugin.sampling import heun
 from ddo_plugin.sampling.generators import SampleGenerators
-
-
-@dataclass(frozen=True)
-class Sampler:
-    """What `sampler_options` say."""
-
-    solver: str
-    steps: int
-    sigma_min: float
-    sigma_max: float
-    rho: float
-    S_churn: float
-    S_min: float
-    S_max: float
-    S_noise: float
-
-    @classmethod
-    def of(cls, options: Mapping[str, Any]) -> Sampler:
-        return cls(**{name: options[name] for name in cls.__dataclass_fields__})
-
-    def settings(self) -> dict[str, Any]:
-        """For a manifest. Noise levels that are never churned are not told: JSON knows no infinity."""
-        told = {"name": self.solver, **asdict(self)}
-        unused = ["solver", *(name for name in ("S_churn", "S_min", "S_max", "S_noise") if not self.S_churn)]
-        return {name: value if value != math.inf else "inf" for name, value in told.items() if name not in unused}
-
-    def solve(
-        self,
-        denoise: Denoiser,
-        noise: Tensor,
-        streams: SampleGenerators,
-        *,
-        dtype: torch.dtype,
-        round_sigma: Callable[[Tensor], Tensor] = lambda sigma: sigma,
-        churn_everywhere: bool = False,
-    ) -> Tensor:
-        """Samples from unit-variance noise; upstream's arithmetic to the last bit, in the dtype that it computes in."""
-        levels = heun.noise_steps(
-            self.steps, self.sigma_min, self.sigma_max, self.rho, dtype=dtype, device=noise.device
-        )
-        churn = heun.Churn(self.S_churn, self.S_min, self.S_max, self.S_noise, churn_everywhere)
-        return heun.sample(
-            denoise,
-            noise,
-            torch.cat([round_sigma(levels[:-1]), levels[-1:]]),
-            churn=churn if self.S_churn else None,
-            randn_like=lambda x: streams.randn(*x.shape[1:], dtype=x.dtype),
-            round_sigma=round_sigma,
-            second_order=self.solver == "heun",
-        )
 
 
 class DiffusionGenerator:

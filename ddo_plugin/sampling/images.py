@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from ddo_plugin.files import atomic_write
-from ddo_plugin.image_archive import LABELS_FILE, labels_json, png
+from ddo_plugin.image_archive import add_labels, png
 from ddo_plugin.progress import progress
 from ddo_plugin.records import Generator
 from ddo_plugin.sampling.generators import SampleGenerators
@@ -37,6 +37,17 @@ class Outputs:
     def name(self, seed: int) -> str:
         """A PNG's name in the folder."""
         return f"{seed // 1000 * 1000:06d}/{seed:06d}.png" if self.subfolders else f"{seed:06d}.png"
+
+    def others(self, seeds: Sequence[int]) -> int:
+        """How many PNGs of other runs lie in the folder."""
+        if self.folder is None:
+            return 0
+        found = {file.relative_to(self.folder).as_posix() for file in self.folder.rglob("*.png")}
+        return len(found - {self.name(seed) for seed in seeds})
+
+    def written(self) -> list[str]:
+        """The paths of all that is written."""
+        return [str(path) for path in (self.folder, self.npz, self.grid) if path is not None]
 
 
 @dataclass(frozen=True)
@@ -88,15 +99,19 @@ def _write_pngs(outputs: Outputs, seeds: Sequence[int], images: np.ndarray) -> N
         path = outputs.folder / outputs.name(seed)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(f".{os.getpid()}.tmp")  # whole after a kill; not worth a wait for the disk each
-        temporary.write_bytes(png(image))
-        temporary.replace(path)
+        try:
+            temporary.write_bytes(png(image))
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 class _Collected:
     """What the first rank writes of all ranks' batches, which come in the order of the seeds."""
 
-    def __init__(self, outputs: Outputs, npz: NpzWriter | None):
-        self.outputs, self.npz = outputs, npz
+    def __init__(self, outputs: Outputs, npz: NpzWriter | None, grid: IO[bytes] | None):
+        self.outputs, self.npz, self.grid = outputs, npz, grid
         self.first: list[np.ndarray] = []
         self.labels: list[np.ndarray] = []
 
@@ -107,29 +122,29 @@ class _Collected:
             return
         if self.npz is not None:
             self.npz.add(part.images.transpose(0, 2, 3, 1))
-        if self.outputs.grid is not None:
+        if self.grid is not None:
             self.first.extend(part.images[: GRID - len(self.first)])
 
     def finish(self, seeds: Sequence[int]) -> None:
         labels = np.concatenate(self.labels) if self.labels else None
         if self.npz is not None:
             self.npz.finish(labels)
-        if self.outputs.grid is not None:
-            with atomic_write(self.outputs.grid) as file:
-                file.write(png(grid(np.stack(self.first))))
+        if self.grid is not None:
+            self.grid.write(png(grid(np.stack(self.first))))
         if self.outputs.folder is not None and labels is not None:
-            with atomic_write(self.outputs.folder / LABELS_FILE) as file:
-                file.write(labels_json([self.outputs.name(seed) for seed in seeds], labels.tolist()))
+            names = [self.outputs.name(seed) for seed in seeds]
+            add_labels(self.outputs.folder, dict(zip(names, labels.tolist(), strict=True)))
 
 
 @contextlib.contextmanager
 def _collect(outputs: Outputs, seeds: Sequence[int]) -> Iterator[_Collected]:
-    with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:  # files are opened now: what cannot be written fails before the work
         npz = None
         if outputs.npz is not None:
             npz = NpzWriter(stack.enter_context(atomic_write(outputs.npz)), len(seeds))
             stack.callback(npz.close)
-        collected = _Collected(outputs, npz)
+        picture = None if outputs.grid is None else stack.enter_context(atomic_write(outputs.grid))
+        collected = _Collected(outputs, npz, picture)
         yield collected
         collected.finish(seeds)
 
@@ -159,9 +174,12 @@ class NpzWriter:
         self.close()
 
     def close(self) -> None:
-        if self._member is not None:
-            self._member.close()
-        self._archive.close()
+        try:
+            if self._member is not None:
+                self._member.close()
+            self._archive.close()
+        finally:
+            self._archive.fp = None  # after a full disk its destructor would complain, too
 
 
 def grid(images: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -181,6 +182,12 @@ def read(folder: Path, sigma_min: float = 0.002, sigma_max: float = 80.0) -> Mod
         )
     log_snrs = torch.linspace(-math.log(sigma_max), -math.log(sigma_min), len(l), dtype=torch.float64)
     return ModelStatistics(log_snrs, torch.from_numpy(l), torch.from_numpy(s), torch.from_numpy(b))
+
+
+def range_of(folder: Path) -> tuple[float, float]:
+    """σ_min and σ_max of the authors' statistics, by the folder's name; EDM's where it does not say them."""
+    match = re.match(r"(\d+\.?\d*)_(\d+\.?\d*)_", folder.resolve().name)
+    return (float(match[1]), float(match[2])) if match else (0.002, 80.0)
 
 
 def _array(path: Path, key: str) -> np.ndarray:

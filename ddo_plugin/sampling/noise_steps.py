@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-SPACINGS = ("edm", "logSNR", "time_uniform")
+from ddo_plugin.options import SPACINGS as SPACINGS
 
 
 def noise_steps(

@@ -90,7 +90,7 @@ def _import(path: Path, name: str) -> ModuleType:
         return importlib.import_module(name)
     except ImportError as error:
         raise UserError(
-            f"{path}: building its network needs {name} of the upstream checkout ({error}); run this in the checkout"
+            f"{path}: building its network needs {name} of its upstream ({error}); run this in the checkout of that"
         ) from None
 
 

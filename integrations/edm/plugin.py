@@ -24,6 +24,16 @@ PATCHES = files("ddo_patches")
 STEPS = 18  # of generate.py
 
 
+def _ablation_options() -> list[click.Option]:
+    """Of generate.py, too: other methods in EDM's frame."""
+    levels = "Noise levels, each with a range of its own  [default: edm]"
+    return [
+        click.Option(["--disc"], type=click.Choice(["vp", "ve", "iddpm", "edm"]), help=levels),
+        click.Option(["--schedule"], type=click.Choice(["vp", "ve", "linear"]), help="σ(t)  [default: linear]"),
+        click.Option(["--scaling"], type=click.Choice(["vp", "none"]), help="s(t)  [default: none]"),
+    ]
+
+
 @hookimpl
 def ddo_upstreams() -> Sequence[Upstream]:
     return [Upstream(UPSTREAM, "EDM (NVlabs/edm)", "train.py", LANDMARKS, PATCHES / "edm.patch", PATCHES / "edm.json")]
@@ -74,7 +84,7 @@ def ddo_fakes(upstream: str, source: str | None, reference: Reference) -> Fakes 
 def ddo_generator_options(upstream: str) -> Sequence[click.Option]:
     if upstream != UPSTREAM:
         return []
-    return [*sampler_options(STEPS), *pickle_options()]
+    return [*sampler_options(STEPS), *_ablation_options(), *pickle_options()]
 
 
 @hookimpl

@@ -16,8 +16,9 @@ from ddo_plugin.errors import UserError
 from ddo_plugin.likelihood.diffusion import Denoiser
 from ddo_plugin.records import Reference
 from ddo_plugin.reference import load_as_stored
-from ddo_plugin.sampling.diffusion import DiffusionGenerator, Sampler, bound
+from ddo_plugin.sampling.diffusion import DiffusionGenerator, bound
 from ddo_plugin.sampling.generators import SampleGenerators
+from ddo_plugin.sampling.sampler import Sampler
 from ddo_plugin.snapshots import contents
 
 BATCH, DECODED_TOGETHER = 32, 4  # generate_images.py's
@@ -28,7 +29,8 @@ def generator(source: str, options: Mapping[str, Any]) -> DiffusionGenerator:
     """The network of a snapshot, ready to be sampled."""
     reference = _load(source, options)
     guide = _guide(options, reference)
-    sampler, guidance = Sampler.of(options), options["guidance"]
+    info, guidance = reference.info, options["guidance"]
+    sampler = Sampler.of(options, (info.channels, info.resolution, info.resolution))
 
     def solve(denoise: Denoiser, noise: Tensor, streams: SampleGenerators) -> Tensor:
         return sampler.solve(denoise, noise, streams, dtype=torch.float32)
@@ -40,7 +42,7 @@ def generator(source: str, options: Mapping[str, Any]) -> DiffusionGenerator:
     settings = {**sampler.settings(), "fp16": bool(getattr(reference.network, "use_fp16", False))}
     if guide is not None:
         settings |= {"guidance": guidance, "gnet": {"source": guide.source, "sha256": guide.sha256}}
-    decode = _decoder(source, options) if reference.info.channels not in (1, 3) else None
+    decode = _decoder(source, options) if info.channels not in (1, 3) else None
     return DiffusionGenerator(reference, solve, denoiser, settings=settings, batch=BATCH, decode=decode)
 
 

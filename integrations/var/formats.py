@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,8 +23,14 @@ LANDMARKS = {"class_emb.weight", "word_embed.weight", "pos_1LC", "head.weight", 
 def read_tensors(path: Path, flag: str) -> Any:
     """What `torch.save` wrote, tensors and plain values alone; memory-mapped where the file's format allows."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickles that it then refuses
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError:  # whose text advises to run the file's code
+        raise UserError(
+            f"{flag}={path} cannot be read as a file of tensors: it is none, or holds more than them"
+        ) from None
+    except (RuntimeError, EOFError, ValueError, OSError) as error:
         reason = str(error).strip().split("\n")[0]
         raise UserError(f"{flag}={path} cannot be read as a file of tensors ({reason}); fetch it anew") from None
 

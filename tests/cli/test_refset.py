@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -15,6 +16,8 @@ import torch
 from safetensors.torch import save_file
 
 from ddo_plugin import refset
+
+FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +110,31 @@ def test_images_of_a_network_are_looked_at_in_one_command(ddo, tmp_path: Path) -
     assert made.returncode == 0, made.stderr
     assert np.load(tmp_path / "look.npz")["arr_0"].shape == (20, 8, 8, 1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["look.npz", "look.png"]
+    assert made.stdout == "20 images: look.npz, look.png\n"
+
+
+def test_images_of_an_earlier_run_in_the_folder_are_mentioned(ddo) -> None:
+    assert "other PNGs" not in ddo("sample", "--outdir=out", "--seeds=0-9", "--own").stderr
+    again = ddo("sample", "--outdir=out", "--seeds=5-11", "--own")
+    assert "ddo: out holds 5 other PNGs, too, which count in its metrics" in again.stderr
+    assert again.stdout == "7 images: out\n"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["sample", "--npz=file/a.npz"],
+        ["sample", "--outdir=out", "--grid=file/a.png"],
+        ["refset", "make", "--out=file/a"],
+    ],
+)
+def test_a_place_that_takes_nothing_is_told_in_one_line(ddo, tmp_path: Path, command: list[str]) -> None:
+    (tmp_path / "file").touch()
+    done = ddo(*command, "--own")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"Error: the {'set' if 'make' in command else 'images'} cannot be written (")
+    assert len(done.stderr.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize(
@@ -116,7 +144,10 @@ def test_images_of_a_network_are_looked_at_in_one_command(ddo, tmp_path: Path) -
         (["sample", "--grid=a.png", "--seeds=5-1", "--own"], "'5-1' holds no number"),
         (["sample", "--grid=a.png", "--labels=11", "--own"], "has class 11, but the network knows 0 to 9"),
         (["refset", "make", "--out=a", "--network=b"], "whose network this is cannot be told"),
-        (["refset", "make", "--out=a", "--network=b", "--upstream=dit"], "no plugin samples networks of dit"),
+        (
+            ["refset", "make", "--out=a", "--network=b", "--upstream=dit"],
+            "--upstream=dit: no plugin knows it; there are",
+        ),
         (["refset", "verify", "nowhere"], "nowhere is not a reference set"),
         (["refset", "make", "--out=a", "--network=b", "--checkout=nowhere"], "nowhere is no folder"),
     ],

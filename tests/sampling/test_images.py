@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,27 @@ def test_nothing_is_left_of_an_npz_that_was_not_finished(tmp_path: Path, monkeyp
     with pytest.raises(ZeroDivisionError):
         write(Outputs(npz=tmp_path / "a.npz"), [0, 1])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_grid_that_cannot_be_written_fails_before_anything_is_sampled(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    painter: Any = Painter()
+    with pytest.raises(FileExistsError):
+        outputs = Outputs(tmp_path / "png", npz=tmp_path / "a.npz", grid=tmp_path / "file/grid.png")
+        write_images(painter, Ranks(), outputs, seeds=[0, 1], labels=None, batch=4)
+    assert painter.batches == []
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_second_run_into_a_folder_keeps_the_classes_of_the_first(tmp_path: Path) -> None:
+    """Seeds 0 to 2, then 2 to 4 with other classes; of seed 0 the image is gone."""
+    write(Outputs(tmp_path), [0, 1, 2], labels=np.array([1, 2, 3]))
+    (tmp_path / "000000.png").unlink()
+    write(Outputs(tmp_path), [2, 3, 4], labels=np.array([4, 5, 6]))
+    told = json.loads((tmp_path / "dataset.json").read_text())["labels"]
+    assert told == [["000001.png", 2], ["000002.png", 4], ["000003.png", 5], ["000004.png", 6]]
+    assert Outputs(tmp_path).others([2, 3, 4]) == 1
+    assert Outputs(tmp_path).others([1, 2, 3, 4]) == 0
 
 
 def test_an_npz_written_row_by_row_is_an_npz(tmp_path: Path) -> None:

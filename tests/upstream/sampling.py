@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,10 +28,29 @@ def assert_same_images(one: Path, other: Path) -> None:
     assert len(np.unique(np.stack(list(first.values())), axis=0)) == len(first)  # not all alike
 
 
+def assert_close_images(one: Path, other: Path) -> None:
+    """Nowhere more than a grey level apart, and mostly equal."""
+    first, second = pixels(one), pixels(other)
+    assert first.keys() == second.keys()
+    apart = np.stack([np.abs(image.astype(int) - second[name]) for name, image in first.items()])
+    assert apart.max() <= 1
+    assert apart.mean() < 0.1
+    assert np.stack(list(first.values())).std() > 5
+
+
 def pristine(world, completed, script: str, out: Path, *flags: object, ranks: int = 1) -> Path:
     """Upstream's own script, on a CPU."""
     launcher = LAUNCHER if ranks > 1 else []
     completed(world.python(*launcher, "-m", "ddo_plugin.compat", world.repo / script, f"--outdir={out}", *flags))
+    return out
+
+
+def release(world, completed, checkout: Path, out: Path, *flags: object) -> Path:
+    """The release's EDM2_sample.py on a CPU, copied into EDM2's checkout as its README asks."""
+    shutil.copy(checkout / "EDM2_sample.py", world.repo)
+    driver = ["-m", "ddo_plugin.compat", Path(__file__).parent / "edm2/release_on_cpu.py", f"--outdir={out}", *flags]
+    path = os.pathsep.join([str(world.repo), world.variables.get("PYTHONPATH", "")])
+    completed(world.python(*driver, PYTHONPATH=path))
     return out
 
 

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ from ddo_plugin.files import sha256_file
 from ddo_plugin.metrics.frechet import Moments
 from ddo_plugin.records import EvaluationStep
 
+Image = pytest.importorskip("PIL.Image")
 DETECTOR_URL = (
     "https://api.ngc.nvidia.com/v2/models/nvidia/research/stylegan3/versions/1/files/metrics/inception-2015-12-05.pkl"
 )
@@ -127,6 +129,28 @@ def test_a_network_is_judged_on_disjoint_blocks_of_seeds(upstream, ref, seeds, w
     third = [command for command in found["commands"] if "--seeds=8-11" in command or "--seed=8" in command]
     assert len(third) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["eval.json"]
+
+
+@pytest.mark.parametrize(
+    ("upstream", "script", "own"),
+    [("edm", "fid.py", ["--ref={}/ref.npz"]), ("edm2", "calculate_metrics.py", ["--metrics=fid", "--ref={}/ref.pkl"])],
+)
+def test_the_releases_commands_for_fid_run_on_two_ranks(upstream, script, own, world, networks, checkout, tmp_path):
+    """`ddo sample` and then upstream's script by `ddo run`, as docs/refsets.md has them."""
+    folder, launcher = checkout(upstream), "--torchrun=--standalone --nproc_per_node=2"
+    env = {"DNNLIB_CACHE_DIR": str(world / "cache"), "PYTHONPATH": str(world), "DDO_CACHE": str(world / "ddo")}
+    flags = [f"--checkout={folder}", f"--network={networks[upstream]}", "--seeds=0-5", "--subdirs", "--steps=2"]
+    images = tmp_path / "fid-tmp"
+    done = run("-m", "ddo_plugin", "sample", launcher, *flags, "--labels=uniform", f"--outdir={images}", **env)
+    assert done.returncode == 0, done.stderr
+    calc = ["calc", f"--images={images}", "--num=6", *(flag.format(world) for flag in own)]
+    done = run("-m", "ddo_plugin", "run", launcher, folder, script, "--", *calc, **env)
+    assert done.returncode == 0, done.stderr
+    read = np.stack([np.asarray(Image.open(path)) for path in images.rglob("*.png")]).astype(np.float64)
+    means = read.mean((1, 2, 3))
+    assert len(means) == 6
+    found = float(re.findall(r"\d+\.?\d*(?:e[+-]\d+)?", done.stdout)[-1])
+    assert found == pytest.approx((means.mean() - 100) ** 2 + (means.std(ddof=1) - 2) ** 2, rel=1e-3)
 
 
 def test_arguments_after_the_dashes_go_to_the_sampler(world, networks, checkout, completed, tmp_path) -> None:

@@ -34,6 +34,43 @@ def test_images_are_those_of_pristine_generate_py(world, completed, tmp_path: Pa
     sampling.assert_same_images(tmp_path / "ours", theirs)
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--solver=euler", "--disc=iddpm", "--schedule=ve", "--sigma_max=70"],
+        ["--disc=vp", "--schedule=vp", "--scaling=vp", "--S_churn=3"],
+    ],
+    ids=["exploding by euler", "preserving and churned"],
+)
+def test_ablated_images_are_those_of_pristine_generate_py(world, completed, tmp_path: Path, flags) -> None:
+    shared = [f"--network={world.base}", *SEEDS, *flags]
+    theirs = sampling.pristine(world, completed, "generate.py", tmp_path / "theirs", *shared)
+    sampling.ours(world, completed, ["sample"], f"--outdir={tmp_path / 'ours'}", *shared)
+    sampling.assert_same_images(tmp_path / "ours", theirs)
+
+
+def test_all_ablation_flags_with_all_others_are_pristine_generate_pys_to_the_last_bit(world, completed) -> None:
+    program = ["-m", "ddo_plugin.compat", Path(__file__).with_name("ablations.py")]
+    assert completed(world.python(*program, PYTHONPATH=str(world.repo))).strip() == "360 of 360"
+
+
+def test_a_set_by_dpm_solver_v3_says_so(world, completed, refused, tmp_path: Path) -> None:
+    flags = [
+        f"--checkout={world.repo}",
+        f"--network={world.base}",
+        f"--out={tmp_path / 'set'}",
+        "--count=6",
+        "--steps=5",
+    ]
+    make = ["-m", "ddo_plugin", "refset", "make", *flags, "--solver=dpm-solver-v3", "--order=3"]
+    assert "has --spacing instead" in refused(world.python(*make, "--disc=vp"))
+    completed(world.python(*make))
+    made = refset.open_refset(tmp_path / "set")
+    told = made.manifest["sampler"]
+    assert (told["name"], told["steps"], told["order"], told["spacing"]) == ("dpm-solver-v3", 5, 3, "edm")
+    assert made.samples.std() > 5
+
+
 def test_a_class_is_pristine_generate_pys_class(world, completed, tmp_path: Path) -> None:
     shared = [f"--network={world.base}", *SEEDS, "--S_churn=3"]
     theirs = sampling.pristine(world, completed, "generate.py", tmp_path / "theirs", *shared, "--class=2")

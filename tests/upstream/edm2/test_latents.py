@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import io
 import json
 import os
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from ddo_plugin import refset, statistics
 from ddo_plugin.snapshots import contents
+
+spec = importlib.util.spec_from_file_location("upstream_sampling", Path(__file__).parent.parent / "sampling.py")
+assert spec is not None and spec.loader is not None
+sampling = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(sampling)
 
 SNAPSHOTS = Path(__file__).parent.parent / "make_snapshots.py"
 FLAGS = ["--preset=edm2-img512-s", "--batch=32", "--status=1024", "--snapshot=1024", "--checkpoint=1024"]
@@ -112,19 +119,32 @@ def test_the_reference_set_holds_final_latents_as_upstreams_sampler_makes_them(l
         assert made.labels is None
 
 
-def test_images_are_what_the_snapshots_own_encoder_decodes_as_in_pristine_generate_images(latents, completed, tmp_path):
-    (tmp_path / "stub").mkdir()
-    (tmp_path / "stub/diffusers.py").write_text(DIFFUSERS)
-    path = os.pathsep.join([str(tmp_path / "stub"), str(latents.repo)])
-    flags = ["--seeds=0-5", "--batch=3", "--steps=3"]
-    script = ["-m", "ddo_plugin.compat", latents.repo / "generate_images.py", f"--net={latents.base}"]
-    completed(latents.python(*script, f"--outdir={tmp_path / 'theirs'}", *flags, PYTHONPATH=path))
-    sample = ["-m", "ddo_plugin", "sample", f"--network={latents.base}", f"--outdir={tmp_path / 'ours'}"]
-    completed(latents.python(*sample, *flags, PYTHONPATH=path))
-    ours, theirs = (sorted((tmp_path / name).glob("*.png")) for name in ("ours", "theirs"))
-    assert [path.name for path in ours] == [path.name for path in theirs]
-    for one, other in zip(ours, theirs, strict=True):
-        assert one.read_bytes() == other.read_bytes()
+@pytest.fixture(scope="module")
+def decoding(latents) -> Any:
+    """The world of latents with a stand-in for the autoencoder."""
+    (latents.root / "stub").mkdir()
+    (latents.root / "stub/diffusers.py").write_text(DIFFUSERS)
+    path = os.pathsep.join([str(latents.root / "stub"), str(latents.repo)])
+    return dataclasses.replace(latents, variables={"PYTHONPATH": path})
+
+
+def test_images_are_what_the_snapshots_own_encoder_decodes_as_in_pristine_generate_images(
+    decoding, completed, tmp_path
+):
+    flags, out = ["--seeds=0-5", "--batch=3", "--steps=3"], tmp_path / "theirs"
+    sampling.pristine(decoding, completed, "generate_images.py", out, f"--net={decoding.base}", *flags)
+    ours = [f"--network={decoding.base}", f"--outdir={tmp_path / 'ours'}"]
+    sampling.ours(decoding, completed, ["sample"], *ours, *flags)
+    sampling.assert_same_images(tmp_path / "ours", out)
+
+
+def test_the_releases_guided_dpm_solver_v3_gives_its_images_of_latents(decoding, tuned, completed, checkout, tmp_path):
+    shared = ["--seeds=0-5", "--batch=3", "--steps=25", f"--gnet={tuned / LAST}", "--guidance=1.1"]
+    out = tmp_path / "theirs"
+    sampling.release(decoding, completed, checkout("DDO"), out, f"--net={decoding.base}", *shared, "--dpmv3")
+    ours = [f"--network={decoding.base}", f"--outdir={tmp_path / 'ours'}", "--solver=dpm-solver-v3"]
+    sampling.ours(decoding, completed, ["sample"], *ours, *shared)
+    sampling.assert_close_images(tmp_path / "ours", out)
 
 
 def test_without_diffusers_latents_cannot_be_looked_at_and_the_line_says_so(latents, refused, tmp_path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -36,15 +35,20 @@ def test_images_are_those_of_pristine_generate_images_py(world, completed, tmp_p
     sampling.assert_same_images(tmp_path / "ours", out)
 
 
-def test_balanced_classes_are_those_of_the_releases_script(world, completed, checkout, tmp_path: Path) -> None:
-    """It wants as many seeds as a multiple of the classes; 8 of 9 images have a third of them each here, too."""
-    shutil.copy(checkout("DDO") / "EDM2_sample.py", world.repo)
-    flags = ["--seeds=0-8", "--batch=3", "--steps=4"]
+@pytest.mark.parametrize("guidance", [[], ["--guidance=1.1"]], ids=["alone", "guided"])
+@pytest.mark.parametrize("solver", ["heun", "dpm-solver-v3"])
+def test_a_command_line_of_the_release_gives_its_images(world, completed, checkout, tmp_path, solver, guidance) -> None:
+    """It wants as many seeds as a multiple of the classes, and integrates DPM-Solver-v3 on a grid, ours exactly."""
+    guide = world.root / "base/network-snapshot-0000002-0.050.pkl"
+    shared = ["--seeds=0-8", "--batch=3", "--subdirs", *([f"--gnet={guide}", *guidance] if guidance else [])]
+    fast = ["--dpmv3", "--steps=25"] if solver == "dpm-solver-v3" else ["--steps=4"]
     out = tmp_path / "theirs"
-    sampling.pristine(world, completed, "EDM2_sample.py", out, f"--net={world.base}", *flags)
-    ours = [f"--network={world.base}", f"--outdir={tmp_path / 'ours'}", "--labels=uniform"]
-    sampling.ours(world, completed, ["sample"], *ours, *flags)
-    sampling.assert_same_images(tmp_path / "ours", out)
+    sampling.release(world, completed, checkout("DDO"), out, f"--net={world.base}", *shared, *fast)
+    own = [f"--solver={solver}", fast[-1], "--labels=uniform"]
+    command = [f"--network={world.base}", f"--outdir={tmp_path / 'ours'}", *own]
+    sampling.ours(world, completed, ["sample"], *command, *shared)
+    same = sampling.assert_close_images if solver == "dpm-solver-v3" else sampling.assert_same_images
+    same(tmp_path / "ours", out)
 
 
 def test_an_npz_holds_the_pngs_and_their_classes(world, completed, tmp_path: Path) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from ddo_plugin import refset, statistics
+
+Image = pytest.importorskip("PIL.Image")
 
 # Upstream's inference, as the release's VAR_sample.py turns it into pixels, one image a seed.
 PRISTINE = """
@@ -100,6 +103,25 @@ def test_a_seed_gives_upstreams_image(flags, label, settings, world, completed, 
     assert difference.max() <= 1  # the decoder is handed the same features, summed up in another order
     assert (difference > 0).mean() < 1e-3
     assert ours.std() > 5
+
+
+def test_the_releases_command_line_makes_its_pngs_and_its_npz(world, completed, command, tmp_path: Path) -> None:
+    """VAR_sample.py --cfg 1.4: balanced classes, in one pass, on two ranks; the npz holds the PNGs."""
+    flags = ["--labels=uniform", "--cfg=1.4", "--seeds=0-6", "--batch=2", f"--network={world.base}"]
+    outputs = [f"--outdir={tmp_path / 'samples'}", f"--npz={tmp_path / 'samples.npz'}"]
+    completed(command("sample", "--torchrun=--standalone --nproc_per_node=2", *flags, *outputs))
+    read = np.load(tmp_path / "samples.npz")
+    pngs = sorted((tmp_path / "samples").glob("*.png"))
+    assert [path.name for path in pngs] == [f"{seed:06d}.png" for seed in range(7)]
+    np.testing.assert_array_equal(read["arr_0"], np.stack([np.asarray(Image.open(path)) for path in pngs]))
+    assert read["arr_1"].tolist() == list(range(7))
+
+
+def test_a_network_of_another_upstream_is_refused_in_one_line(world, refused, command, tmp_path: Path) -> None:
+    other = tmp_path / "edm.pkl"
+    other.write_bytes(pickle.dumps({"ema": Path("a class of its own")}, protocol=4))
+    line = refused(command("sample", f"--network={other}", "--grid=look.png"))
+    assert line == f"Error: --network={other} cannot be read as a file of tensors: it is none, or holds more than them"
 
 
 def test_a_missing_tokenizer_is_named(world, refused, command) -> None:
