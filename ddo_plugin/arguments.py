@@ -11,7 +11,7 @@ import click
 
 from ddo_plugin.errors import UserError
 
-ALONE = ""  # what an option without its value leaves
+ALONE = "\0"  # what an option without its value leaves; nobody can type it
 ALONE_TOO: dict[str, Any] = {"nargs": "?", "const": ALONE}
 
 
@@ -32,6 +32,9 @@ def add(parser: argparse.ArgumentParser, options: Sequence[click.Option]) -> Non
 
 def read(given: Mapping[str, Any], options: Sequence[click.Option]) -> dict[str, Any]:
     """Every option's value, converted and checked by click; `given` holds what was typed, as text."""
+    for option in options:
+        if given.get(option.name or "") == "":
+            raise UserError(f"{option.opts[0]}: an empty value; give one, or drop the option")
     argv = [part for option in options if option.name in given for part in _typed(option, given[option.name])]
     return click.Command("options", params=list(options)).make_context("options", argv).params
 

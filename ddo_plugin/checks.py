@@ -24,7 +24,7 @@ def check_exactness(options: Mapping[str, Any]) -> None:
             raise UserError(f"--{flag}={options[flag]}: {why}; drop --{flag}")
 
 
-def check_real(options: Mapping[str, Any], info: NetworkInfo, dataset: Any, channels: int | None) -> None:
+def check_real(options: Mapping[str, Any], info: NetworkInfo, dataset: Any, channels: int) -> None:
     """Real images must be what the reference generates; `channels` is how many the dataset has for such a network."""
     source = options["ddo"]
     if info.label_dim and not options["cond"]:
@@ -50,3 +50,14 @@ def check_fakes(options: Mapping[str, Any], run: Finetuning) -> None:
     label_dim = info.label_dim or 0
     if (classes == 0) != (label_dim == 0) or classes > label_dim:
         raise UserError(f"--ddo-fakes={options['ddo_fakes']}: has {classes} classes, but the reference has {label_dim}")
+
+
+def check_batch(batch: int, batch_gpu: int | None, ranks: int) -> None:
+    """Native loops count in equal parts: of ranks, and of what one forwards at once."""
+    each = batch // ranks
+    forward = min(batch_gpu or each, each)
+    if batch < 1 or not forward or batch != each * ranks or each % forward:
+        raise UserError(
+            f"--batch={batch} cannot be split over {ranks} ranks in parts of --batch-gpu={batch_gpu}; "
+            f"use a multiple of {ranks * (batch_gpu or 1)}"
+        )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ddo_plugin import plugins
 from ddo_plugin.errors import UserError
 from ddo_plugin.options import ddo_values
-from ddo_plugin.records import Fakes, OnlineFakes, Reference, Run
+from ddo_plugin.records import DEPARTS, Fakes, OnlineFakes, Reference, Run
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from ddo_plugin.objective import Objective, Outcome, Terms
 
 
+FREE = ("ddo", "ddo_sha256", "ddo_trust", "ddo_strict", "ddo_stop_on_collapse", "ddo_fakes")  # may change in a round
 AGREEMENT = 0.05  # mean |reward| at which target and reference no longer pass for one network; bf16 reaches 0.025
 
 
@@ -42,6 +43,22 @@ class Finetuning:
         if _rank() == 0:
             plugins.manager().hook.ddo_statistics(run=self.run, step=step, statistics=outcome.statistics)
         return outcome
+
+    def settings(self) -> dict[str, Any]:
+        """What a run that goes on must have in common with the one before: options, and the fakes by content."""
+        options = {name: value for name, value in self.run.options.items() if name not in FREE}
+        fakes = self.run.provenance.get("fakes") or {}
+        return {**options, "ddo_fakes": fakes.get("sha256") or fakes.get("images")}
+
+    def check_same(self, earlier: Mapping[str, Any], state: Path) -> None:
+        """Refuse to go on from a state of a run with other settings: half a round each is no round."""
+        for name, value in self.settings().items():
+            if name in earlier and _plain(earlier[name]) != _plain(value):
+                flag = "--" + name.replace("_", "-")
+                raise UserError(
+                    f"{state} is of a round with {flag}={earlier[name]}, not {value}; go on with the same, or begin a "
+                    "round in another folder"
+                )
 
     def snapshot_written(self, path: Path, step: int) -> None:
         plugins.manager().hook.ddo_snapshot(run=self.run, path=path, step=step)
@@ -98,14 +115,22 @@ def _check_agreement(statistics: Mapping[str, Tensor]) -> None:
 def _check_origin(fakes: Fakes | OnlineFakes, reference: Reference, options: Mapping[str, Any]) -> None:
     """The objective means samples of this very reference; others work against it."""
     made_by = fakes.description.get("reference_sha256")
-    if made_by == reference.sha256:
+    departs = fakes.description.get("sampler", {}).get(DEPARTS)
+    if made_by == reference.sha256 and not departs:
         return
     network = f"sha256 {made_by[:12]}…, the reference's is {reference.sha256[:12]}…" if made_by else "unknown"
     message = f"--ddo-fakes={options['ddo_fakes']}: the network that made them is not known to be --ddo's ({network})"
+    if departs:
+        message = f"--ddo-fakes={options['ddo_fakes']}: {', '.join(departs)} made them other than the network's own"
     if options.get("ddo_strict"):
         raise UserError(f"{message}; make them anew, or drop --ddo-strict")
     if _rank() == 0:
         print(f"ddo: {message}", file=sys.stderr)
+
+
+def _plain(value: Any) -> Any:
+    """As JSON gives it back."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _rank() -> int:

@@ -117,7 +117,7 @@ def _refuse_orphans(typed: Sequence[str]) -> None:
     """--ddo-alpha and its like without --ddo would be ignored; say so instead."""
     if typed:
         flags = ", ".join("--" + name.replace("_", "-") for name in typed)
-        raise UserError(f"{flags} has no effect without --ddo=NETWORK; add it, or drop the option")
+        raise UserError(f"{flags}: no effect without --ddo=NETWORK; add it, or drop the option")
 
 
 class _Guard:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ddo_plugin.sampling.generators import SampleGenerators
 
 ObjectiveFactory = Callable[[Mapping[str, Any]], "Objective"]  # the run's options -> an objective
+DEPARTS = "departs_by"
 FeatureExtractor = Callable[["np.ndarray"], "np.ndarray"]  # uint8 images [N, C, H, W] -> features [N, D]
 
 
@@ -115,7 +116,10 @@ class Generator(Protocol):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """Whatever else decides the samples, for the manifest: sampler, steps, guidance, precision."""
+        """Whatever else decides the samples, for the manifest: sampler, steps, guidance, precision.
+
+        `DEPARTS` names the settings, if any, by which samples are not those of the network's own distribution.
+        """
 
     def sample(self, streams: SampleGenerators, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """A sample for each stream, as a reference set stores it, and the class numbers.

@@ -16,7 +16,7 @@ from ddo_plugin.records import Reference
 from ddo_plugin.snapshots import network
 
 TRUST_OPTION = "--ddo-trust"
-EXACT = {"dropout": 0, "use_fp16": False}  # what changes θ's outputs is out, and the loss needs fp32's digits
+EXACT = {"dropout": 0}  # what changes θ's outputs is out; snapshots keep the precision that they are sampled in
 
 
 def freeze(network: nn.Module, source: str, file: Path, info: Any = None) -> Reference:
@@ -25,7 +25,7 @@ def freeze(network: nn.Module, source: str, file: Path, info: Any = None) -> Ref
 
 
 def load_reference(source: str, options: Mapping[str, Any]) -> Reference:
-    """The network of a snapshot, a path or URL, without dropout, in fp32; `options` are `pickle_options`."""
+    """The network of a snapshot, a path or URL, without dropout, with fp32 weights; `options` are `pickle_options`."""
     reference = _load(source, options, EXACT)
     reference.network.to(torch.float32)
     return reference
@@ -46,7 +46,7 @@ def _load(source: str, options: Mapping[str, Any], overrides: Mapping[str, Any])
 
 
 def target_settings(reference: Reference) -> dict[str, Any]:
-    """The reference's own constructor arguments, without dropout, in fp32."""
+    """The reference's own constructor arguments, without dropout."""
     interface = ("img_resolution", "img_channels", "label_dim")  # native loops pass these themselves
     own = {name: value for name, value in reference.info.init_kwargs.items() if name not in interface}
     return {**own, **EXACT}

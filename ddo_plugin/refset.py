@@ -153,6 +153,7 @@ class RefsetFakes:
             "count": len(refset),
             "seed": refset.manifest["seed"],
             "reference_sha256": refset.manifest["reference"].get("sha256"),
+            "sampler": refset.manifest["sampler"],
             "sha256": {name: stored["sha256"] for name, stored in refset.manifest["arrays"].items()},
         }
 

@@ -57,6 +57,11 @@ def test_what_click_refuses_is_refused(argv: list[str]) -> None:
         parse(*argv)
 
 
+def test_an_empty_value_as_of_an_unset_variable_is_named() -> None:
+    with pytest.raises(UserError, match="--ddo: an empty value"):
+        parse("--ddo=", "--ddo-iters=2")
+
+
 def test_help_names_the_group_and_the_defaults() -> None:
     parser = argparse.ArgumentParser()
     arguments.add(parser, OPTIONS)

@@ -127,7 +127,7 @@ def test_without_ddo_the_script_is_untouched() -> None:
 def test_an_option_that_would_be_ignored_is_refused(flag: str) -> None:
     result = run(script(True), flag)
     assert result.exit_code == 2
-    assert f"{flag.split('=')[0]} has no effect without --ddo" in result.output
+    assert f"{flag.split('=')[0]}: no effect without --ddo" in result.output
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_a_loader_that_no_plugin_answers_for_is_refused(capsys) -> None:
 @pytest.mark.parametrize(
     ("argv", "hand_over", "message"),
     [
-        (["--ddo_alpha=3"], True, "--ddo-alpha has no effect without --ddo"),
+        (["--ddo_alpha=3"], True, "--ddo-alpha: no effect without --ddo"),
         (["--ddo=net.pth", "--ddo_alpha=-3"], True, "x>=0"),
         (["--ddo=net.pth", "--ddo_alhpa=3"], True, "did you mean --ddo_alpha?"),
         (["--ddo=net.pth"], False, "mine's script never handed it to"),

@@ -11,6 +11,8 @@ from ddo_plugin.cli.generating import GeneratingCommand, open_generator, writing
 
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
+SEED_HELP = "Of all randomness; 0 has the noise of upstream's seeds, which networks are judged on."
+
 
 @click.group("refset")
 def command() -> None:
@@ -21,7 +23,7 @@ def command() -> None:
 @click.option("--network", required=True, metavar="PATH|URL", help="Network to sample.")
 @click.option("--out", type=FOLDER, required=True, help="Folder to write.")
 @click.option("--count", type=click.IntRange(min=1), default=50000, show_default=True, help="Samples.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all randomness.")
+@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help=SEED_HELP)
 @click.option(
     "--labels", default="uniform", show_default=True, help="Classes: uniform, dataset:PATH, or a list as 0,3,5-7."
 )

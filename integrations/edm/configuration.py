@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch_utils import distributed as dist
 
 from ddo_integrations.edm import events
 from ddo_plugin import checks, finetuning
@@ -48,20 +49,19 @@ def configure(c: MutableMapping[str, Any], options: Mapping[str, Any]) -> None:
     run = finetuning.prepare("edm", _same_on_all_ranks(c["run_dir"]), options)
     info: NetworkInfo = run.reference.info
     _refuse_contradictions(c, options, info)
-    checks.check_real(options, info, construct_class_by_name(**c["dataset_kwargs"]), info.channels)
+    checks.check_real(options, info, construct_class_by_name(**c["dataset_kwargs"]), info.channels or 0)
     checks.check_fakes(options, run)
     if options.get("resume"):
         _check_resume(c, run)
+    checks.check_batch(c["batch_size"], c.get("batch_gpu"), dist.get_world_size())
     _set_network(c, run)
     _set_schedule(c, options)
+    events.watch(run, c["batch_size"], c.get("resume_kimg", 0) * 1000)
     c["loss_kwargs"] = EasyDict(
         class_name="ddo_integrations.edm.loss.DDOLoss",
         noise={"sigma_data": getattr(run.reference.network, "sigma_data", 0.5)},
-        first_nimg=c.get("resume_kimg", 0) * 1000,
-        batch_size=c["batch_size"],
-        record={**ddo_values(options), **run.run.provenance},
+        record={**ddo_values(options), **run.run.provenance, "settings": run.settings()},
     )
-    events.watch(run, c["batch_size"])
 
 
 def _same_on_all_ranks(run_dir: str | None) -> Path:
@@ -97,7 +97,8 @@ def _check_resume(c: Mapping[str, Any], run: Finetuning) -> None:
     """Upstream would load whatever parts of the old network fit, and say nothing."""
     snapshot, state = Path(c["resume_pkl"]), Path(c["resume_state_dump"])
     try:
-        earlier = json.loads((state.parent / "training_options.json").read_text())["loss_kwargs"]["record"]["reference"]
+        record = json.loads((state.parent / "training_options.json").read_text())["loss_kwargs"]["record"]
+        earlier = record["reference"]
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(
             f"--resume={state} is no state of a DDO run; to start a round from a network, drop it"
@@ -107,6 +108,7 @@ def _check_resume(c: Mapping[str, Any], run: Finetuning) -> None:
             f"--resume={state} belongs to a round against {earlier['source']} (sha256 {earlier['sha256'][:12]}…), "
             f"not against --ddo={run.reference.source}"
         )
+    run.check_same(record["settings"], state)
     if not snapshot.is_file() or contents.describe(snapshot).damage:
         raise UserError(f"--resume={state}: {snapshot.name}, the network beside it, is missing or damaged; use another")
     if not zipfile.is_zipfile(state):

@@ -1,4 +1,4 @@
-"""Events of EDM's native loop, told by the function that it calls on every rank after each tick."""
+"""Where EDM's native loop is, and its events, told by the function that it calls on every rank after each tick."""
 
 from __future__ import annotations
 
@@ -9,8 +9,31 @@ from torch_utils import distributed as dist
 from ddo_plugin.finetuning import Finetuning
 
 
-def watch(run: Finetuning, batch_size: int) -> None:
+class Progress:
+    """Optimizer steps. A run that goes on starts at whole kimg, between two steps of the one before."""
+
+    def __init__(self, batch_size: int, first_nimg: int):
+        self.batch_size, self.first_step = batch_size, first_nimg // batch_size
+        self.seen = 0  # images in this process's run, over all ranks
+
+    @property
+    def step(self) -> int:
+        return self.first_step + self.seen // self.batch_size
+
+
+_progress: Progress | None = None
+
+
+def active() -> Progress:
+    """The progress of this process's run."""
+    assert _progress is not None, "configure comes first"
+    return _progress
+
+
+def watch(run: Finetuning, batch_size: int, first_nimg: int) -> None:
     """Report every tick and snapshot. The loop calls `update_progress` after it has written, and once as it starts."""
+    global _progress
+    progress = _progress = Progress(batch_size, first_nimg)
     original = dist.update_progress
     started = False
 
@@ -19,11 +42,10 @@ def watch(run: Finetuning, batch_size: int) -> None:
         nonlocal started
         original(kimg, total)
         if started and dist.get_rank() == 0:
-            step = kimg * 1000 // batch_size
-            run.paused(step)
+            run.paused(progress.step)
             snapshot = run.run.outdir / f"network-snapshot-{kimg:06d}.pkl"
             if snapshot.exists():
-                run.snapshot_written(snapshot, step)
+                run.snapshot_written(snapshot, progress.step)
         started = True
 
     dist.update_progress = update_progress

@@ -10,6 +10,7 @@ from torch_utils import distributed as dist
 from torch_utils import training_stats
 from training.loss import EDMLoss
 
+from ddo_integrations.edm import events
 from ddo_integrations.edm.networks import denoiser
 from ddo_plugin import finetuning
 from ddo_plugin.batch import with_fakes
@@ -20,11 +21,11 @@ from ddo_plugin.likelihood.diffusion import NoiseLevels
 class DDOLoss:
     """What the loop calls in place of EDMLoss. Pickles as one, so that pristine upstream reads the snapshots."""
 
-    def __init__(self, noise: Mapping[str, float], first_nimg: int, batch_size: int, record: Mapping[str, Any]):
+    def __init__(self, noise: Mapping[str, float], record: Mapping[str, Any]):
         """`record` is not read: it stands here so that training_options.json holds it."""
         self.run = finetuning.active("edm")
         self.levels = NoiseLevels(**noise)
-        self.nimg, self.batch_size = first_nimg, batch_size
+        self.progress = events.active()
         self.reference = self.run.reference.network if self.run.objective.needs_fakes else None
 
     def __call__(self, net: nn.Module, images: Tensor, labels: Tensor, augment_pipe: nn.Module | None = None) -> Tensor:
@@ -36,10 +37,10 @@ class DDOLoss:
             None if self.reference is None else denoiser(self.reference.to(images.device), labels, augment_labels)
         )
         terms = diffusion.terms(target, reference, clean, len(images), self.levels)
-        outcome = self.run.judge(terms, step=self.nimg // self.batch_size)
+        outcome = self.run.judge(terms, step=self.progress.step)
         for name, values in outcome.statistics.items():
             training_stats.report(f"DDO/{name}", values)
-        self.nimg += len(images) * dist.get_world_size()
+        self.progress.seen += len(images) * dist.get_world_size()
         return outcome.per_sample()
 
     def _not_augmented(self, clean: Tensor) -> Tensor | None:

@@ -20,7 +20,6 @@ def start(preconditioning: str, **settings: Any) -> nn.Module:
 
 
 def denoiser(net: nn.Module, labels: torch.Tensor | None, augment_labels: torch.Tensor | None = None) -> Denoiser:
-    """A network with its conditions bound."""
-    if augment_labels is None:
-        return lambda noisy, sigma: net(noisy, sigma, labels)
-    return lambda noisy, sigma: net(noisy, sigma, labels, augment_labels=augment_labels)
+    """A network with its conditions bound, in fp32 even if it samples in half: the loss needs its digits."""
+    augmented = {} if augment_labels is None else {"augment_labels": augment_labels}
+    return lambda noisy, sigma: net(noisy, sigma, labels, force_fp32=True, **augmented)

@@ -42,7 +42,9 @@ def configure(c: MutableMapping[str, Any], options: Mapping[str, Any]) -> None:
     info: NetworkInfo = run.reference.info
     _refuse_contradictions(options, info)
     dataset = construct_class_by_name(**c["dataset_kwargs"])
-    checks.check_real(options, info, dataset, KINDS[info.channels][1] if info.channels in KINDS else None)
+    if info.channels not in KINDS:
+        raise UserError(f"--ddo={options['ddo']} has {info.channels} channels; known are 3 (pixels) and 4 (latents)")
+    checks.check_real(options, info, dataset, KINDS[info.channels][1])
     checks.check_fakes(options, run)
     _set_schedule(c, options)
     states.check(run, c["total_nimg"])
@@ -88,27 +90,19 @@ def _noise(c: Mapping[str, Any], options: Mapping[str, Any], reference: Referenc
 def _set_schedule(c: MutableMapping[str, Any], options: Mapping[str, Any]) -> None:
     """The paper's round, where upstream's own flags do not say otherwise."""
     c["batch_size"] = options["batch"] if typed("batch") else BATCH
-    _check_batch(c, options)
+    checks.check_batch(c["batch_size"], c["batch_gpu"], dist.get_world_size())
     for flag, (name, default, also) in INTERVALS.items():
         unit = math.lcm(c["batch_size"], also)
-        c[name] = _multiple(flag, options[flag], unit) if typed(flag) else max(default // unit, 1) * unit
+        if typed(flag):
+            c[name] = _multiple(flag, options[flag], unit)
+        else:  # no interval is longer than the round: it would end without a snapshot
+            c[name] = max(min(default, c.get("total_nimg") or default) // unit, 1) * unit
     c["lr_kwargs"].update(
         ref_lr=options["lr"] if typed("lr") else LR,
         ref_batches=options["decay"] if typed("decay") else DECAY_BATCHES,
         rampup_Mimg=options["ddo_rampup"],
     )
     c["ema_kwargs"] = EasyDict(class_name="training.phema.PowerFunctionEMA", stds=list(options["ddo_ema"]))
-
-
-def _check_batch(c: Mapping[str, Any], options: Mapping[str, Any]) -> None:
-    batch, ranks = c["batch_size"], dist.get_world_size()
-    each = batch // ranks
-    forward = min(c["batch_gpu"] or each, each)
-    if batch < 1 or not forward or batch != each * ranks or each % forward:
-        raise UserError(
-            f"--batch={batch} cannot be split over {ranks} ranks in parts of --batch-gpu={options['batch_gpu']}; "
-            f"use a multiple of {ranks * (c['batch_gpu'] or 1)}"
-        )
 
 
 def _multiple(flag: str, given: int, unit: int) -> int | None:

@@ -42,7 +42,11 @@ class DDOLoss:
     def state_dict(self) -> dict[str, Any]:
         """What a training state holds of the round. The loop asks for it before it writes one."""
         self.progress.pause()
-        return {"nimg": self.progress.nimg, "reference": self.run.reference.sha256}
+        return {
+            "nimg": self.progress.nimg,
+            "reference": self.run.reference.sha256,
+            "settings": self.run.settings(),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.progress.resume(state["nimg"])
@@ -52,15 +56,18 @@ class DDOLoss:
         return EDM2Loss(P_mean=levels.P_mean, P_std=levels.P_std, sigma_data=levels.sigma_data).__reduce__()
 
 
+# Both in fp32, even if they sample in half: the loss needs its digits.
+
+
 def _frozen(net: nn.Module, labels: Tensor) -> Denoiser:
-    return lambda noisy, sigma: net(noisy, sigma, labels)
+    return lambda noisy, sigma: net(noisy, sigma, labels, force_fp32=True)
 
 
 def _trained(net: nn.Module, labels: Tensor) -> Denoiser:
     """The uncertainty takes no part in the loss but must in the graph, or DDP waits for its gradient."""
 
     def denoise(noisy: Tensor, sigma: Tensor) -> Tensor:
-        denoised, logvar = net(noisy, sigma, labels, return_logvar=True)
+        denoised, logvar = net(noisy, sigma, labels, force_fp32=True, return_logvar=True)
         return denoised + 0 * logvar.sum()
 
     return denoise

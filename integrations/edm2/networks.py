@@ -38,7 +38,12 @@ def settle(network: nn.Module, device: torch.device) -> None:
         if type(part).__name__ == NORMALISED:
             normalise = sys.modules[type(part).__module__].normalize
             weight: Any = part.weight
-            weight.data.copy_(_fixed_point(weight.data.to(device), normalise))
+            settled = _fixed_point(weight.data.to(device), normalise)
+            if not normalise(settled).equal(settled):
+                print(
+                    "ddo: a weight still moves under the forced normalisation; r begins near 0, not at it", flush=True
+                )
+            weight.data.copy_(settled)
 
 
 def _fixed_point(weight: Tensor, normalise: Callable[[Tensor], Tensor]) -> Tensor:

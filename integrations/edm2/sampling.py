@@ -14,7 +14,7 @@ from ddo_plugin.dnnlib import construct_class_by_name
 from ddo_plugin.download import local_file
 from ddo_plugin.errors import UserError
 from ddo_plugin.likelihood.diffusion import Denoiser
-from ddo_plugin.records import Reference
+from ddo_plugin.records import DEPARTS, Reference
 from ddo_plugin.reference import load_as_stored
 from ddo_plugin.sampling.diffusion import DiffusionGenerator, bound
 from ddo_plugin.sampling.generators import SampleGenerators
@@ -41,7 +41,11 @@ def generator(source: str, options: Mapping[str, Any]) -> DiffusionGenerator:
 
     settings = {**sampler.settings(), "fp16": bool(getattr(reference.network, "use_fp16", False))}
     if guide is not None:
-        settings |= {"guidance": guidance, "gnet": {"source": guide.source, "sha256": guide.sha256}}
+        settings |= {
+            DEPARTS: ["guidance"],
+            "guidance": guidance,
+            "gnet": {"source": guide.source, "sha256": guide.sha256},
+        }
     decode = _decoder(source, options) if info.channels not in (1, 3) else None
     return DiffusionGenerator(reference, solve, denoiser, settings=settings, batch=BATCH, decode=decode)
 

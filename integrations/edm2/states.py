@@ -32,6 +32,7 @@ def check(run: Finetuning, total_nimg: int) -> None:
             f"{state} belongs to a round against another reference (sha256 {loss['reference'][:12]}…) than "
             f"--ddo={run.reference.source}; use another --outdir"
         )
+    run.check_same(loss.get("settings", {}), state)
     if held["state"]["cur_nimg"] >= total_nimg:
         raise UserError(f"{state}: this round is finished; use another --outdir, or a --duration above {total_nimg}")
 

@@ -54,7 +54,10 @@ def _write_plain(weights: Mapping[str, Tensor], out: Path) -> str:
 def _write_native(weights: Mapping[str, Tensor], source: Path, out: Path, like: Path) -> str:
     rest = read_tensors(like, "--like")
     if not is_native(rest) or not rest["trainer"].keys() >= REST:
-        raise UserError(f"--like={like} is no training checkpoint of VAR; give an ar-ckpt-*.pth of the same network")
+        raise UserError(
+            f"--like={like} is no training checkpoint of pristine VAR (those of a DDO round leave out the image "
+            "tokeniser); give an ar-ckpt-*.pth of the same network"
+        )
     _check_same(weights, network_of(rest) or {}, source, like)
     _save({**rest, "epoch": 0, "iter": 0, "trainer": _begun_anew(rest["trainer"], weights)}, out)
     return f"{out}: a training checkpoint at epoch 0, without the optimizer's memory, of {_described(weights)}"

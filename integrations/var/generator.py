@@ -19,7 +19,7 @@ from ddo_integrations.var.formats import read_tensors
 from ddo_integrations.var.sampling import Drawn, sample
 from ddo_plugin import compat
 from ddo_plugin.errors import UserError
-from ddo_plugin.records import Reference
+from ddo_plugin.records import DEPARTS, Reference
 from ddo_plugin.sampling.generators import SampleGenerators
 
 BATCH = 25  # the release's VAR_sample.py's
@@ -37,9 +37,9 @@ class Sampler:
     precision: str
 
     @property
-    def is_the_networks_own(self) -> bool:
-        """Whether it draws from the distribution that DDO means."""
-        return not (self.cfg or self.top_k or self.top_p or self.more_smooth)
+    def departs_by(self) -> list[str]:
+        """What makes its draws others than the network's own, which DDO means."""
+        return [name for name in ("cfg", "top_k", "top_p", "more_smooth") if getattr(self, name)]
 
 
 class TokenGenerator:
@@ -54,7 +54,8 @@ class TokenGenerator:
         self.shape: tuple[int, ...] = (3, side, side) if sampler.more_smooth else (var.L,)
         self.dtype = "uint8" if sampler.more_smooth else "int16"
         self.classes: int = var.num_classes
-        self.settings: Mapping[str, Any] = {"name": "autoregressive", **vars(sampler)}
+        departs = {DEPARTS: names} if (names := sampler.departs_by) else {}
+        self.settings: Mapping[str, Any] = {"name": "autoregressive", **vars(sampler), **departs}
 
     @torch.no_grad()
     def sample(self, streams: SampleGenerators, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:

@@ -40,10 +40,12 @@ class Fakes:
 
 
 def edm(run: finetuning.Finetuning) -> tuple[torch.nn.Module, Callable[..., torch.Tensor]]:
+    from ddo_integrations.edm import events
     from ddo_integrations.edm.loss import DDOLoss
     from ddo_integrations.edm.networks import start
 
-    return moved(start(run.reference.info.class_name, **settings(run))), DDOLoss({}, BATCH, BATCH, {})
+    events.watch(run, BATCH, BATCH)
+    return moved(start(run.reference.info.class_name, **settings(run))), DDOLoss({}, {})
 
 
 def edm2(run: finetuning.Finetuning) -> tuple[torch.nn.Module, Callable[..., torch.Tensor]]:

@@ -75,6 +75,19 @@ def test_fakes_of_another_reference_if_strict(attempt, world, tmp_path) -> None:
     assert "sha256 000000000000…" in attempt("--ddo-strict", ddo_fakes=fakes)
 
 
+def test_parts_of_a_batch_that_do_not_fit(attempt) -> None:
+    assert "in parts of --batch-gpu=5" in attempt("--batch-gpu=5")
+
+
+def test_guided_fakes_if_strict(attempt, world, tmp_path) -> None:
+    fakes = tmp_path / "guided"
+    shutil.copytree(world.fakes, fakes)
+    manifest = json.loads((fakes / "manifest.json").read_text())
+    manifest["sampler"]["departs_by"] = ["guidance"]
+    (fakes / "manifest.json").write_text(json.dumps(manifest))
+    assert "guidance made them other than the network's own" in attempt("--ddo-strict", ddo_fakes=fakes)
+
+
 def test_a_state_of_a_run_that_was_no_ddo_run(attempt, world) -> None:
     state = world.root / "base/training-state-000001.pt"
     assert "is no state of a DDO run" in attempt(f"--resume={state}")

@@ -157,10 +157,10 @@ def test_a_collapse_ends_the_run_with_status_3(world) -> None:
     assert "collapsed at step" in process.stdout  # upstream sends both streams to one, and to log.txt
 
 
-def test_after_a_kill_the_round_goes_on_with_its_learning_rate_and_average(world, completed) -> None:
+def test_after_a_kill_the_round_goes_on_with_its_learning_rate_and_average(world, completed, refused) -> None:
     out = world.root / "killed"
     flags = [f"--outdir={out}", "--duration=0.003", "--dump=1", "--lr=3e-4", "--ema=0.001"]
-    ddo = [f"--ddo={world.base}", f"--ddo-fakes={world.fakes}", "--ddo-beta=0.5"]
+    ddo = [f"--ddo={world.base}", f"--ddo-fakes={world.fakes}", "--ddo-beta=0.5", "--ddo-alpha=2"]  # as `finetune`
     command = [sys.executable, *world.train_command(*ddo, *flags)]
     process = subprocess.Popen(command, cwd=world.root, env=world.environment(), stdout=subprocess.DEVNULL)
     state = out / "training-state-000001.pt"
@@ -171,6 +171,8 @@ def test_after_a_kill_the_round_goes_on_with_its_learning_rate_and_average(world
     process.wait()
     before = statistics.read(out / statistics.FILE_NAME)
 
+    line = refused(world.finetune(*flags, f"--resume={state}", "--ddo-alpha=3"))
+    assert "is of a round with --ddo-alpha=2.0, not 3.0" in line
     completed(world.finetune(*flags, f"--resume={state}"))
     rows = statistics.read(out / statistics.FILE_NAME)
     steps = [row["step"] for row in rows]

@@ -139,10 +139,10 @@ def test_images_are_what_the_snapshots_own_encoder_decodes_as_in_pristine_genera
 
 
 def test_the_releases_guided_dpm_solver_v3_gives_its_images_of_latents(decoding, tuned, completed, checkout, tmp_path):
-    shared = ["--seeds=0-5", "--batch=3", "--steps=25", f"--gnet={tuned / LAST}", "--guidance=1.1"]
+    shared = ["--seeds=0-9", "--batch=5", "--steps=25", f"--gnet={tuned / LAST}", "--guidance=1.1"]
     out = tmp_path / "theirs"
     sampling.release(decoding, completed, checkout("DDO"), out, f"--net={decoding.base}", *shared, "--dpmv3")
-    ours = [f"--network={decoding.base}", f"--outdir={tmp_path / 'ours'}", "--solver=dpm-solver-v3"]
+    ours = [f"--network={decoding.base}", f"--outdir={tmp_path / 'ours'}", "--solver=dpm-solver-v3", "--labels=uniform"]
     sampling.ours(decoding, completed, ["sample"], *ours, *shared)
     sampling.assert_close_images(tmp_path / "ours", out)
 

@@ -73,6 +73,7 @@ def test_a_guided_set_says_so(world, completed, tmp_path: Path) -> None:
     sampling.ours(world, completed, ["refset", "make"], *flags, f"--gnet={guide}", "--guidance=1.5")
     told = refset.open_refset(tmp_path / "set").manifest["sampler"]
     assert (told["guidance"], told["gnet"]["sha256"]) == (1.5, refset.sha256_file(guide))
+    assert told["departs_by"] == ["guidance"]
 
 
 def test_guidance_without_a_second_network_is_refused(world, refused, tmp_path: Path) -> None:

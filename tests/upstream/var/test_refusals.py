@@ -75,7 +75,7 @@ def test_a_flag_that_cannot_work(flag: str, message: str, attempt) -> None:
 
 
 def test_options_without_ddo(world, refused) -> None:
-    assert "--ddo-alpha has no effect without --ddo" in refused(world.train("--ddo_alpha=3"))
+    assert "--ddo-alpha: no effect without --ddo" in refused(world.train("--ddo_alpha=3"))
 
 
 def test_a_missing_file(attempt, tmp_path) -> None:
