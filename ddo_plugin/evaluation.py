@@ -10,7 +10,6 @@ import os
 import re
 import shlex
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from typing import Any, TypeVar
 
 import click
 
-from ddo_plugin import environment, refset, running
+from ddo_plugin import environment, ports, refset, running
 from ddo_plugin.checkout import Checkout, commit, open_checkout
 from ddo_plugin.download import local_file
 from ddo_plugin.errors import UserError
@@ -122,7 +121,7 @@ def evaluate(
     **options: Any,
 ) -> None:
     """Judge what `network` names and write {"score", "metrics", "by_seed", ...} to `out`."""
-    chosen, numbers = _metrics(metrics, known), _seeds(seeds)
+    chosen, seeded = _metrics(metrics, known), numbers(seeds)
     opened = open_checkout(checkout)
     standard = open_standard(ref)  # a damaged file is found here, not after 50,000 samples
     for name in chosen:
@@ -134,9 +133,9 @@ def evaluate(
     job = Job(path, out, opened, ref, metrics=chosen, sampler=tuple(shlex.split(sampler)), **options)
     if is_network(path):
         refuse_foreign_code(path, opened, trust)
-        found = _judge_network(job, judge, numbers)
+        found = _judge_network(job, judge, seeded)
     else:
-        found = [{"seed": numbers[0], **_judge_samples(job, judge_samples, numbers[0])}]
+        found = [{"seed": seeded[0], **_judge_samples(job, judge_samples, seeded[0])}]
     _write(job, found, network, standard.description)
 
 
@@ -246,7 +245,7 @@ def _write(job: Job, found: Sequence[Mapping[str, float]], source: str, referenc
 
 def _run(command: Command) -> tuple[str, int]:
     env = {**os.environ, **command.env}
-    env.setdefault("MASTER_PORT", str(_free_port()))  # EDM takes 29500 for a single process, whoever else has it
+    env.setdefault("MASTER_PORT", str(ports.free()))  # EDM takes 29500 for a single process, whoever else has it
     lines = []
     with subprocess.Popen(
         command.argv, env=env, stdout=subprocess.PIPE, text=True, encoding="utf-8", errors="replace"
@@ -261,12 +260,6 @@ def _run(command: Command) -> tuple[str, int]:
     return "".join(lines), process.returncode
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 def _metrics(text: str, known: Sequence[str]) -> tuple[str, ...]:
     chosen = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
     for name in chosen:
@@ -275,7 +268,8 @@ def _metrics(text: str, known: Sequence[str]) -> tuple[str, ...]:
     return chosen
 
 
-def _seeds(text: str) -> list[int]:
+def numbers(text: str) -> list[int]:
+    """Evaluation seeds, as --seeds takes them."""
     if not re.fullmatch(r"\d+(,\d+)*", text):
         raise UserError(f"--seeds={text} is no list of numbers such as 0,1,2")
     return [int(part) for part in text.split(",")]

@@ -81,9 +81,10 @@ def _table(
     problems: Problems, place: Place, values: Mapping[str, Any], required: bool = True
 ) -> Mapping[str, Any] | None:
     """The table of that name; an empty one where there is none, if its keys are to be looked for all the same."""
-    if place[-1] not in values:
+    name = str(place[-1])
+    if name not in values:
         return {} if required else None
-    table = values[place[-1]]
+    table = values[name]
     if isinstance(table, dict):
         return table
     problems.add(place, f"{shown(table)} is not a table")
