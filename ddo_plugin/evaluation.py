@@ -47,6 +47,8 @@ class Job:
     batch: int
     torchrun: str | None
     sampler: tuple[str, ...]  # more arguments for upstream's sampler
+    labels: str | None = None  # classes of the samples; None: upstream's sampler draws them
+    trust: bool = False
     commands: list[str] = field(default_factory=list)
 
     @property
@@ -68,6 +70,18 @@ class Job:
             raise UserError(f"{script} of {self.checkout.root} ended with status {status}; what it said stands above")
         return printed
 
+    def sample(self, seeds: range, folder: Path) -> None:
+        """Images of the network with `labels`, by `ddo sample`."""
+        flags = {"checkout": self.checkout.root, "network": self.what, "outdir": folder, "labels": self.labels}
+        flags |= {"seeds": f"{seeds[0]}-{seeds[-1]}", "batch": self.batch}
+        arguments = [f"--{name}={value}" for name, value in flags.items()]
+        arguments += ["--subdirs", *(["--ddo-trust"] if self.trust else []), *self.sampler]
+        arguments += [] if self.torchrun is None else [f"--torchrun={self.torchrun}"]
+        self.commands.append(shlex.join(["ddo", "sample", *arguments]))
+        _, status = _run(Command([sys.executable, "-m", "ddo_plugin", "sample", *arguments]))
+        if status != 0:
+            raise UserError(f"`ddo sample` ended with status {status}; what it said stands above")
+
 
 Judge = Callable[[Job, int], Mapping[str, float]]  # job, evaluation seed -> metrics of a network
 JudgeSamples = Callable[[Job, Path, int], Mapping[str, float]]  # job, folder or zip, seed that chooses among them
@@ -86,6 +100,7 @@ def evaluation_options(metrics: Sequence[str]) -> Callable[[F], F]:
         click.Option(["--batch"], type=click.IntRange(min=1), default=64, show_default=True),
         click.Option(["--torchrun"], metavar="OPTIONS", help="Start the scripts by torchrun."),
         click.Option(["--sampler"], default="", metavar="ARGS", help="More arguments for upstream's sampler."),
+        click.Option(["--labels"], help="Sample by `ddo sample`, with these classes: uniform, dataset:PATH or a list."),
         click.Option(["--trust"], is_flag=True, help="Run the code that a network's file carries."),
     ]
 
@@ -130,10 +145,10 @@ def evaluate(
                 f"--ref={ref} has no statistics of {name}; those of your data: upstream's script with `ref`"
             )
     path = Path(network) if Path(network).is_dir() else local_file(network)
-    job = Job(path, out, opened, ref, metrics=chosen, sampler=tuple(shlex.split(sampler)), **options)
+    job = Job(path, out, opened, ref, metrics=chosen, sampler=tuple(shlex.split(sampler)), trust=trust, **options)
     if is_network(path):
         refuse_foreign_code(path, opened, trust)
-        found = _judge_network(job, judge, seeded)
+        found = _judge_network(job, judge if job.labels is None else _by_our_samples(judge_samples), seeded)
     else:
         found = [{"seed": seeded[0], **_judge_samples(job, judge_samples, seeded[0])}]
     _write(job, found, network, standard.description)
@@ -184,6 +199,17 @@ def _judge_network(job: Job, judge: Judge, seeds: Sequence[int]) -> list[dict[st
             found.append({"seed": seed, **judge(job, seed)})
             bar.update()
     return found
+
+
+def _by_our_samples(judge_samples: JudgeSamples) -> Judge:
+    """A judge who has `ddo sample` make the images, whose classes upstream's samplers would draw."""
+
+    def judge(job: Job, seed: int) -> Mapping[str, float]:
+        with scratch_folder(job) as folder:
+            job.sample(job.image_seeds(seed), folder)
+            return judge_samples(job, folder, seed)
+
+    return judge
 
 
 def _judge_samples(job: Job, judge_samples: JudgeSamples, seed: int) -> Mapping[str, float]:

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import statistics
 import subprocess
@@ -21,7 +20,7 @@ from ddo_integrations.var.plugin import UPSTREAM
 from ddo_plugin import evaluation, plugins
 from ddo_plugin.errors import UserError
 from ddo_plugin.files import write_json
-from ddo_plugin.progress import PROGRESS_VARIABLE, progress
+from ddo_plugin.progress import progress
 
 SAMPLED_BY = ("cfg", "top-k", "top-p", "more-smooth", "precision", "vae")
 OWN = [
@@ -91,10 +90,9 @@ def _flags(values: dict[str, Any]) -> list[str]:
 
 
 def _ddo(arguments: list[str], commands: list[str]) -> None:
-    """A command of ours in a process of its own; this one's progress file stays this one's."""
+    """A command of ours in a process of its own."""
     commands.append(shlex.join(["ddo", *arguments]))
-    env = {name: value for name, value in os.environ.items() if name != PROGRESS_VARIABLE}
-    status = subprocess.run([sys.executable, "-m", "ddo_plugin", *arguments], env=env, check=False).returncode
+    status = subprocess.run([sys.executable, "-m", "ddo_plugin", *arguments], check=False).returncode
     if status != 0:
         raise UserError(f"{commands[-1]} ended with status {status}; what it said stands above")
 
