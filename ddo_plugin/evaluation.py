@@ -72,8 +72,8 @@ class Job:
 
     def sample(self, seeds: range, folder: Path) -> None:
         """Images of the network with `labels`, by `ddo sample`."""
-        flags = {"checkout": self.checkout.root, "network": self.what, "outdir": folder, "labels": self.labels}
-        flags |= {"seeds": f"{seeds[0]}-{seeds[-1]}", "batch": self.batch}
+        images = {"outdir": folder, "labels": self.labels, "seeds": f"{seeds[0]}-{seeds[-1]}", "batch": self.batch}
+        flags = {"checkout": self.checkout.root, "network": self.what, **images}
         arguments = [f"--{name}={value}" for name, value in flags.items()]
         arguments += ["--subdirs", *(["--ddo-trust"] if self.trust else []), *self.sampler]
         arguments += [] if self.torchrun is None else [f"--torchrun={self.torchrun}"]

@@ -13,7 +13,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SHIPPED = {"ddo_plugin": "ddo_plugin", "integrations": "ddo_integrations", "patches": "ddo_patches", "recipes": "ddo_recipes"}
+SHIPPED = {
+    "ddo_plugin": "ddo_plugin",
+    "integrations": "ddo_integrations",
+    "patches": "ddo_patches",
+    "recipes": "ddo_recipes",
+}
 
 
 def run(*command: object, cwd: Path, **env: str) -> str:

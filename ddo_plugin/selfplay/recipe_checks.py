@@ -126,7 +126,7 @@ def _options(
     folder: Path | None = None
     if isinstance(checkout, str):
         typed = problems.source.is_typed(("launch", "checkout"))
-        folder = (Path.cwd() if typed else problems.source.path.absolute().parent) / checkout
+        folder = ((Path.cwd() if typed else problems.source.path.absolute().parent) / checkout).resolve()
     elif upstream.landmarks:
         problems.add(("launch", "checkout"), f"is missing; rounds run in a checkout of {upstream.title}")
     found, why = recipe_options.of(upstream, folder)
