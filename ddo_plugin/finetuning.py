@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from ddo_plugin.objective import Objective, Outcome, Terms
 
 
-FREE = ("ddo", "ddo_sha256", "ddo_trust", "ddo_strict", "ddo_stop_on_collapse", "ddo_fakes")  # may change in a round
+FREE = (  # options that may change in a round
+    *("ddo", "ddo_sha256", "ddo_trust", "ddo_strict", "ddo_stop_on_collapse", "ddo_continue"),
+    "ddo_fakes",  # told by their content
+)
 AGREEMENT = 0.05  # mean |reward| at which target and reference no longer pass for one network; bf16 reaches 0.025
 
 
@@ -99,6 +102,14 @@ def prepare(upstream: str, outdir: Path, options: Mapping[str, Any]) -> Finetuni
     drawn = None if isinstance(fakes, OnlineFakes) else fakes
     _active[upstream] = Finetuning(run, objective, reference, drawn)
     return _active[upstream]
+
+
+def leave_if_continued(options: Mapping[str, Any], state: Path) -> None:
+    """Ends the process, content, if --ddo-continue was given: `state` says that nothing is left to do."""
+    if options["ddo_continue"]:
+        if _rank() == 0:
+            print(f"ddo: {state}: this round is finished, nothing to do", file=sys.stderr)
+        raise SystemExit(0)
 
 
 def _check_agreement(statistics: Mapping[str, Tensor]) -> None:

@@ -9,17 +9,20 @@ import click
 COMMANDS = (
     "apply",
     "convert",
+    "cp",
     "curve",
     "demo",
     "doctor",
     "eval",
     "inspect",
+    "ls",
     "plugins",
     "refset",
     "revert",
     "run",
     "sample",
     "status",
+    "validate",
 )
 
 
