@@ -129,6 +129,14 @@ def ddo_convert(source: Path, out: Path, like: Path | None) -> str | None:
     """
 
 
+# -- recipes ---------------------------------------------------------------------------------------------------------
+
+
+@hookspec
+def ddo_evaluation_options(upstream: str) -> Sequence[click.Parameter]:  # type: ignore[empty-body]
+    """Options of the command that judges networks of `upstream`: what a recipe may set under [evaluation]."""
+
+
 # -- self-play: the steps of a round as ordinary commands -----------------------------------------------------------
 
 

@@ -137,6 +137,15 @@ def ddo_evaluation_command(step: EvaluationStep) -> Command | None:
     return command("evaluate", {"network": step.network, "out": step.out, "seeds": seeds, **step.settings})
 
 
+@hookimpl
+def ddo_evaluation_options(upstream: str) -> Sequence[click.Parameter]:
+    if upstream != UPSTREAM:
+        return []
+    from ddo_plugin.demo.evaluate import main
+
+    return main.params
+
+
 def command(module: str, flags: Mapping[str, Any]) -> Command:
     """The command that runs one of the demo's scripts."""
     arguments = [f"--{name}={value}" for name, value in flags.items()]

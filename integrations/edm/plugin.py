@@ -102,3 +102,12 @@ def ddo_evaluation_command(step: EvaluationStep) -> Command | None:
     from ddo_plugin.evaluation import evaluation_command
 
     return evaluation_command("ddo_integrations.edm.evaluate", step)
+
+
+@hookimpl
+def ddo_evaluation_options(upstream: str) -> Sequence[click.Parameter]:
+    if upstream != UPSTREAM:
+        return []
+    from ddo_integrations.edm.evaluate import main
+
+    return main.params

@@ -137,3 +137,12 @@ def ddo_evaluation_command(step: EvaluationStep) -> Command | None:
     from ddo_plugin.evaluation import evaluation_command
 
     return evaluation_command("ddo_integrations.edm2.evaluate", step)
+
+
+@hookimpl
+def ddo_evaluation_options(upstream: str) -> Sequence[click.Parameter]:
+    if upstream != UPSTREAM:
+        return []
+    from ddo_integrations.edm2.evaluate import main
+
+    return main.params
