@@ -55,7 +55,7 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Source:
     typed: dict[Place, str] = {}
     for override in overrides:
         given = _parse(override)
-        typed |= {place: override for place in _leaves(given)}
+        typed |= dict.fromkeys(_leaves(given), override)
         _merge(values, given)
     return Source(path, values, _lines(text), typed)
 

@@ -16,9 +16,11 @@ COMMANDS = (
     "inspect",
     "plugins",
     "refset",
+    "report",
     "revert",
     "run",
     "sample",
+    "selfplay",
     "status",
 )
 

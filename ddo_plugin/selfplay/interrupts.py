@@ -13,7 +13,7 @@ import click
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class InterruptedBySignal(KeyboardInterrupt):  # noqa: N818  # as KeyboardInterrupt itself
+class InterruptedBySignal(KeyboardInterrupt):  # as KeyboardInterrupt itself
     def __init__(self, number: int):
         self.number = number
         super().__init__(signal.Signals(number).name)

@@ -17,13 +17,12 @@ def together(calls: Sequence[Callable[[], Result]], stop: Callable[[], None]) ->
         return [call() for call in calls]
     with ThreadPoolExecutor(len(calls)) as threads:
         futures = [threads.submit(call) for call in calls]
-        try:
-            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-        finally:
-            failed = any(future.done() and future.exception() for future in futures)
-            if failed:
-                stop()
+        done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+        if any(future.exception() for future in done):
+            stop()
     failures = [failure for future in futures if (failure := future.exception())]
-    for failure in sorted(failures, key=lambda failure: isinstance(failure, StoppedError)):
-        raise failure  # what was merely stopped comes last
+    if failures:
+        raise min(
+            failures, key=lambda failure: isinstance(failure, StoppedError)
+        )  # rather than what was merely stopped
     return [future.result() for future in futures]

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ddo_plugin.selfplay.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -31,37 +34,48 @@ class Costs:
 
 
 @dataclass(frozen=True)
-class Policy:
-    """What to do about steps that fail, and about old snapshots."""
+class Round:
+    """What one round does."""
 
-    retries: int = 0
-    allow_failures: bool = False  # a round goes on without the candidates whose steps fail
-    keep: int | None = None  # evaluated snapshots of a round that stay on disk, the best first; None: all
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A self-play run: what to start from, how many rounds, and the settings of each step."""
-
-    name: str
-    upstream: str
-    base: Path
-    rounds: int
     candidates: tuple[Candidate, ...]
-    seed: int
     refset_count: int
     evaluation_seeds: tuple[int, ...]
     refset: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     evaluation: Mapping[str, Any] = field(default_factory=dict)
-    costs: Costs = Costs()
-    changes: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)  # training settings from a round on
-    base_sha256: str | None = None
 
-    def training_in(self, number: int) -> dict[str, Any]:
-        """The training settings of a round: later changes win."""
-        settings = dict(self.training)
-        for first in sorted(self.changes):
-            if number >= first:
-                settings.update(self.changes[first])
-        return settings
+
+@dataclass(frozen=True)
+class Plan:
+    """A self-play run: what to start from, and what each round does. The base is judged as in the first."""
+
+    name: str
+    upstream: str
+    base: Path
+    rounds: tuple[Round, ...]
+    seed: int
+    costs: Costs = Costs()
+    base_sha256: str | None = None  # where it is known, outputs are named by it rather than by the path
+
+    def at(self, number: int) -> Round:
+        """What round `number`, counted from 1, does; 0 is the base."""
+        return self.rounds[max(number - 1, 0)]
+
+
+def of_recipe(recipe: Recipe, base: Path, base_sha256: str | None = None) -> Plan:
+    """The plan of a recipe that starts from this network."""
+    rounds = tuple(_round(recipe, number) for number in range(1, recipe.rounds + 1))
+    return Plan(recipe.path.stem, recipe.upstream, base, rounds, recipe.seed, base_sha256=base_sha256)
+
+
+def _round(recipe: Recipe, number: int) -> Round:
+    settings = recipe.at(number)
+    sweep, needs_fakes = settings.sweep, settings.refset is not None
+    return Round(
+        candidates=tuple(Candidate(sweep.objective, alpha, beta, needs_fakes) for alpha, beta in sweep.pairs()),
+        refset_count=settings.refset_count,
+        evaluation_seeds=settings.evaluation_seeds,
+        refset=recipe.refset_settings(number),
+        training=recipe.training_settings(number),
+        evaluation=recipe.evaluation_settings(number),
+    )

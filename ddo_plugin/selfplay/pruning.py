@@ -13,14 +13,16 @@ if TYPE_CHECKING:
 
 
 def prune(runner: Runner, plan: str, number: int, judged: Sequence[Judged]) -> None:
-    """Delete all but the best `policy.keep` snapshots of a round; sidecars and evaluations stay.
+    """Delete the snapshots of a round that the policy does not keep; sidecars and evaluations stay.
 
     The fact comes first: a kill in between leaves a file that the restarted run deletes.
     """
-    if runner.policy.keep is None:
+    keep = runner.policy.keep
+    if keep == "all":
         return
+    kept = 1 if keep == "best" else keep
     needed = {fact["network"] for name in ("selected", "winner") for fact in runner.journal.find(name)}
-    for loser in sorted(judged, key=lambda one: one.score)[runner.policy.keep :]:
+    for loser in sorted(judged, key=lambda one: one.score)[kept:]:
         name = runner.relative(loser.network)
         if name not in needed:
             runner.journal.append("pruned", plan=plan, round=number, network=name)

@@ -46,12 +46,12 @@ class _Play:
         self.steps = Steps(plan, runner)
 
     def play(self) -> Judged:
-        self._record("plan", upstream=self.plan.upstream, rounds=self.plan.rounds, candidates=len(self.plan.candidates))
+        self._record("plan", upstream=self.plan.upstream, trainings=[len(one.candidates) for one in self.plan.rounds])
         base = self._evaluate(0, self.plan.base)
         if base is None:
             raise AssertionError("the base's evaluation may not fail")
         best = reference = base
-        for number in range(1, self.plan.rounds + 1):
+        for number in range(1, len(self.plan.rounds) + 1):
             judged = self._round(number, reference)
             if not judged:
                 self._record("stopped", round=number, why="every candidate collapsed")
@@ -68,7 +68,7 @@ class _Play:
         """All snapshots of all candidates of one round, judged; none of a candidate that collapsed or failed."""
         refset = self.steps.refset(number, reference.network)
         fakes = self.runner.run(refset) if refset else None
-        tried = [partial(self._try, number, one, reference.network, fakes) for one in self.plan.candidates]
+        tried = [partial(self._try, number, one, reference.network, fakes) for one in self.plan.at(number).candidates]
         judged = [one for found in together(tried, self.runner.executor.stop) for one in found]
         if not judged and self.runner.abandoned(f"{self.plan.name}/r{number:02d}-"):
             raise UserError(
@@ -107,7 +107,9 @@ class _Play:
     def _snapshots(self, folder: Path) -> list[Path]:
         found = sidecar.described(folder)
         if not found:
-            raise UserError(f"{folder} holds no snapshot with a sidecar; training must report them by hook ddo_snapshot")
+            raise UserError(
+                f"{folder} holds no snapshot with a sidecar; training must report them by hook ddo_snapshot"
+            )
         return found
 
     def _evaluate(self, number: int, network: Path, candidate: Candidate | None = None) -> Judged | None:

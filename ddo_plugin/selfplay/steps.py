@@ -15,6 +15,8 @@ from ddo_plugin.selfplay.tasks import Folder, Task
 from ddo_plugin.snapshots import sidecar
 
 REFSET, TRAINING, EVALUATION = "reference set", "training", "evaluation"
+NETWORKS = ("network", "reference")
+LAUNCH = ("checkout", "torchrun")  # how a command is started, which is not what its output is made from
 
 
 class Steps:
@@ -26,21 +28,20 @@ class Steps:
 
     def refset(self, number: int, network: Path) -> Task | None:
         """The reference set of a round; None where no candidate needs one."""
-        plan = self.plan
-        if not any(candidate.needs_fakes for candidate in plan.candidates):
+        plan, this, seed = self.plan, self.plan.at(number), self.plan.seed + number
+        if not any(candidate.needs_fakes for candidate in this.candidates):
             return None
-        seed = plan.seed + number
-        out = self._out(number, "refset", {"network": network, "count": plan.refset_count, "seed": seed, **plan.refset})
-        step = RefsetStep(plan.upstream, network, out, plan.refset_count, seed, plan.refset)
+        out = self._out(number, "refset", {"network": network, "count": this.refset_count, "seed": seed}, this.refset)
+        step = RefsetStep(plan.upstream, network, out, this.refset_count, seed, this.refset)
         command = self._answered(self._hook.ddo_refset_command(step=step), "ddo_refset_command")
         return Task(self._title(number, REFSET), out, command, plan.costs.refset, REFSET, (network,))
 
     def training(self, number: int, candidate: Candidate, reference: Path, fakes: Path | None) -> Task:
         """One candidate's finetuning; its output is the folder of its snapshots."""
-        plan, seed, settings = self.plan, self.plan.seed + number, self.plan.training_in(number)
+        plan, seed, settings = self.plan, self.plan.seed + number, self.plan.at(number).training
         fakes = fakes if candidate.needs_fakes else None
-        made_from = {"reference": reference, "fakes": fakes, "seed": seed, **asdict(candidate), **settings}
-        out = self._out(number, "train", made_from)
+        made_from = {"reference": reference, "fakes": fakes, "seed": seed, **asdict(candidate)}
+        out = self._out(number, "train", made_from, settings)
         setting = (candidate.objective, candidate.alpha, candidate.beta)
         step = RoundStep(plan.upstream, reference, fakes, out, *setting, seed, settings)
         command = self._answered(self._hook.ddo_round_command(step=step), "ddo_round_command")
@@ -49,18 +50,22 @@ class Steps:
 
     def evaluation(self, number: int, network: Path, candidate: Candidate | None = None) -> Task:
         """The judgement of a network: beside a snapshot, in the run's folder for the base."""
-        plan = self.plan
-        made_from = {"network": self._identity(network), "seeds": plan.evaluation_seeds, **plan.evaluation}
+        plan, this = self.plan, self.plan.at(number)
         stem = self.folder.root / "base" / network.stem if network == plan.base else network.with_suffix("")
-        out = stem.with_name(f"{stem.name}-eval-{self.folder.key(made_from)}.json")
-        step = EvaluationStep(plan.upstream, network, out, plan.evaluation_seeds, plan.evaluation)
+        named = self._key({"network": network, "seeds": this.evaluation_seeds}, this.evaluation)
+        out = stem.with_name(f"{stem.name}-eval-{named}.json")
+        step = EvaluationStep(plan.upstream, network, out, this.evaluation_seeds, this.evaluation)
         command = self._answered(self._hook.ddo_evaluation_command(step=step), "ddo_evaluation_command")
         title = self._title(number, EVALUATION, candidate)
         return Task(title, out, command, plan.costs.evaluation, EVALUATION, (network,))
 
-    def _out(self, number: int, what: str, made_from: Mapping[str, Any]) -> Path:
-        networks = {name: self._identity(made_from[name]) for name in ("network", "reference") if name in made_from}
-        return self.folder.root / self.plan.name / f"r{number:02d}-{what}-{self.folder.key({**made_from, **networks})}"
+    def _out(self, number: int, what: str, made_from: Mapping[str, Any], settings: Mapping[str, Any]) -> Path:
+        return self.folder.root / self.plan.name / f"r{number:02d}-{what}-{self._key(made_from, settings)}"
+
+    def _key(self, made_from: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+        networks = {name: self._identity(made_from[name]) for name in NETWORKS if name in made_from}
+        chosen = {name: value for name, value in settings.items() if name not in LAUNCH}
+        return self.folder.key({**made_from, **networks, **chosen})
 
     def _identity(self, network: Path) -> Path | str:
         """A network by its contents where they are known: a file that was made anew under its old name is another."""
@@ -69,7 +74,7 @@ class Steps:
 
     def _title(self, number: int, what: str, candidate: Candidate | None = None) -> str:
         where = f"round {number}" if number else "base"
-        tried = f" of {candidate}" if candidate and len(self.plan.candidates) > 1 else ""
+        tried = f" of {candidate}" if candidate and len(self.plan.at(number).candidates) > 1 else ""
         return f"{self.plan.name} {where} {what}{tried}"
 
     def _answered(self, command: Command | None, hook: str) -> Command:

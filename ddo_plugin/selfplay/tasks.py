@@ -7,7 +7,8 @@ import json
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,12 +20,13 @@ from ddo_plugin.progress import read_fraction
 from ddo_plugin.records import Command
 from ddo_plugin.selfplay.executor import LocalExecutor, StepFailedError, StoppedError
 from ddo_plugin.selfplay.journal import Journal
-from ddo_plugin.selfplay.plan import Policy
+from ddo_plugin.selfplay.recipe import Policy
 from ddo_plugin.selfplay.space import Space, size_of
 from ddo_plugin.snapshots import sidecar
 
 SIGNALLED = (-15, -2, 130, 143)  # how a command ends that somebody asked to
 STOP_WAIT_S = 1.0
+NO_POLICY = Policy(retries=0, allow_failures=False, keep="all", stop_on_collapse=None)
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Runner(Folder):
 
     def __init__(self, root: Path, journal: Journal, executor: LocalExecutor, policy: Policy | None = None):
         super().__init__(root)
-        self.journal, self.executor, self.policy = journal, executor, policy or Policy()
+        self.journal, self.executor, self.policy = journal, executor, policy or NO_POLICY
         self._space = Space(root, journal)
         self._finished: dict[Path, float] = {}
         self._running: dict[Path, tuple[Task, Path]] = {}
@@ -126,9 +128,8 @@ class Runner(Folder):
             attempt, since = self._attempts(name)
             if may_fail and self._was_given_up(name):
                 raise self._last_failure(task)
-            self.journal.append("started", task=task.name, kind=task.kind, out=name, attempt=attempt)
             try:
-                measured = self._execute(task)
+                measured = self._execute(task, attempt)
             except StepFailedError as failure:
                 self._note_failure(task, failure, attempt, last=since >= self.policy.retries)
                 if failure.status == COLLAPSE_STATUS or since >= self.policy.retries:
@@ -164,21 +165,29 @@ class Runner(Folder):
         if last:
             self.journal.append("abandoned", task=task.name, out=name, attempts=attempt, log=log)
 
-    def _execute(self, task: Task) -> dict[str, float]:
+    def _execute(self, task: Task, attempt: int) -> dict[str, float]:
         """Run the command once: how long it took, and how much room its output takes."""
         for network in task.uses:
             self.check(network)
-        progress = task.out.with_name(task.out.name + ".progress")
+        times: list[float] = []
+        during = self._running_task(task, attempt, times)
+        self.executor.run(task.command, _log(task), _progress(task), task.name, during)
+        return {"seconds": round(times[1] - times[0], 3), "bytes": size_of(task.out)}
+
+    @contextmanager
+    def _running_task(self, task: Task, attempt: int, times: list[float]) -> Iterator[None]:
+        """While a command has a slot: there is room for its output, and everybody can see that it runs."""
         with self._space.reserved(task.out, task.kind):
+            self.journal.append("started", task=task.name, kind=task.kind, out=self.relative(task.out), attempt=attempt)
             with self._lock:
-                self._running[task.out] = (task, progress)
-            begun = time.monotonic()
+                self._running[task.out] = (task, _progress(task))
+            times.append(time.monotonic())
             try:
-                self.executor.run(task.command, _log(task), progress, task.name)
+                yield
             finally:
+                times.append(time.monotonic())
                 with self._lock:
                     del self._running[task.out]
-        return {"seconds": round(time.monotonic() - begun, 3), "bytes": size_of(task.out)}
 
     def state(self) -> tuple[float, list[tuple[str, float]]]:
         """Cost done so far, and the running tasks with the share of each that is done."""
@@ -190,3 +199,7 @@ class Runner(Folder):
 
 def _log(task: Task) -> Path:
     return task.out.with_name(task.out.name + ".log")
+
+
+def _progress(task: Task) -> Path:
+    return task.out.with_name(task.out.name + ".progress")
