@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,8 +42,8 @@ def ddo_refset_command(step):
 
 @hookimpl
 def ddo_round_command(step):
-    mode = step.settings.get("ddo-mode", "fine")
-    return command("train", step.reference, step.out, step.alpha, step.beta, mode) if step.upstream == "standin" else None
+    setting = (step.alpha, step.beta, step.settings.get("ddo-mode", "fine"))
+    return command("train", step.reference, step.out, *setting) if step.upstream == "standin" else None
 
 @hookimpl
 def ddo_evaluation_command(step):
@@ -193,7 +193,3 @@ def make_world() -> Callable[[Path], World]:
 @pytest.fixture
 def world(tmp_path: Path, make_world: Callable[[Path], World]) -> World:
     return make_world(tmp_path)
-
-
-def lines_with(text: str, words: str) -> Sequence[str]:
-    return [line for line in text.splitlines() if words in line]
