@@ -60,7 +60,9 @@ def test_another_setting_makes_new_outputs_beside_the_old_ones(finished: Any) ->
     assert len(new) == 1 + 2 * 4 * 2
 
 
-@pytest.mark.parametrize(("number", "status", "name"), [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")])
+@pytest.mark.parametrize(
+    ("number", "status", "name"), [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")]
+)
 def test_a_signal_ends_the_children_and_leaves_a_run_that_goes_on(
     world: Any, number: signal.Signals, status: int, name: str
 ) -> None:
