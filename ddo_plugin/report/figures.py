@@ -137,9 +137,7 @@ def sweep(best: Mapping[int, Mapping[tuple[float, float], float]]) -> str:
         for axes, (number, grid) in zip(row, best.items(), strict=True):
             alphas, betas = sorted({alpha for alpha, _ in grid}), sorted({beta for _, beta in grid})
             cells = np.array([[grid.get((alpha, beta), np.nan) for beta in betas] for alpha in alphas])
-            axes.imshow(
-                cells, cmap="viridis_r", vmin=min(finite, default=0), vmax=max(finite, default=1), aspect="auto"
-            )
+            axes.imshow(cells, "viridis_r", aspect="auto", vmin=min(finite, default=0), vmax=max(finite, default=1))
             for (i, j), score in np.ndenumerate(cells):
                 axes.text(j, i, f"{score:.3g}" if np.isfinite(score) else "–", ha="center", va="center", fontsize=8)
             axes.set(title=f"round {number}", xlabel="β", ylabel="α")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +36,13 @@ def lines(out: Path) -> Iterator[str]:
         yield "not running; the same `ddo selfplay` command goes on"
 
 
-def _current(facts: list[Fact]) -> list[Fact]:
+def _current(facts: Sequence[Fact]) -> Sequence[Fact]:
     """What the current run concluded: an earlier one in the folder had other settings."""
     begun = [place for place, fact in enumerate(facts) if fact["fact"] == BEGUN]
     return facts[begun[-1] if begun else 0 :]
 
 
-def _plan(plan: Fact, facts: list[Fact]) -> Iterator[str]:
+def _plan(plan: Fact, facts: Sequence[Fact]) -> Iterator[str]:
     mine = [fact for fact in facts if fact.get("plan") == plan["plan"]]
     evaluated = [fact for fact in mine if fact["fact"] == "evaluated"]
     yield f"{plan['plan']} ({plan['upstream']}), {len(plan['trainings'])} rounds"
@@ -69,7 +69,7 @@ def _score(evaluated: Fact) -> float:
     return math.inf if math.isnan(evaluated["score"]) else float(evaluated["score"])
 
 
-def _steps(out: Path, facts: list[Fact], working: bool) -> Iterator[str]:
+def _steps(out: Path, facts: Sequence[Fact], working: bool) -> Iterator[str]:
     """Steps that run, and those that did not end well."""
     for name, last in _last(facts).items():
         task = next((fact["task"] for fact in facts if fact.get("out") == name and "task" in fact), name)
@@ -82,12 +82,12 @@ def _steps(out: Path, facts: list[Fact], working: bool) -> Iterator[str]:
             yield f"  {last['fact']}: {task}; {last.get('why') or out / last['log']}"
 
 
-def _last(facts: list[Fact]) -> dict[str, Fact]:
+def _last(facts: Sequence[Fact]) -> dict[str, Fact]:
     """The last fact about each output."""
     return {fact["out"]: fact for fact in facts if fact["fact"] in ("started", *ENDS)}
 
 
-def _time_left(out: Path, plans: list[Fact], now: list[Fact], facts: list[Fact]) -> str:
+def _time_left(out: Path, plans: Sequence[Fact], now: Sequence[Fact], facts: Sequence[Fact]) -> str:
     """By how long finished steps took; as if they went on one after the other where nothing shows how many at once."""
     finished = [fact for fact in facts if fact["fact"] == "finished" and fact.get("kind")]
     took = {kind: [one["measured"]["seconds"] for one in finished if one["kind"] == kind] for kind in _KINDS}
@@ -114,7 +114,7 @@ def _time_left(out: Path, plans: list[Fact], now: list[Fact], facts: list[Fact])
 _KINDS = (REFSET, TRAINING, EVALUATION)
 
 
-def _kind(facts: list[Fact], name: str) -> str:
+def _kind(facts: Sequence[Fact], name: str) -> str:
     return str(next((fact["kind"] for fact in facts if fact.get("out") == name and "kind" in fact), ""))
 
 

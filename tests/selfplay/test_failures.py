@@ -217,7 +217,7 @@ def test_a_journal_on_a_full_disk_stays_whole(small_disk: Path) -> None:
     with pytest.raises(OSError, match="No space left"), (small_disk / "filler").open("wb", buffering=0) as file:
         while file.write(b"x" * 65536):
             pass
-    with pytest.raises(UserError, match="cannot be written to .No space left on device."):
+    with pytest.raises(UserError, match=r"cannot be written to \(No space left on device\)"):
         for number in range(100_000):
             journal.append("finished", out=f"{number}" * 50)
     again = Journal(small_disk / FILE_NAME)
