@@ -10,7 +10,6 @@ import os
 import re
 import shlex
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from typing import Any, TypeVar
 
 import click
 
-from ddo_plugin import environment, refset, running
+from ddo_plugin import environment, ports, refset, running
 from ddo_plugin.checkout import Checkout, commit, open_checkout
 from ddo_plugin.download import local_file
 from ddo_plugin.errors import UserError
@@ -48,6 +47,8 @@ class Job:
     batch: int
     torchrun: str | None
     sampler: tuple[str, ...]  # more arguments for upstream's sampler
+    labels: str | None = None  # classes of the samples; None: upstream's sampler draws them
+    trust: bool = False
     commands: list[str] = field(default_factory=list)
 
     @property
@@ -69,6 +70,18 @@ class Job:
             raise UserError(f"{script} of {self.checkout.root} ended with status {status}; what it said stands above")
         return printed
 
+    def sample(self, seeds: range, folder: Path) -> None:
+        """Images of the network with `labels`, by `ddo sample`."""
+        images = {"outdir": folder, "labels": self.labels, "seeds": f"{seeds[0]}-{seeds[-1]}", "batch": self.batch}
+        flags = {"checkout": self.checkout.root, "network": self.what, **images}
+        arguments = [f"--{name}={value}" for name, value in flags.items()]
+        arguments += ["--subdirs", *(["--ddo-trust"] if self.trust else []), *self.sampler]
+        arguments += [] if self.torchrun is None else [f"--torchrun={self.torchrun}"]
+        self.commands.append(shlex.join(["ddo", "sample", *arguments]))
+        _, status = _run(Command([sys.executable, "-m", "ddo_plugin", "sample", *arguments]))
+        if status != 0:
+            raise UserError(f"`ddo sample` ended with status {status}; what it said stands above")
+
 
 Judge = Callable[[Job, int], Mapping[str, float]]  # job, evaluation seed -> metrics of a network
 JudgeSamples = Callable[[Job, Path, int], Mapping[str, float]]  # job, folder or zip, seed that chooses among them
@@ -87,6 +100,7 @@ def evaluation_options(metrics: Sequence[str]) -> Callable[[F], F]:
         click.Option(["--batch"], type=click.IntRange(min=1), default=64, show_default=True),
         click.Option(["--torchrun"], metavar="OPTIONS", help="Start the scripts by torchrun."),
         click.Option(["--sampler"], default="", metavar="ARGS", help="More arguments for upstream's sampler."),
+        click.Option(["--labels"], help="Sample by `ddo sample`, with these classes: uniform, dataset:PATH or a list."),
         click.Option(["--trust"], is_flag=True, help="Run the code that a network's file carries."),
     ]
 
@@ -122,7 +136,7 @@ def evaluate(
     **options: Any,
 ) -> None:
     """Judge what `network` names and write {"score", "metrics", "by_seed", ...} to `out`."""
-    chosen, numbers = _metrics(metrics, known), _seeds(seeds)
+    chosen, seeded = _metrics(metrics, known), numbers(seeds)
     opened = open_checkout(checkout)
     standard = open_standard(ref)  # a damaged file is found here, not after 50,000 samples
     for name in chosen:
@@ -131,12 +145,12 @@ def evaluate(
                 f"--ref={ref} has no statistics of {name}; those of your data: upstream's script with `ref`"
             )
     path = Path(network) if Path(network).is_dir() else local_file(network)
-    job = Job(path, out, opened, ref, metrics=chosen, sampler=tuple(shlex.split(sampler)), **options)
+    job = Job(path, out, opened, ref, metrics=chosen, sampler=tuple(shlex.split(sampler)), trust=trust, **options)
     if is_network(path):
         refuse_foreign_code(path, opened, trust)
-        found = _judge_network(job, judge, numbers)
+        found = _judge_network(job, judge if job.labels is None else _by_our_samples(judge_samples), seeded)
     else:
-        found = [{"seed": numbers[0], **_judge_samples(job, judge_samples, numbers[0])}]
+        found = [{"seed": seeded[0], **_judge_samples(job, judge_samples, seeded[0])}]
     _write(job, found, network, standard.description)
 
 
@@ -185,6 +199,17 @@ def _judge_network(job: Job, judge: Judge, seeds: Sequence[int]) -> list[dict[st
             found.append({"seed": seed, **judge(job, seed)})
             bar.update()
     return found
+
+
+def _by_our_samples(judge_samples: JudgeSamples) -> Judge:
+    """A judge who has `ddo sample` make the images, whose classes upstream's samplers would draw."""
+
+    def judge(job: Job, seed: int) -> Mapping[str, float]:
+        with scratch_folder(job) as folder:
+            job.sample(job.image_seeds(seed), folder)
+            return judge_samples(job, folder, seed)
+
+    return judge
 
 
 def _judge_samples(job: Job, judge_samples: JudgeSamples, seed: int) -> Mapping[str, float]:
@@ -246,7 +271,7 @@ def _write(job: Job, found: Sequence[Mapping[str, float]], source: str, referenc
 
 def _run(command: Command) -> tuple[str, int]:
     env = {**os.environ, **command.env}
-    env.setdefault("MASTER_PORT", str(_free_port()))  # EDM takes 29500 for a single process, whoever else has it
+    env.setdefault("MASTER_PORT", str(ports.free()))  # EDM takes 29500 for a single process, whoever else has it
     lines = []
     with subprocess.Popen(
         command.argv, env=env, stdout=subprocess.PIPE, text=True, encoding="utf-8", errors="replace"
@@ -261,12 +286,6 @@ def _run(command: Command) -> tuple[str, int]:
     return "".join(lines), process.returncode
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 def _metrics(text: str, known: Sequence[str]) -> tuple[str, ...]:
     chosen = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
     for name in chosen:
@@ -275,7 +294,8 @@ def _metrics(text: str, known: Sequence[str]) -> tuple[str, ...]:
     return chosen
 
 
-def _seeds(text: str) -> list[int]:
+def numbers(text: str) -> list[int]:
+    """Evaluation seeds, as --seeds takes them."""
     if not re.fullmatch(r"\d+(,\d+)*", text):
         raise UserError(f"--seeds={text} is no list of numbers such as 0,1,2")
     return [int(part) for part in text.split(",")]

@@ -84,6 +84,14 @@ def prepare(upstream: str, outdir: Path, options: Mapping[str, Any]) -> Finetuni
     return _active[upstream]
 
 
+def leave_if_continued(options: Mapping[str, Any], state: Path) -> None:
+    """Ends the process, content, if --ddo-continue was given: `state` says that nothing is left to do."""
+    if options["ddo_continue"]:
+        if _rank() == 0:
+            print(f"ddo: {state}: this round is finished, nothing to do", file=sys.stderr)
+        raise SystemExit(0)
+
+
 def _check_agreement(statistics: Mapping[str, Tensor]) -> None:
     """With θ = θ_ref every log-ratio is 0 (and the loss (1 + α) ln 2); anything else is another network."""
     rewards = [statistics[name].abs().mean() for name in ("rewards/real", "rewards/fake") if name in statistics]

@@ -50,6 +50,15 @@ def finetuning_options(*, alpha: float, beta: float) -> list[click.Option]:
     ]
 
 
+def continue_option() -> click.Option:
+    """For upstreams that would refuse, or start over, what an earlier start of the same command has done."""
+    return click.Option(
+        ["--ddo-continue"],
+        is_flag=True,
+        help="Go on where an earlier start of this command stopped; a finished round is left as it is.",
+    )
+
+
 def sha256_option() -> click.Option:
     """For a network that comes from elsewhere."""
     return click.Option(["--ddo-sha256"], metavar="HEX", help="What the network's file must have; checked first.")

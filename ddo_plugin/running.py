@@ -31,12 +31,14 @@ def prepare(checkout: Checkout, script: str, arguments: Sequence[str], launcher:
     """The command that runs `script`, patched if the patch is about it; `launcher` is torchrun's part, if any."""
     script = _in_checkout(checkout.root, script)
     files = checkout.files()
+    folders = [(checkout.root / script).parent]
     if script in [file.path for file in files]:
-        run = [str(_patched(checkout.root, script, files))]
+        copy = _patched(checkout.root, script, files)
+        run, folders = [str(copy)], [copy.parent, *folders]  # as python does by itself, unless told to be safe
     else:
         run = ["-m", "ddo_plugin.compat", str(checkout.root / script)]
     argv = [sys.executable, *interpreter_options(), *launcher, *run, *arguments]
-    return Command(argv, environment((checkout.root / script).parent))
+    return Command(argv, environment(*folders))
 
 
 def _in_checkout(root: Path, script: str) -> str:
@@ -78,11 +80,12 @@ def write_copies(root: Path, script: str, files: Sequence[PatchedFile]) -> Path:
     return folder
 
 
-def environment(folder: Path) -> dict[str, str]:
-    """What the script's process needs: the script's own folder on its path, and no `__pycache__` left there."""
-    if os.pathsep in str(folder):
-        raise UserError(f"{folder} has a {os.pathsep!r} in its name, which PYTHONPATH cannot hold; move the checkout")
-    path = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+def environment(*folders: Path) -> dict[str, str]:
+    """What the script's process needs: the script's own folders on its path, and no `__pycache__` left there."""
+    for folder in folders:
+        if os.pathsep in str(folder):
+            raise UserError(f"{folder} has a {os.pathsep!r} in its name, which PYTHONPATH cannot hold; move it")
+    path = os.pathsep.join([*map(str, folders), *filter(None, [os.environ.get("PYTHONPATH")])])
     return {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": os.environ.get("PYTHONDONTWRITEBYTECODE") or "1"}
 
 

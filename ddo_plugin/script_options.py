@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,12 @@ import click
 
 from ddo_plugin.errors import UserError
 
-PLAIN = {"int": click.INT, "float": click.FLOAT, "bool": click.BOOL, "str": click.STRING}
-CONSTRUCTED = {"IntRange": click.IntRange, "FloatRange": click.FloatRange, "Choice": click.Choice}
+PLAIN: Mapping[str, click.ParamType] = {"int": click.INT, "float": click.FLOAT, "bool": click.BOOL, "str": click.STRING}
+CONSTRUCTED: Mapping[str, type[click.ParamType]] = {
+    "IntRange": click.IntRange,
+    "FloatRange": click.FloatRange,
+    "Choice": click.Choice,
+}
 
 
 @dataclass(frozen=True)
@@ -70,8 +74,7 @@ def _click_type(node: ast.expr | None) -> click.ParamType | None:
     named = {keyword.arg or "": _literal(keyword.value) for keyword in node.keywords}
     if make is None or None in (*arguments, *named.values()):
         return None
-    made: click.ParamType = make(*arguments, **named)
-    return made
+    return make(*arguments, **named)
 
 
 def _of_tap(tree: ast.Module) -> Iterator[Option]:

@@ -47,7 +47,7 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Source:
     """Read a file; overrides are `a.b=VALUE`, where a value that is not TOML is text."""
     try:
         text = path.read_text(encoding="utf-8")
-        values = tomllib.loads(text)
+        values = parse(text)
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); name a file") from None
     except ValueError as error:  # of TOML, or of UTF-8
@@ -58,6 +58,11 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Source:
         typed |= dict.fromkeys(_leaves(given), override)
         _merge(values, given)
     return Source(path, values, _lines(text), typed)
+
+
+def parse(text: str) -> dict[str, Any]:
+    """The values of a text alone."""
+    return tomllib.loads(text)
 
 
 def _told(path: Path, error: ValueError) -> str:

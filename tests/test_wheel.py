@@ -13,7 +13,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SHIPPED = {"ddo_plugin": "ddo_plugin", "integrations": "ddo_integrations", "patches": "ddo_patches"}
+SHIPPED = {
+    "ddo_plugin": "ddo_plugin",
+    "integrations": "ddo_integrations",
+    "patches": "ddo_patches",
+    "recipes": "ddo_recipes",
+}
 
 
 def run(*command: object, cwd: Path, **env: str) -> str:
@@ -47,7 +52,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Path:
     return python.parent
 
 
-def test_every_file_of_the_three_packages_is_in_the_wheel(wheel: Path) -> None:
+def test_every_file_of_the_packages_is_in_the_wheel(wheel: Path) -> None:
     tracked = run("git", "ls-files", "-co", "--exclude-standard", *SHIPPED, cwd=ROOT).splitlines()
     expected = {f"{SHIPPED[top]}/{rest}" for top, _, rest in (name.partition("/") for name in tracked)}
     assert expected <= set(zipfile.ZipFile(wheel).namelist())

@@ -9,11 +9,13 @@ import click
 COMMANDS = (
     "apply",
     "convert",
+    "cp",
     "curve",
     "demo",
     "doctor",
     "eval",
     "inspect",
+    "ls",
     "plugins",
     "refset",
     "report",
@@ -22,6 +24,7 @@ COMMANDS = (
     "sample",
     "selfplay",
     "status",
+    "validate",
 )
 
 

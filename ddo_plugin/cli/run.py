@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ def command(ctx: click.Context, what: tuple[str, ...], torchrun: str | None) -> 
         ddo run --torchrun "--standalone --nproc_per_node=8" train.py -- ARGS
         torchrun --standalone --nproc_per_node=8 -m ddo_plugin run train.py -- ARGS
     """
-    from ddo_plugin import compat, imports, running
+    from ddo_plugin import compat, imports, ports, running
     from ddo_plugin.checkout import open_checkout
 
     repo, script = _repo_and_script(what)
@@ -38,6 +39,8 @@ def command(ctx: click.Context, what: tuple[str, ...], torchrun: str | None) -> 
         found = imports.read_imports(checkout.root, checkout.upstream.script)
         imports.refuse_missing({**found.to_train, **checkout.upstream.needs})
     launcher = [] if torchrun is None else ["-m", "torch.distributed.run", *shlex.split(torchrun)]
+    if not launcher and "RANK" not in os.environ:
+        os.environ.setdefault("MASTER_PORT", str(ports.free()))  # upstreams take 29500, whoever else has it
     arguments: list[Any] = ctx.meta[ARGUMENTS]
     running.become_process(running.prepare(checkout, script or checkout.upstream.script, arguments, launcher))
 

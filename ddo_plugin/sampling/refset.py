@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 def refset_command(step: RefsetStep) -> Command:
     """The command line for a step of self-play."""
     flags = {"upstream": step.upstream, "network": step.network, "out": step.out, "count": step.count}
-    options = [f"--{name}={value}" for name, value in {**flags, "seed": step.seed, **step.settings}.items()]
+    given = {name: value for name, value in step.settings.items() if value not in (None, False)}
+    told = {**flags, "seed": step.seed, **given}
+    options = [f"--{name}" if value is True else f"--{name}={value}" for name, value in told.items()]
     isolated = {"PYTHONSAFEPATH": "1"}  # else a statistics.py in the user's folder would stand in for Python's own
     return Command([sys.executable, "-m", "ddo_plugin", "refset", "make", *options], isolated)
 

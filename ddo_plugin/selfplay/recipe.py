@@ -173,7 +173,12 @@ def _located(source: Source, place: Place, value: Any) -> Any:
         return value
     folder = Path.cwd() if source.is_typed(place) else source.path.absolute().parent
     if value.startswith(_COPY):
-        return f"{_COPY}{folder / value.removeprefix(_COPY)}"
+        return f"{_COPY}{_plain(folder / value.removeprefix(_COPY))}"
     if place in (("start",), ("launch", "checkout")) or name in PATHS or name.endswith("path"):
-        return folder / value
+        return _plain(folder / value)
     return value
+
+
+def _plain(path: Path) -> Path:
+    """Without `..`; a link keeps its own name, which may say what kind of file it is."""
+    return path.parent.resolve() / path.name

@@ -81,9 +81,10 @@ def _table(
     problems: Problems, place: Place, values: Mapping[str, Any], required: bool = True
 ) -> Mapping[str, Any] | None:
     """The table of that name; an empty one where there is none, if its keys are to be looked for all the same."""
-    if place[-1] not in values:
+    name = str(place[-1])
+    if name not in values:
         return {} if required else None
-    table = values[place[-1]]
+    table = values[name]
     if isinstance(table, dict):
         return table
     problems.add(place, f"{shown(table)} is not a table")
@@ -125,7 +126,7 @@ def _options(
     folder: Path | None = None
     if isinstance(checkout, str):
         typed = problems.source.is_typed(("launch", "checkout"))
-        folder = (Path.cwd() if typed else problems.source.path.absolute().parent) / checkout
+        folder = ((Path.cwd() if typed else problems.source.path.absolute().parent) / checkout).resolve()
     elif upstream.landmarks:
         problems.add(("launch", "checkout"), f"is missing; rounds run in a checkout of {upstream.title}")
     found, why = recipe_options.of(upstream, folder)

@@ -18,7 +18,7 @@ from ddo_plugin.errors import UserError
 from ddo_plugin.finetuning import Finetuning
 from ddo_plugin.options import ddo_values
 from ddo_plugin.reference import target_settings
-from ddo_plugin.snapshots import contents
+from ddo_plugin.snapshots import contents, sidecar
 from ddo_plugin.snapshots.contents import NetworkInfo
 
 # A round of the paper on CIFAR-10 (Appendix C), for the flags that were not given.
@@ -50,10 +50,14 @@ def configure(c: MutableMapping[str, Any], options: Mapping[str, Any]) -> None:
     _refuse_contradictions(c, options, info)
     checks.check_real(options, info, construct_class_by_name(**c["dataset_kwargs"]), info.channels)
     checks.check_fakes(options, run)
-    if options.get("resume"):
+    if options["ddo_continue"] and not typed("resume"):
+        _go_on(c, run.run.outdir)
+    if c.get("resume_state_dump"):
         _check_resume(c, run)
     _set_network(c, run)
     _set_schedule(c, options)
+    if c.get("resume_kimg", 0) >= c["total_kimg"]:
+        finetuning.leave_if_continued(options, Path(c["resume_state_dump"]))
     c["loss_kwargs"] = EasyDict(
         class_name="ddo_integrations.edm.loss.DDOLoss",
         noise={"sigma_data": getattr(run.reference.network, "sigma_data", 0.5)},
@@ -91,6 +95,14 @@ def _refuse_contradictions(c: Mapping[str, Any], options: Mapping[str, Any], inf
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
+
+
+def _go_on(c: MutableMapping[str, Any], outdir: Path) -> None:
+    """As --resume would, from the newest state. The loop tells of a snapshot once it and the state are written."""
+    told = {file.stem.split("-")[-1]: file for file in sidecar.snapshots(outdir)}
+    states = {file.stem.split("-")[-1]: file for file in outdir.glob("training-state-*.pt")}
+    if newest := max(told.keys() & states.keys(), key=int, default=None):
+        c.update(resume_pkl=str(told[newest]), resume_kimg=int(newest), resume_state_dump=str(states[newest]))
 
 
 def _check_resume(c: Mapping[str, Any], run: Finetuning) -> None:

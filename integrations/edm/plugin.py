@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from ddo_plugin import hookimpl
-from ddo_plugin.options import finetuning_options, pickle_options, sampler_options
-from ddo_plugin.records import Command, EvaluationStep, Fakes, Generator, Reference, RefsetStep, Upstream
+from ddo_plugin.options import continue_option, finetuning_options, pickle_options, sampler_options
+from ddo_plugin.records import Command, EvaluationStep, Fakes, Generator, Reference, RefsetStep, RoundStep, Upstream
 
 UPSTREAM = "edm"
 LANDMARKS = {
@@ -39,7 +39,7 @@ def ddo_options(upstream: str) -> Sequence[click.Option]:
         metavar="MIMG",
         help="Learning rate rises from 0 over so many images  [default: all of --duration]",
     )
-    return [*finetuning_options(alpha=4.0, beta=0.05), *pickle_options(), rampup]
+    return [*finetuning_options(alpha=4.0, beta=0.05), *pickle_options(), continue_option(), rampup]
 
 
 @hookimpl
@@ -93,6 +93,15 @@ def ddo_refset_command(step: RefsetStep) -> Command | None:
     from ddo_plugin.sampling.refset import refset_command
 
     return refset_command(step)
+
+
+@hookimpl
+def ddo_round_command(step: RoundStep) -> Command | None:
+    if step.upstream != UPSTREAM:
+        return None
+    from ddo_plugin.round_command import round_command
+
+    return round_command(step, "train.py", {"outdir": step.out, "nosubdir": True})
 
 
 @hookimpl

@@ -43,7 +43,7 @@ def _metrics(job: Job, subcommand: str, **arguments: object) -> dict[str, float]
 @click.command()
 @evaluation_options(METRICS)
 def main(**options: Any) -> None:
-    """Write {"score": the first metric, ...}. Classes are drawn by upstream; for balanced ones give samples."""
+    """Write {"score": the first metric, ...}. Classes are drawn by upstream; --labels=uniform balances them."""
     evaluation.evaluate(judge, judge_samples, known=METRICS, **options)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch_utils import distributed as dist
 
-from ddo_plugin import damaged
+from ddo_plugin import damaged, finetuning
 from ddo_plugin.errors import UserError
 from ddo_plugin.files import atomic_write
 from ddo_plugin.finetuning import Finetuning
@@ -33,6 +33,7 @@ def check(run: Finetuning, total_nimg: int) -> None:
             f"--ddo={run.reference.source}; use another --outdir"
         )
     if held["state"]["cur_nimg"] >= total_nimg:
+        finetuning.leave_if_continued(run.run.options, state)
         raise UserError(f"{state}: this round is finished; use another --outdir, or a --duration above {total_nimg}")
 
 

@@ -10,8 +10,17 @@ from typing import Any
 import click
 
 from ddo_plugin import hookimpl
-from ddo_plugin.options import finetuning_options, sha256_option
-from ddo_plugin.records import Command, Generator, OnlineFakes, Reference, RefsetStep, Upstream
+from ddo_plugin.options import continue_option, finetuning_options, sha256_option
+from ddo_plugin.records import (
+    Command,
+    EvaluationStep,
+    Generator,
+    OnlineFakes,
+    Reference,
+    RefsetStep,
+    RoundStep,
+    Upstream,
+)
 
 UPSTREAM = "var"
 LANDMARKS = {
@@ -66,7 +75,7 @@ def ddo_options(upstream: str) -> Sequence[click.Option]:
         show_default=True,
         help="Steps between training states, from which an interrupted run goes on; 0 for none.",
     )
-    return [*finetuning_options(alpha=50.0, beta=0.02), sha256_option(), steps, snapshots, states]
+    return [*finetuning_options(alpha=50.0, beta=0.02), sha256_option(), continue_option(), steps, snapshots, states]
 
 
 @hookimpl
@@ -146,3 +155,30 @@ def ddo_refset_command(step: RefsetStep) -> Command | None:
     from ddo_plugin.sampling.refset import refset_command
 
     return refset_command(step)
+
+
+@hookimpl
+def ddo_round_command(step: RoundStep) -> Command | None:
+    if step.upstream != UPSTREAM:
+        return None
+    from ddo_plugin.round_command import round_command
+
+    return round_command(step, "train.py", {"local_out_dir_path": step.out})
+
+
+@hookimpl
+def ddo_evaluation_command(step: EvaluationStep) -> Command | None:
+    if step.upstream != UPSTREAM:
+        return None
+    from ddo_plugin.evaluation import evaluation_command
+
+    return evaluation_command("ddo_integrations.var.evaluate", step)
+
+
+@hookimpl
+def ddo_evaluation_options(upstream: str) -> Sequence[click.Parameter]:
+    if upstream != UPSTREAM:
+        return []
+    from ddo_integrations.var.evaluate import main
+
+    return main.params

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ddo_integrations.var.formats import is_native, read_tensors
-from ddo_plugin import damaged
+from ddo_plugin import damaged, finetuning
 from ddo_plugin.errors import UserError
 from ddo_plugin.files import atomic_write
 from ddo_plugin.finetuning import Finetuning
@@ -70,6 +70,7 @@ def _check(path: Path, state: Any, run: Finetuning, settings: Mapping[str, Any])
             f"--ddo={run.reference.source}; use another --local_out_dir_path"
         )
     if state["epoch"]:
+        finetuning.leave_if_continued(run.run.options, path)
         raise UserError(f"{path}: this round is finished; use another --local_out_dir_path")
     for name, value in settings.items():
         before = ours["settings"].get(name)

@@ -1,0 +1,22 @@
+"""`ddo ls`"""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command("ls")
+def command() -> None:
+    """List the recipes that come with the package, and what the paper reports of each."""
+    from ddo_plugin import toml_source
+    from ddo_plugin.selfplay.shipped import shipped
+
+    recipes = shipped()
+    width = max(map(len, recipes))
+    for name, file in recipes.items():
+        values = toml_source.parse(file.read_text(encoding="utf-8"))
+        click.echo(f"{name:{width}}  {values['title']}")
+        if expected := values.get("expected"):
+            told = ", ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in expected.items())
+            click.echo(f"{'':{width}}  {told}")
+    click.echo("\nddo cp NAME copies one; ddo selfplay runs the copy.")

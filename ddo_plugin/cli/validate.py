@@ -1,0 +1,25 @@
+"""`ddo validate`"""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command("validate")
+@click.argument("file")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="As sweep.alpha=[1,2]. May be given again."
+)
+def command(file: str, overrides: tuple[str, ...]) -> None:
+    """Check the recipe FILE; everything that is wrong with it is reported at once, with its line.
+
+    Options of upstream's training script are checked against the source in the recipe's checkout, if that is there.
+    """
+    from ddo_plugin.selfplay.recipe import load
+    from ddo_plugin.selfplay.shipped import recipe_file
+
+    recipe = load(recipe_file(file), overrides)
+    pairs = len(recipe.base.sweep.pairs())
+    click.echo(f"{file}: {recipe.title}; {recipe.rounds} rounds, {pairs} pairs of alpha and beta. No problems.")
+    for note in recipe.notes:
+        click.echo(f"  not checked: {note}")

@@ -1,0 +1,101 @@
+"""Judge a VAR network: images of it by `ddo sample`, measured by `ddo eval`.
+
+`python -m ddo_integrations.var.evaluate --checkout=VAR --network=var_d16.pth --ref=VIRTUAL_imagenet256_labeled.npz
+--out=JSON`. Upstream has no script that measures; it refers to OpenAI's evaluator, whose statistics are read here.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ddo_integrations.var.plugin import UPSTREAM
+from ddo_plugin import evaluation, plugins
+from ddo_plugin.errors import UserError
+from ddo_plugin.files import write_json
+from ddo_plugin.progress import progress
+
+SAMPLED_BY = ("cfg", "top-k", "top-p", "more-smooth", "precision", "vae")
+OWN = [
+    click.Option(["--network"], required=True, metavar="PTH|URL", help="Plain weights, as upstream publishes them."),
+    click.Option(["--out"], type=click.Path(path_type=Path), required=True, help="JSON file to write."),
+    click.Option(["--ref"], required=True, metavar="NPZ|IMAGES|URL", help="Real images or their statistics."),
+    click.Option(["--checkout"], type=click.Path(path_type=Path), default=".", help="Upstream's repository."),
+    click.Option(["--metrics"], default="fid,is", show_default=True, help="Of `ddo eval`; the first is the score."),
+    click.Option(["--features"], default="inception", show_default=True, help="Feature extractor, as `ddo eval` has."),
+    click.Option(
+        ["--num"], type=click.IntRange(min=2), default=evaluation.COUNT, show_default=True, help="Images a seed."
+    ),
+    click.Option(["--seeds"], default="0", show_default=True, help="Seed k: image seeds k·num to (k+1)·num − 1."),
+    click.Option(["--labels"], default="uniform", show_default=True, help="Classes, as `ddo sample` takes them."),
+    click.Option(["--batch"], type=click.IntRange(min=1), help="Images made together  [default: upstream's]"),
+    click.Option(["--torchrun"], metavar="OPTIONS", help="Sample in several processes."),
+]
+
+
+def _sampling_options() -> list[click.Option]:
+    options = plugins.collect(plugins.manager().hook.ddo_generator_options(upstream=UPSTREAM))
+    return [option for option in options if option.opts[0].removeprefix("--") in SAMPLED_BY]
+
+
+@click.command(params=[*OWN, *_sampling_options()])
+def main(out: Path, seeds: str, num: int, metrics: str, **options: Any) -> None:
+    """Write {"score": the first metric, ...}. Without --cfg the network is sampled without guidance."""
+    numbers = evaluation.numbers(seeds)
+    names = [name.strip() for name in metrics.split(",")]
+    found: list[dict[str, Any]] = []
+    commands: list[str] = []
+    with progress("evaluation", len(numbers)) as bar:
+        for seed in numbers:
+            found.append(_judge(out, range(seed * num, (seed + 1) * num), names, commands, options))
+            bar.update()
+    scores = [one["metrics"][names[0]] for one in found]
+    means = {name: statistics.fmean(one["metrics"][name] for one in found) for name in found[0]["metrics"]}
+    by_seed = [{"seed": seed, **one["metrics"]} for seed, one in zip(numbers, found, strict=True)]
+    spread = statistics.stdev(scores) if len(scores) > 1 else None
+    judged = {"score": means[names[0]], "scores": scores, "spread": spread, "metrics": means, "by_seed": by_seed}
+    shared = {name: found[0][name] for name in ("reference", "features", "versions")}
+    sampler = {name: options[name] for name in ("labels", *(one.name or "" for one in _sampling_options()))}
+    network = {"source": options["network"]}
+    told = {"network": network, "sampler": sampler, **shared, "commands": commands}
+    write_json(out, {**judged, "count": num, **told})
+
+
+def _judge(out: Path, seeds: range, metrics: list[str], commands: list[str], options: dict[str, Any]) -> dict[str, Any]:
+    """What `ddo eval` finds of the images of these seeds; they lie beside the output until it has."""
+    npz, result = (out.absolute().with_name(f".{out.name}.{end}") for end in ("npz", "json"))
+    sampled = ["network", "checkout", "labels", "batch", "torchrun", *(one.name or "" for one in _sampling_options())]
+    flags = {name: options[name] for name in sampled} | {"seeds": f"{seeds[0]}-{seeds[-1]}", "npz": npz}
+    measured = {"ref": options["ref"], "features": options["features"], "metrics": ",".join(metrics), "out": result}
+    try:
+        _ddo(["sample", *_flags(flags)], commands)
+        _ddo(["eval", str(npz), *_flags(measured)], commands)
+        found: dict[str, Any] = json.loads(result.read_text())
+        return found
+    finally:
+        npz.unlink(missing_ok=True)
+        result.unlink(missing_ok=True)
+
+
+def _flags(values: dict[str, Any]) -> list[str]:
+    given = {name.replace("_", "-"): value for name, value in values.items() if value not in (None, False)}
+    return [f"--{name}" if value is True else f"--{name}={value}" for name, value in given.items()]
+
+
+def _ddo(arguments: list[str], commands: list[str]) -> None:
+    """A command of ours in a process of its own."""
+    commands.append(shlex.join(["ddo", *arguments]))
+    status = subprocess.run([sys.executable, "-m", "ddo_plugin", *arguments], check=False).returncode
+    if status != 0:
+        raise UserError(f"{commands[-1]} ended with status {status}; what it said stands above")
+
+
+if __name__ == "__main__":
+    main()
