@@ -13,7 +13,7 @@ from ddo_plugin.report import figures, history, page
 from ddo_plugin.report.history import History, Point
 from ddo_plugin.selfplay.journal import FILE_NAME, read
 from ddo_plugin.selfplay.plan import Candidate
-from ddo_plugin.selfplay.status import lines
+from ddo_plugin.selfplay.status import now
 from ddo_plugin.snapshots import sidecar
 
 REPORT = "report.html"
@@ -61,7 +61,7 @@ def _scored(point: Point) -> str:
 
 
 def _now(out: Path) -> page.Section:
-    return page.Section("Where the run is", [line.strip() for line in lines(out)])
+    return page.Section("Where the run is", [line.strip() for line in now(out)])
 
 
 def _sections(out: Path, one: History, facts: Sequence[Mapping[str, Any]]) -> list[page.Section]:

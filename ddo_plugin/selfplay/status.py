@@ -19,21 +19,30 @@ ENDS = ("finished", "failed", "abandoned", "collapsed", "damaged")
 
 def lines(out: Path) -> Iterator[str]:
     """What a person wants to know of the run in a folder."""
+    current = _current(read(out / FILE_NAME))
+    for plan in _plans(current):
+        yield from _plan(plan, current)
+    yield from now(out)
+
+
+def now(out: Path) -> Iterator[str]:
+    """What runs, what did not end well, and how long it will still take."""
     facts, working = read(out / FILE_NAME), is_held(out)
-    now = _current(facts)
-    plans = [fact for fact in now if fact["fact"] == "plan"]
+    current = _current(facts)
+    plans = _plans(current)
+    yield from _steps(out, facts, working)
     if not plans:
         yield f"{out}: nothing has begun"
-        return
-    for plan in plans:
-        yield from _plan(plan, now)
-    yield from _steps(out, facts, working)
-    if any(fact["fact"] == "winner" for fact in now):
+    elif len([fact for fact in current if fact["fact"] == "winner"]) == len(plans):
         yield "finished"
     elif working:
-        yield f"running; {_time_left(out, plans, now, facts)}"
+        yield f"running; {_time_left(out, plans, facts)}"
     else:
-        yield "not running; the same `ddo selfplay` command goes on"
+        yield "not running; the same command goes on"
+
+
+def _plans(facts: Sequence[Fact]) -> Sequence[Fact]:
+    return [fact for fact in facts if fact["fact"] == "plan"]
 
 
 def _current(facts: Sequence[Fact]) -> Sequence[Fact]:
@@ -87,7 +96,7 @@ def _last(facts: Sequence[Fact]) -> dict[str, Fact]:
     return {fact["out"]: fact for fact in facts if fact["fact"] in ("started", *ENDS)}
 
 
-def _time_left(out: Path, plans: Sequence[Fact], now: Sequence[Fact], facts: Sequence[Fact]) -> str:
+def _time_left(out: Path, plans: Sequence[Fact], facts: Sequence[Fact]) -> str:
     """By how long finished steps took; as if they went on one after the other where nothing shows how many at once."""
     finished = [fact for fact in facts if fact["fact"] == "finished" and fact.get("kind")]
     took = {kind: [one["measured"]["seconds"] for one in finished if one["kind"] == kind] for kind in _KINDS}
