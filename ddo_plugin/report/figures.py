@@ -139,7 +139,9 @@ def sweep(best: Mapping[int, Mapping[tuple[float, float], float]]) -> str:
             cells = np.array([[grid.get((alpha, beta), np.nan) for beta in betas] for alpha in alphas])
             axes.imshow(cells, "viridis_r", aspect="auto", vmin=min(finite, default=0), vmax=max(finite, default=1))
             for (i, j), score in np.ndenumerate(cells):
-                axes.text(j, i, f"{score:.3g}" if np.isfinite(score) else "–", ha="center", va="center", fontsize=8)
+                dark = np.isfinite(score) and score > (min(finite) + max(finite)) / 2
+                told = f"{score:.3g}" if np.isfinite(score) else "–"
+                axes.text(j, i, told, ha="center", va="center", fontsize=8, color="white" if dark else "black")
             axes.set(title=f"round {number}", xlabel="β", ylabel="α")
             axes.set_xticks(range(len(betas)), [f"{beta:g}" for beta in betas])
             axes.set_yticks(range(len(alphas)), [f"{alpha:g}" for alpha in alphas])

@@ -44,6 +44,7 @@ class _Play:
     def __init__(self, plan: Plan, runner: Runner):
         self.plan, self.runner = plan, runner
         self.steps = Steps(plan, runner)
+        self._gave_up: set[int] = set()  # rounds in which a step failed for good
 
     def play(self) -> Judged:
         self._record("plan", upstream=self.plan.upstream, trainings=[len(one.candidates) for one in self.plan.rounds])
@@ -60,8 +61,9 @@ class _Play:
             self._record("selected", round=number, network=self.runner.relative(reference.network))
             pruning.prune(self.runner, self.plan.name, number, judged)
             best = min(best, reference, key=lambda candidate: candidate.score)
-        name, sha256 = self.runner.relative(best.network), sha256_file(best.network)
-        self._record("winner", network=name, score=best.score, sha256=sha256)
+        self.runner.check(best.network)
+        sha256 = sidecar.sha256(best.network) or sha256_file(best.network)
+        self._record("winner", network=self.runner.relative(best.network), score=best.score, sha256=sha256)
         return best
 
     def _round(self, number: int, reference: Judged) -> list[Judged]:
@@ -70,7 +72,7 @@ class _Play:
         fakes = self.runner.run(refset) if refset else None
         tried = [partial(self._try, number, one, reference.network, fakes) for one in self.plan.at(number).candidates]
         judged = [one for found in together(tried, self.runner.executor.stop) for one in found]
-        if not judged and self.runner.abandoned(f"{self.plan.name}/r{number:02d}-"):
+        if not judged and number in self._gave_up:
             raise UserError(
                 f"{self.plan.name} round {number}: no candidate is left, their steps failed or collapsed; "
                 "`ddo selfplay --status` names their logs"
@@ -100,8 +102,8 @@ class _Play:
             if failure.status == COLLAPSE_STATUS:
                 why = (failure.tail.splitlines() or ["it said nothing"])[-1]
                 self._record("collapsed", round=number, out=name, candidate=asdict(candidate), why=why)
-            elif not self.runner.policy.allow_failures:
-                raise
+            else:
+                self._go_on_without(number, failure)
             return None
 
     def _snapshots(self, folder: Path) -> list[Path]:
@@ -119,9 +121,10 @@ class _Play:
             return None
         try:
             self.runner.run(task, may_fail=candidate is not None)
-        except StepFailedError:
-            if candidate is None or not self.runner.policy.allow_failures:
+        except StepFailedError as failure:
+            if candidate is None:
                 raise
+            self._go_on_without(number, failure)
             return None
         evaluation = json.loads(task.out.read_text())
         self._record(
@@ -133,6 +136,11 @@ class _Play:
             score=evaluation["score"],
         )
         return Judged(network, evaluation)
+
+    def _go_on_without(self, number: int, failure: StepFailedError) -> None:
+        if not self.runner.policy.allow_failures:
+            raise failure
+        self._gave_up.add(number)
 
     def _record(self, fact: str, **data: Any) -> None:
         self.runner.journal.append(fact, plan=self.plan.name, **data)

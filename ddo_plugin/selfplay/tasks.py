@@ -102,10 +102,6 @@ class Runner(Folder):
         ends = [fact for fact in self.journal.about(self.relative(task.out)) if fact["fact"] in ("finished", "damaged")]
         return bool(ends) and ends[-1]["fact"] == "finished" and task.out.exists()
 
-    def abandoned(self, prefix: str) -> bool:
-        """Whether a task was given up whose output's name begins so."""
-        return any(fact["out"].startswith(prefix) for fact in self.journal.find("abandoned"))
-
     def check(self, network: Path) -> None:
         """Refuse a snapshot that is not what training wrote."""
         told = sidecar.sha256(network)
