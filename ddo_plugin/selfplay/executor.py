@@ -11,7 +11,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ddo_plugin.errors import UserError
 from ddo_plugin.progress import PARENT_VARIABLE, PROGRESS_VARIABLE
@@ -41,6 +41,30 @@ class StepFailedError(Exception):
 
 class StoppedError(Exception):
     """The executor was asked to stop."""
+
+
+class Executor(Protocol):
+    """Runs commands somewhere, each with its log and its progress file."""
+
+    @property
+    def stopping(self) -> threading.Event:
+        """Set once `stop` was called."""
+
+    def run(
+        self,
+        command: Command,
+        log: Path,
+        progress: Path,
+        name: str = "",
+        during: AbstractContextManager[Any] = ...,
+    ) -> None:
+        """Wait for a slot, then run the command in it, `during` around it."""
+
+    def stop(self) -> None:
+        """End every command, and start no other."""
+
+    def cancel_leftovers(self) -> None:
+        """End what an earlier run in the same folder, which was killed, left running elsewhere."""
 
 
 class LocalExecutor:
@@ -88,6 +112,9 @@ class LocalExecutor:
                 process.wait(GRACE_S)
             except subprocess.TimeoutExpired:
                 _signal(process, _KILL)
+
+    def cancel_leftovers(self) -> None:
+        """Nothing: what runs on this machine is found by its environment, whoever started it."""
 
     def _run_in(self, slot: Slot, command: Command, log: Path, progress: Path) -> int:
         process = self._start(slot, command, log, progress)

@@ -11,10 +11,11 @@ from ddo_plugin.errors import UserError
 from ddo_plugin.files import sha256_file
 from ddo_plugin.selfplay import plan as plans
 from ddo_plugin.selfplay import slots
-from ddo_plugin.selfplay.executor import LocalExecutor
+from ddo_plugin.selfplay.executor import Executor, LocalExecutor
 from ddo_plugin.selfplay.plan import Plan
-from ddo_plugin.selfplay.recipe import Recipe
+from ddo_plugin.selfplay.recipe import Recipe, Resources
 from ddo_plugin.selfplay.rounds import Judged, play
+from ddo_plugin.selfplay.scheduled import ScheduledExecutor
 from ddo_plugin.selfplay.supervise import opened, supervise
 from ddo_plugin.selfplay.tasks import key
 
@@ -24,9 +25,9 @@ def run(recipe: Recipe, out: Path) -> Judged:
     _refuse_what_is_not_built(recipe)
     base = local_file(recipe.start, sha256=recipe.sha256).resolve()
     plan = plans.of_recipe(recipe, base, recipe.sha256 or sha256_file(base))
-    resources = recipe.resources
-    executor = LocalExecutor(slots.share(resources.slots), resources.threads)
-    with opened(out, executor, key(asdict(replace(plan, base=Path(base.name)))), recipe.policy) as runner:
+    with opened(
+        out, _executor(recipe.resources, out), key(asdict(replace(plan, base=Path(base.name)))), recipe.policy
+    ) as runner:
         (best,) = supervise(runner, total_cost(plan), [partial(play, plan, runner)])
     return best
 
@@ -49,5 +50,9 @@ def total_cost(plan: Plan) -> float:
 def _refuse_what_is_not_built(recipe: Recipe) -> None:
     if recipe.search["kind"] != "grid":
         raise UserError(f"search.kind = '{recipe.search['kind']}' is not available yet; use 'grid'")
-    if recipe.resources.executor != "local":
-        raise UserError(f"resources.executor = '{recipe.resources.executor}' is not available yet; use 'local'")
+
+
+def _executor(resources: Resources, out: Path) -> Executor:
+    if resources.executor == "slurm":
+        return ScheduledExecutor(resources.slots, out.resolve() / "jobs", resources.slurm)
+    return LocalExecutor(slots.share(resources.slots), resources.threads)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ddo_plugin.selfplay.board import Board
-from ddo_plugin.selfplay.executor import LocalExecutor
+from ddo_plugin.selfplay.executor import Executor
 from ddo_plugin.selfplay.journal import FILE_NAME, Journal
 from ddo_plugin.selfplay.lock import hold
 from ddo_plugin.selfplay.orphans import end_orphans
@@ -20,11 +20,12 @@ Result = TypeVar("Result")
 
 
 @contextmanager
-def opened(out: Path, executor: LocalExecutor, settings: str, policy: Policy = NO_POLICY) -> Iterator[Runner]:
+def opened(out: Path, executor: Executor, settings: str, policy: Policy = NO_POLICY) -> Iterator[Runner]:
     """A runner that has the folder to itself; `settings` is the key of what this run was asked to do."""
     with hold(out):
         root = out.resolve()
         end_orphans(root)
+        executor.cancel_leftovers()
         runner = Runner(root, Journal(root / FILE_NAME), executor, policy)
         runner.journal.begin(settings)
         yield runner

@@ -18,7 +18,7 @@ from ddo_plugin.errors import COLLAPSE_STATUS, UserError
 from ddo_plugin.files import sha256_file
 from ddo_plugin.progress import read_fraction
 from ddo_plugin.records import Command
-from ddo_plugin.selfplay.executor import LocalExecutor, StepFailedError, StoppedError
+from ddo_plugin.selfplay.executor import Executor, StepFailedError, StoppedError
 from ddo_plugin.selfplay.journal import Journal
 from ddo_plugin.selfplay.recipe import Policy
 from ddo_plugin.selfplay.space import Space, size_of
@@ -72,7 +72,7 @@ class Folder:
 class Runner(Folder):
     """Runs tasks through an executor and records them in a journal. Tasks may run in several threads."""
 
-    def __init__(self, root: Path, journal: Journal, executor: LocalExecutor, policy: Policy | None = None):
+    def __init__(self, root: Path, journal: Journal, executor: Executor, policy: Policy | None = None):
         super().__init__(root)
         self.journal, self.executor, self.policy = journal, executor, policy or NO_POLICY
         self._space = Space(root, journal)
