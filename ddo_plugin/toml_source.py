@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
@@ -72,13 +73,14 @@ def _told(path: Path, error: ValueError) -> str:
 
 
 def _parse(override: str) -> dict[str, Any]:
-    key, equals, value = override.partition("=")
-    for text in (value, '"{}"'.format(value.replace("\\", "\\\\").replace('"', '\\"'))):
+    key, equals, value = (part.strip() for part in override.partition("="))
+    plain = json.dumps(value, ensure_ascii=False)  # a string of JSON is one of TOML
+    for text in (value, plain) if equals else ():
         try:
-            return tomllib.loads(f"{key.strip()} = {text}")
+            return parse(f"{key} = {text}")
         except ValueError:
             continue
-    raise UserError(f"--set {override}: {'the key' if equals else 'this'} is not like table.key=value")
+    raise UserError(f"--set {override}: this is not like table.key=value")
 
 
 def _merge(values: MutableMapping[str, Any], given: Mapping[str, Any]) -> None:

@@ -153,7 +153,7 @@ def _check_options(
         elif not isinstance(value, str | int | float | bool):
             problems.add((*place, name), f"{shown(value)} is no value of an option")
     for name in options.required if complete else ():
-        if name not in table:
+        if name not in table and name not in own:
             problems.add((*place, name), "is missing; the command asks for it")
 
 

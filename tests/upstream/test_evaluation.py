@@ -139,6 +139,24 @@ def test_arguments_after_the_dashes_go_to_the_sampler(world, networks, checkout,
     assert calc.startswith("calculate_metrics.py calc")
 
 
+@pytest.mark.parametrize(("upstream", "ref"), [("edm", "ref.npz"), ("edm2", "ref.pkl")])
+def test_with_labels_the_images_are_ours_and_the_figure_is_upstreams(
+    upstream, ref, world, networks, checkout, tmp_path
+):
+    """Recipes ask so for balanced classes, which upstream's samplers do not make."""
+    out = tmp_path / "eval.json"
+    settings = {"checkout": checkout(upstream), "ref": world / ref, "num": 10, "batch": 5, "labels": "uniform"}
+    step = EvaluationStep(upstream, networks[upstream], out, [1], {**settings, "sampler": "--steps=2"})
+    command = plugins.manager().hook.ddo_evaluation_command(step=step)
+    env = {"DNNLIB_CACHE_DIR": str(world / "cache"), "PYTHONPATH": str(world), "DDO_CACHE": str(world / "ddo")}
+    done = run(*command.argv[1:], **command.env, **env)
+    assert done.returncode == 0, done.stderr
+    sample, judge = json.loads(out.read_text())["commands"]
+    assert sample.startswith("ddo sample") and "--labels=uniform" in sample and "--seeds=10-19" in sample
+    assert " calc " in judge
+    assert [path.name for path in tmp_path.iterdir()] == ["eval.json"]
+
+
 def test_a_network_with_source_of_its_own_is_not_handed_to_the_scripts(world, networks, checkout, refused, tmp_path):
     network = networks["edm"].with_name("tampered-source.pkl")
     arguments = [f"--checkout={checkout('edm')}", f"--ref={world / 'ref.npz'}", "--num=4", f"--out={tmp_path / 'e'}"]

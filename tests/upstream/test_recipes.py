@@ -1,4 +1,4 @@
-"""Every shipped recipe's commands, as self-play builds them, handed to the real training scripts with stand-in files."""
+"""Every shipped recipe's commands, as self-play builds them, in the hands of the real scripts; files are stand-ins."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def test_vars_parser_takes_the_recipes_command(name: str, parsed: str, checkout,
     assert line == f"Error: --data_path={tmp_path} has no folder train, to train on; make one, or a link to another"
 
     native = [flag for flag in command.argv[command.argv.index("--") + 1 :] if not flag.startswith("--ddo")]
-    done = started([sys.executable, "-c", PARSE, *native], tmp_path, path=str(recipe.checkout))
+    done = started([sys.executable, "-c", PARSE, *native], recipe.checkout)  # which is a git repository, as it wants
     assert completed(done).splitlines()[-1] == parsed
 
 

@@ -94,3 +94,12 @@ def round_folder(world, completed) -> Path:
     out = world.root / "finished"
     completed(world.finetune(f"--outdir={out}", "--duration=1024"))
     return out
+
+
+def test_a_finished_round_is_left_as_it_is_by_the_command_that_goes_on(round_folder, world, completed) -> None:
+    flags = [f"--ddo={world.base}", f"--ddo-fakes={world.fakes}", f"--outdir={round_folder}", "--ddo-continue"]
+    before = {path: path.stat() for path in round_folder.iterdir()}
+    done = world.train(*flags, f"--duration={DURATION}")
+    completed(done)
+    assert "this round is finished, nothing to do" in done.stderr + done.stdout
+    assert {path: path.stat() for path in round_folder.iterdir()} == before

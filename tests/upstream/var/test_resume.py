@@ -99,6 +99,12 @@ def test_a_truncated_last_checkpoint_is_set_aside_and_the_state_before_is_used(s
 def test_a_finished_round_is_not_begun_again(start, world, completed, refused) -> None:
     completed(world.python(*start("finished", "--ddo_iters=2")))
     assert "this round is finished" in refused(world.python(*start("finished", "--ddo_iters=2")))
+    weights = world.root / "finished" / LAST
+    before = weights.stat()
+    again = world.python(*start("finished", "--ddo_iters=2", "--ddo-continue"))
+    completed(again)
+    assert "this round is finished, nothing to do" in again.stderr
+    assert weights.stat() == before
 
 
 def test_a_round_goes_on_with_the_settings_and_ranks_that_it_began_with(start, world, refused) -> None:

@@ -1,0 +1,37 @@
+"""The command of a round, run again: it goes on from the newest state, and leaves a finished round as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ddo_plugin import statistics
+
+FLAGS = ["--dump=1", "--lr=3e-4", "--ddo-continue"]
+
+
+def files(folder: Path) -> dict[str, tuple[int, int]]:
+    return {path.name: (path.stat().st_mtime_ns, path.stat().st_size) for path in folder.iterdir()}
+
+
+def test_a_round_goes_on_and_a_finished_one_stays_as_it_is(world, completed) -> None:
+    out = world.root / "continued"
+    common = [f"--outdir={out}", *FLAGS]
+    completed(world.finetune(*common, "--duration=0.002", "--ddo-rampup=0"))
+    (out / "training-state-000003.pt").write_bytes(b"cut short")  # the loop had not told of a snapshot yet
+    done = world.finetune(*common, "--duration=0.004", "--ddo-rampup=0")
+    assert "Loading training state from" in completed(done)
+    steps = [row["step"] for row in statistics.read(out / statistics.FILE_NAME)]
+    assert steps == sorted(set(steps))
+    assert steps[-1] >= 3968 // 32
+
+    before = files(out)
+    again = world.finetune(*common, "--duration=0.004", "--ddo-rampup=0")
+    completed(again)
+    assert "training-state-000004.pt: this round is finished, nothing to do" in again.stderr
+    assert files(out) == before
+
+
+def test_the_first_start_begins_from_the_reference(world, completed) -> None:
+    out = world.root / "first"
+    completed(world.finetune(f"--outdir={out}", *FLAGS, "--duration=0.001"))
+    assert statistics.read(out / statistics.FILE_NAME)[0]["rewards/real"] == 0

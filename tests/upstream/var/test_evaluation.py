@@ -1,0 +1,75 @@
+"""A VAR network judged as self-play asks for it: images by `ddo sample`, measured by `ddo eval`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ddo_plugin import plugins
+from ddo_plugin.metrics.frechet import frechet_distance, moments
+from ddo_plugin.metrics.images import read_images
+from ddo_plugin.records import EvaluationStep
+
+# Features of another plugin's: mean and spread of each channel.
+PLUGIN = """
+import numpy as np
+from ddo_plugin import hookimpl
+
+def features(images):
+    flat = images.reshape(*images.shape[:2], -1).astype(np.float64)
+    return np.concatenate([flat.mean(-1), flat.std(-1)], 1)
+
+@hookimpl
+def ddo_features(name):
+    return features if name == "brightness" else None
+"""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that python takes for one with an installed plugin."""
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "brightness.py").write_text(PLUGIN)
+    about = folder / "brightness-1.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: brightness\nVersion: 1\n")
+    (about / "entry_points.txt").write_text("[ddo_plugin]\nbrightness = brightness\n")
+    return folder
+
+
+def test_the_score_is_the_mean_distance_over_disjoint_seeds(world, site, completed, tmp_path: Path) -> None:
+    out = tmp_path / "eval.json"
+    settings = {
+        "checkout": world.repo,
+        "ref": world.data / "val",
+        "features": "brightness",
+        "metrics": "fid",
+        "num": 12,
+    }
+    step = EvaluationStep("var", world.base, out, (0, 2), settings)
+    command = plugins.manager().hook.ddo_evaluation_command(step=step)
+    path = f"{site}:{world.variables['PYTHONPATH']}"
+    completed(world.python(*command.argv[1:], **command.env, PYTHONPATH=path))
+    found = json.loads(out.read_text())
+    assert found["score"] == pytest.approx(np.mean(found["scores"]))
+    assert [one["seed"] for one in found["by_seed"]] == [0, 2]
+    assert [("--seeds=0-11" in line, "--seeds=24-35" in line) for line in found["commands"][::2]] == [
+        (True, False),
+        (False, True),
+    ]
+    assert all("--cfg=0.0" in line for line in found["commands"][::2])
+    assert [path.name for path in tmp_path.iterdir()] == ["eval.json"]
+
+    npz = tmp_path / "again.npz"
+    sampled = ["sample", f"--checkout={world.repo}", f"--network={world.base}", "--labels=uniform", "--seeds=0-11"]
+    completed(world.python("-m", "ddo_plugin", *sampled, f"--npz={npz}", PYTHONPATH=path))
+    features: dict = {}
+    exec(PLUGIN, features)
+    ours, real = (
+        moments(np.concatenate([features["features"](batch) for batch in read_images(source).batches(4)]))
+        for source in (npz, world.data / "val")
+    )
+    assert found["scores"][0] == pytest.approx(frechet_distance(ours, real))
