@@ -25,6 +25,7 @@ from ddo_plugin.checkout import Checkout, commit, open_checkout
 from ddo_plugin.download import local_file
 from ddo_plugin.errors import UserError
 from ddo_plugin.files import sha256_file, write_json
+from ddo_plugin.flags import flags
 from ddo_plugin.metrics.images import read_images
 from ddo_plugin.metrics.references import open_standard
 from ddo_plugin.progress import progress
@@ -73,10 +74,8 @@ class Job:
     def sample(self, seeds: range, folder: Path) -> None:
         """Images of the network with `labels`, by `ddo sample`."""
         images = {"outdir": folder, "labels": self.labels, "seeds": f"{seeds[0]}-{seeds[-1]}", "batch": self.batch}
-        flags = {"checkout": self.checkout.root, "network": self.what, **images}
-        arguments = [f"--{name}={value}" for name, value in flags.items()]
-        arguments += ["--subdirs", *(["--ddo-trust"] if self.trust else []), *self.sampler]
-        arguments += [] if self.torchrun is None else [f"--torchrun={self.torchrun}"]
+        network = {"checkout": self.checkout.root, "network": self.what, "ddo-trust": self.trust}
+        arguments = [*flags({**network, **images, "subdirs": True, "torchrun": self.torchrun}), *self.sampler]
         self.commands.append(shlex.join(["ddo", "sample", *arguments]))
         _, status = _run(Command([sys.executable, "-m", "ddo_plugin", "sample", *arguments]))
         if status != 0:
@@ -114,8 +113,7 @@ def evaluation_options(metrics: Sequence[str]) -> Callable[[F], F]:
 def evaluation_command(module: str, step: EvaluationStep) -> Command:
     """The command line of such a module for a step of self-play; settings are its options."""
     own = {"network": step.network, "out": step.out, "seeds": ",".join(map(str, step.seeds))}
-    flags = {**own, **{name: value for name, value in step.settings.items() if value not in (None, False)}}
-    arguments = [f"--{name}" if value is True else f"--{name}={value}" for name, value in flags.items()]
+    arguments = flags({**own, **step.settings})
     isolated = {"PYTHONSAFEPATH": "1"}  # else a user's statistics.py would stand in for Python's own
     return Command([sys.executable, "-m", module, *arguments], isolated)
 

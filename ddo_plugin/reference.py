@@ -46,7 +46,7 @@ def _load(source: str, options: Mapping[str, Any], overrides: Mapping[str, Any])
 
 
 def target_settings(reference: Reference) -> dict[str, Any]:
-    """The reference's own constructor arguments, without dropout."""
+    """The reference's own constructor arguments, without dropout; `use_fp16` by name, for native scripts print it."""
     interface = ("img_resolution", "img_channels", "label_dim")  # native loops pass these themselves
     own = {name: value for name, value in reference.info.init_kwargs.items() if name not in interface}
-    return {**own, **EXACT}
+    return {"use_fp16": bool(getattr(reference.network, "use_fp16", False)), **own, **EXACT}

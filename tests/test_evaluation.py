@@ -22,11 +22,19 @@ def job(**changed: Any) -> Job:
 
 
 def test_settings_are_options_and_those_that_are_off_are_left_out() -> None:
-    settings = {"checkout": "edm", "trust": True, "torchrun": None, "num": 10}
+    settings = {"checkout": "edm", "trust": True, "torchrun": None, "num": 10, "cfg": 0.0}
     step = EvaluationStep("edm", Path("a.pkl"), Path("e.json"), (0, 1), settings)
     argv = evaluation_command("some.module", step).argv
     assert argv[:3] == [sys.executable, "-m", "some.module"]
-    assert argv[3:] == ["--network=a.pkl", "--out=e.json", "--seeds=0,1", "--checkout=edm", "--trust", "--num=10"]
+    assert argv[3:] == [
+        "--network=a.pkl",
+        "--out=e.json",
+        "--seeds=0,1",
+        "--checkout=edm",
+        "--trust",
+        "--num=10",
+        "--cfg=0.0",
+    ]
 
 
 def test_seeds_are_blocks_that_do_not_overlap() -> None:

@@ -18,9 +18,11 @@ COMMANDS = (
     "ls",
     "plugins",
     "refset",
+    "report",
     "revert",
     "run",
     "sample",
+    "selfplay",
     "status",
     "validate",
 )

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import shlex
-import signal
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -40,13 +38,11 @@ def command(family: str, rounds: int | None, out: Path, quick: bool, seed: int) 
     from ddo_plugin.demo.run import Demo, run
     from ddo_plugin.demo.settings import FULL, QUICK
     from ddo_plugin.selfplay.executor import StepFailedError
+    from ddo_plugin.selfplay.interrupts import resumable
 
-    signal.signal(signal.SIGTERM, _interrupt)
     try:
-        run(Demo(out, FAMILIES[family], QUICK if quick else FULL, rounds, seed))
-    except KeyboardInterrupt:
-        click.echo("\nInterrupted. The same command goes on where it stopped.", err=True)
-        sys.exit(130)
+        with resumable():
+            run(Demo(out, FAMILIES[family], QUICK if quick else FULL, rounds, seed))
     except StepFailedError as failure:
         raise click.ClickException(f"a step failed, {failure}") from None
     families = report.by_family(out, FAMILIES[family])
@@ -61,7 +57,3 @@ def _require_extra() -> None:
     for module, name in EXTRA.items():
         if find_spec(module) is None:
             raise UserError(f"the demo needs {name}: pip install 'ddo-plugin[demo]'")
-
-
-def _interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from ddo_plugin.demo.plugin import UPSTREAM, command
 from ddo_plugin.demo.settings import CONTROL, Setting, Settings, training_flags
-from ddo_plugin.selfplay.board import Board
 from ddo_plugin.selfplay.executor import LocalExecutor
-from ddo_plugin.selfplay.journal import FILE_NAME, Journal
-from ddo_plugin.selfplay.lock import hold
-from ddo_plugin.selfplay.rounds import Candidate, Plan, play
+from ddo_plugin.selfplay.journal import Journal
+from ddo_plugin.selfplay.plan import Candidate, Plan, Round
+from ddo_plugin.selfplay.rounds import play
+from ddo_plugin.selfplay.supervise import opened, supervise
 from ddo_plugin.selfplay.tasks import Runner, Task, key
 
 DATA_COST, TOY_COST = 5.0, 12.0
@@ -36,24 +36,11 @@ class Demo:
 
 def run(demo: Demo) -> Journal:
     """Run the demo, or go on where an earlier one was interrupted; returns the journal of what happened."""
-    with hold(demo.out):
-        return _run(demo)
-
-
-def _run(demo: Demo) -> Journal:
-    root = demo.out.resolve()
     executor = LocalExecutor(slots=min(_cores(), MOST_SLOTS), threads_per_command=1)
-    runner = Runner(root, Journal(root / FILE_NAME), executor)
-    runner.journal.begin(key({**asdict(demo), "out": None}))
     arms = [(family, arm) for family in demo.families for arm in (demo.setting(family).candidate, CONTROL)]
-    with ThreadPoolExecutor(len(arms) + 1) as threads:
-        try:
-            futures = [threads.submit(_play_arm, demo, runner, family, candidate) for family, candidate in arms]
-            futures.append(threads.submit(_run_toy, demo, runner))
-            Board(runner, _total_cost(demo)).show_until(futures)
-        except BaseException:
-            executor.stop()
-            raise
+    with opened(demo.out, executor, key({**asdict(demo), "out": None})) as runner:
+        jobs = [partial(_play_arm, demo, runner, family, candidate) for family, candidate in arms]
+        supervise(runner, _total_cost(demo), [*jobs, partial(_run_toy, demo, runner)])
     return runner.journal
 
 
@@ -63,21 +50,16 @@ def _play_arm(demo: Demo, runner: Runner, family: str, candidate: Candidate) -> 
     data = _prepare_data(demo, runner)
     base = _pretrain(demo, runner, data, family)
     common = {"family": family, "data": data}
-    plan = Plan(
-        name=f"{family}/{candidate.objective}",
-        upstream=UPSTREAM,
-        base=base,
-        rounds=demo.rounds or setting.rounds,
+    each = Round(
         candidates=(candidate,),
-        seed=demo.seed,
         refset_count=setting.refset_count,
         evaluation_seeds=setting.evaluation_seeds,
         refset=common,
         training=training_flags(setting) | common,
         evaluation=common | {"count": setting.evaluation_count},
-        costs=setting.costs,
     )
-    play(plan, runner)
+    rounds = (each,) * (demo.rounds or setting.rounds)
+    play(Plan(f"{family}/{candidate.objective}", UPSTREAM, base, rounds, demo.seed, setting.costs), runner)
 
 
 def _prepare_data(demo: Demo, runner: Runner) -> Path:

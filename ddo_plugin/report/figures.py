@@ -20,6 +20,7 @@ INK, FAINT = "#6b7280", "#9ca3af"  # readable on white and on near-black
 COLORS = {"ddo": "#d9480f", "mle": "#4c6ef5", "real": "#2b8a3e", "fake": "#c2255c"}
 LABELS = {"ddo": "DDO", "mle": "control (more maximum likelihood)"}
 SMOOTHING = 0.9
+GREY: Mapping[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": 255, "interpolation": "nearest"}
 STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "ddo-plugin",
@@ -106,6 +107,66 @@ def rounds(arms: Mapping[str, History]) -> str:
         return svg(figure)
 
 
+def scores(history: History) -> str:
+    """The score of every network that was judged, by round; the selected ones joined."""
+    with matplotlib.rc_context(STYLE):
+        figure, (axes,) = canvas(1)
+        judged, selected = history.judged, history.points
+        axes.scatter([p.round for p in judged], [p.score for p in judged], s=10, color=FAINT, label="judged")
+        axes.errorbar(
+            [p.round for p in selected],
+            [p.score for p in selected],
+            yerr=[p.spread for p in selected],
+            capsize=3,
+            color=COLORS["ddo"],
+            marker="o",
+            markersize=4,
+            label="selected",
+        )
+        axes.set(xlabel="round", ylabel="score", ylim=(0, None))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend()
+        return svg(figure)
+
+
+def sweep(best: Mapping[int, Mapping[tuple[float, float], float]]) -> str:
+    """For each round, the best score of each (α, β), on one scale."""
+    finite = [score for grid in best.values() for score in grid.values() if np.isfinite(score)]
+    with matplotlib.rc_context(STYLE):
+        figure, row = canvas(len(best), width=max(9.0, 2.2 * len(best)), height=2.6)
+        for axes, (number, grid) in zip(row, best.items(), strict=True):
+            alphas, betas = sorted({alpha for alpha, _ in grid}), sorted({beta for _, beta in grid})
+            cells = np.array([[grid.get((alpha, beta), np.nan) for beta in betas] for alpha in alphas])
+            axes.imshow(cells, "viridis_r", aspect="auto", vmin=min(finite, default=0), vmax=max(finite, default=1))
+            for (i, j), score in np.ndenumerate(cells):
+                dark = np.isfinite(score) and score > (min(finite) + max(finite)) / 2
+                told = f"{score:.3g}" if np.isfinite(score) else "–"
+                axes.text(j, i, told, ha="center", va="center", fontsize=8, color="white" if dark else "black")
+            axes.set(title=f"round {number}", xlabel="β", ylabel="α")
+            axes.set_xticks(range(len(betas)), [f"{beta:g}" for beta in betas])
+            axes.set_yticks(range(len(alphas)), [f"{alpha:g}" for alpha in alphas])
+            axes.grid(visible=False)
+        return svg(figure)
+
+
+def drift(history: History) -> str:
+    """log p of real data while training, target and reference, over the steps of the selected networks' rounds."""
+    steps = [row for point in history.points for row in point.steps()]
+    with matplotlib.rc_context(STYLE):
+        figure, (left, right) = canvas(2)
+        _curve(left, steps, "logps/real", COLORS["ddo"], "target")
+        if any("logps/real_ref" in row for row in steps):
+            _curve(left, steps, "logps/real_ref", FAINT, "reference")
+        measured = [point for point in history.points if "logp_real" in point.evaluation]
+        numbers, likelihoods = [p.round for p in measured], [p.evaluation["logp_real"] for p in measured]
+        right.plot(numbers, likelihoods, color=COLORS["ddo"], marker="o", markersize=4)
+        left.set(title="log p of real data, in training", xlabel="step")
+        right.set(title="log p of all real data, selected networks", xlabel="round")
+        right.xaxis.set_major_locator(MaxNLocator(integer=True))
+        left.legend()
+        return svg(figure)
+
+
 def training(history: History) -> str:
     """Rewards, accuracies and losses over the steps of all rounds, one after the other."""
     steps = [row for point in history.points for row in point.steps()]
@@ -138,7 +199,7 @@ def _curve(axes: Axes, steps: Sequence[Mapping[str, float]], name: str, color: s
 
 
 def grids(images: Mapping[str, np.ndarray], columns: int = 10) -> str:
-    """Grids of grey images side by side."""
+    """Grids of images side by side."""
     with matplotlib.rc_context(STYLE):
         figure, row = canvas(len(images), height=1.6)
         for axes, (title, batch) in zip(row, images.items(), strict=True):
@@ -147,7 +208,8 @@ def grids(images: Mapping[str, np.ndarray], columns: int = 10) -> str:
 
 
 def _show_grid(axes: Axes, title: str, images: np.ndarray, columns: int) -> None:
-    axes.imshow(tile(images, columns), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    picture = np.concatenate([tile(images[:, [channel]], columns)[..., None] for channel in range(images.shape[1])], 2)
+    axes.imshow(picture.squeeze(-1) if picture.shape[-1] == 1 else picture[..., :3], **GREY)
     axes.set_title(title)
     axes.axis("off")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,16 @@ class Point:
     network: Path
     evaluation: dict[str, Any]
     grid: Path
+    candidate: dict[str, Any] | None = None  # what made it; None for a base
 
     @property
     def score(self) -> float:
         return float(self.evaluation["score"])
+
+    @property
+    def rank(self) -> float:
+        """The score where it is a number, else the worst."""
+        return math.inf if math.isnan(self.score) else self.score
 
     @property
     def spread(self) -> float:
@@ -46,6 +53,7 @@ class History:
 
     name: str
     points: list[Point] = field(default_factory=list)
+    judged: list[Point] = field(default_factory=list)  # every network that was judged, in any order
     ended: str = ""  # why it ended early, if it did
 
     @property
@@ -54,7 +62,7 @@ class History:
 
     @property
     def best(self) -> Point:
-        return min(self.points, key=lambda point: point.score)
+        return min(self.points, key=lambda point: point.rank)
 
 
 def load(root: Path) -> dict[str, History]:
@@ -65,7 +73,10 @@ def load(root: Path) -> dict[str, History]:
     evaluated = {(f["plan"], f["network"]): f for f in facts if f["fact"] == "evaluated"}
     for fact in facts:
         if fact["fact"] == "evaluated" and fact["round"] == 0:
-            histories[fact["plan"]] = History(fact["plan"], [_point(root, fact)])
+            base = _point(root, fact)
+            histories[fact["plan"]] = History(fact["plan"], [base], [base])
+        elif fact["fact"] == "evaluated":
+            histories[fact["plan"]].judged.append(_point(root, fact))
         elif fact["fact"] == "selected":
             histories[fact["plan"]].ended = ""
             points = histories[fact["plan"]].points
@@ -80,4 +91,5 @@ def load(root: Path) -> dict[str, History]:
 
 def _point(root: Path, fact: dict[str, Any]) -> Point:
     file = root / fact["evaluation"]
-    return Point(fact["round"], root / fact["network"], json.loads(file.read_text()), file.with_suffix(".grid.npy"))
+    evaluation, grid = json.loads(file.read_text()), file.with_suffix(".grid.npy")
+    return Point(fact["round"], root / fact["network"], evaluation, grid, fact["candidate"])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ddo_plugin import refset
+from ddo_plugin.flags import flags
 from ddo_plugin.progress import progress
 from ddo_plugin.records import Command, Generator, RefsetStep
 from ddo_plugin.unfinished import Unfinished
@@ -19,10 +20,8 @@ if TYPE_CHECKING:
 
 def refset_command(step: RefsetStep) -> Command:
     """The command line for a step of self-play."""
-    flags = {"upstream": step.upstream, "network": step.network, "out": step.out, "count": step.count}
-    given = {name: value for name, value in step.settings.items() if value not in (None, False)}
-    told = {**flags, "seed": step.seed, **given}
-    options = [f"--{name}" if value is True else f"--{name}={value}" for name, value in told.items()]
+    own = {"upstream": step.upstream, "network": step.network, "out": step.out, "count": step.count}
+    options = flags({**own, "seed": step.seed, **step.settings})
     isolated = {"PYTHONSAFEPATH": "1"}  # else a statistics.py in the user's folder would stand in for Python's own
     return Command([sys.executable, "-m", "ddo_plugin", "refset", "make", *options], isolated)
 

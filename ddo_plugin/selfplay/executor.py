@@ -4,61 +4,106 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import signal
 import subprocess
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any, Protocol
 
 from ddo_plugin.errors import UserError
 from ddo_plugin.progress import PARENT_VARIABLE, PROGRESS_VARIABLE
 from ddo_plugin.records import Command
+from ddo_plugin.selfplay.slots import Slot
 
 TAIL_LINES = 12
 GRACE_S = 5.0
+_NOTHING: AbstractContextManager[Any] = contextlib.nullcontext()
 _KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows has only one way
 
 
 class StepFailedError(Exception):
     """A command ended with a status other than 0."""
 
-    def __init__(self, command: Command, status: int, log: Path):
-        self.command, self.status, self.log = command, status, log
-        self.tail = "\n".join(log.read_text(errors="replace").splitlines()[-TAIL_LINES:])
+    def __init__(self, command: Command, status: int, log: Path, name: str = ""):
+        self.command, self.status, self.log, self.name = command, status, log, name
+        told = log.read_text(errors="replace") if log.exists() else ""
+        self.tail = "\n".join(told.splitlines()[-TAIL_LINES:])
         super().__init__(f"exit status {status}: {command}\nlog: {log}\n{self.tail}")
+
+    def line(self) -> str:
+        """The failure in one line, with the command's last words."""
+        words = self.tail.splitlines()[-1].strip() if self.tail else "it said nothing"
+        return f"{self.name or self.command}: exit status {self.status}: {words}; log: {self.log}"
 
 
 class StoppedError(Exception):
     """The executor was asked to stop."""
 
 
+class Executor(Protocol):
+    """Runs commands somewhere, each with its log and its progress file."""
+
+    @property
+    def stopping(self) -> threading.Event:
+        """Set once `stop` was called."""
+
+    def run(
+        self,
+        command: Command,
+        log: Path,
+        progress: Path,
+        name: str = "",
+        during: AbstractContextManager[Any] = ...,
+    ) -> None:
+        """Wait for a slot, then run the command in it, `during` around it."""
+
+    def stop(self) -> None:
+        """End every command, and start no other."""
+
+    def cancel_leftovers(self) -> None:
+        """End what an earlier run in the same folder, which was killed, left running elsewhere."""
+
+
 class LocalExecutor:
     """A pool of slots. `run` blocks its thread until the command has ended; `stop` ends all of them."""
 
-    def __init__(self, slots: int = 1, threads_per_command: int | None = None):
-        self._slots = threading.Semaphore(slots)
+    def __init__(self, slots: int | Sequence[Slot] = 1, threads_per_command: int | None = None):
+        self._free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
+        for slot in [Slot()] * slots if isinstance(slots, int) else slots:
+            self._free.put(slot)
         self._threads = threads_per_command
         self._running: set[subprocess.Popen[bytes]] = set()
         self._lock = threading.Lock()
-        self._stopping = False
+        self.stopping = threading.Event()
 
-    def run(self, command: Command, log: Path, progress: Path) -> None:
-        with self._slots:
-            process = self._start(command, log, progress)
-            try:
-                status = process.wait()
-            finally:
-                with self._lock:
-                    self._running.discard(process)
-                progress.unlink(missing_ok=True)
-        if self._stopping:
+    def run(
+        self,
+        command: Command,
+        log: Path,
+        progress: Path,
+        name: str = "",
+        during: AbstractContextManager[Any] = _NOTHING,
+    ) -> None:
+        """Wait for a slot, then run the command in it, `during` around it."""
+        slot = self._free.get()
+        try:
+            if self.stopping.is_set():
+                raise StoppedError
+            with during:
+                status = self._run_in(slot, command, log, progress)
+        finally:
+            self._free.put(slot)
+        if self.stopping.is_set():
             raise StoppedError
         if status != 0:
-            raise StepFailedError(command, status, log)
+            raise StepFailedError(command, status, log, name)
 
     def stop(self) -> None:
         with self._lock:
-            self._stopping = True
+            self.stopping.set()
             running = list(self._running)
         for process in running:
             _signal(process, signal.SIGTERM)
@@ -68,16 +113,29 @@ class LocalExecutor:
             except subprocess.TimeoutExpired:
                 _signal(process, _KILL)
 
-    def _start(self, command: Command, log: Path, progress: Path) -> subprocess.Popen[bytes]:
-        env = {**os.environ, PROGRESS_VARIABLE: str(progress), PARENT_VARIABLE: str(os.getpid())}
+    def cancel_leftovers(self) -> None:
+        """Nothing: what runs on this machine is found by its environment, whoever started it."""
+
+    def _run_in(self, slot: Slot, command: Command, log: Path, progress: Path) -> int:
+        process = self._start(slot, command, log, progress)
+        try:
+            return process.wait()
+        finally:
+            with self._lock:
+                self._running.discard(process)
+            progress.unlink(missing_ok=True)
+
+    def _start(self, slot: Slot, command: Command, log: Path, progress: Path) -> subprocess.Popen[bytes]:
+        env = {**os.environ, PROGRESS_VARIABLE: str(progress), PARENT_VARIABLE: str(os.getpid()), **slot.env}
         if self._threads is not None:
             env |= {"OMP_NUM_THREADS": str(self._threads), "MKL_NUM_THREADS": str(self._threads)}
         with self._lock:
-            if self._stopping:
+            if self.stopping.is_set():
                 raise StoppedError
             log.parent.mkdir(parents=True, exist_ok=True)
             progress.unlink(missing_ok=True)  # of an earlier attempt that was killed
-            process = _popen(command, log, {**env, **command.env})
+            with slot.pinned():
+                process = _popen(command, log, {**env, **command.env})
             self._running.add(process)
         return process
 

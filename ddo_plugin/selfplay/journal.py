@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
@@ -45,11 +46,21 @@ class Journal:
         """The facts of this name that carry these values."""
         return [f for f in self.facts if f["fact"] == fact and all(f.get(k) == v for k, v in data.items())]
 
+    def about(self, out: str) -> list[dict[str, Any]]:
+        """The facts about one output."""
+        return [fact for fact in self.facts if fact.get("out") == out]
+
     def _write(self, entry: dict[str, Any]) -> None:
-        with self.path.open("a") as file:
-            file.write(json.dumps(entry) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        whole = self.path.stat().st_size if self.path.exists() else 0
+        try:
+            with self.path.open("a") as file:
+                file.write(json.dumps(entry) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.truncate(self.path, whole)  # a part of a line, on a full disk
+            raise UserError(f"{self.path}: cannot be written to ({error.strerror}); mend that, and go on") from None
         self.facts.append(entry)
 
 

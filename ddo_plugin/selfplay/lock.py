@@ -20,3 +20,14 @@ def hold(out: Path) -> filelock.AcquireReturnProxy:
         raise UserError(f"another run is working in {out}; wait for it, or choose another --out") from None
     except OSError as error:
         raise UserError(f"--out={out}: cannot be written to ({error.strerror}); choose another folder") from None
+
+
+def is_held(out: Path) -> bool:
+    """Whether a process works in the folder now."""
+    if not (out / LOCK).exists():
+        return False
+    try:
+        with filelock.FileLock(out / LOCK).acquire(timeout=0):
+            return False
+    except filelock.Timeout:
+        return True

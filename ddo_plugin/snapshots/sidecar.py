@@ -26,7 +26,17 @@ def read(snapshot: Path) -> dict[str, Any]:
     return json.loads(snapshot.with_name(snapshot.name + SUFFIX).read_text())
 
 
+def sha256(snapshot: Path) -> str | None:
+    """The checksum that the snapshot had when it was written; None where no sidecar says."""
+    return read(snapshot).get("sha256") if snapshot.with_name(snapshot.name + SUFFIX).exists() else None
+
+
+def described(folder: Path) -> list[Path]:
+    """The snapshots that the sidecars in a run's folder tell of, oldest first; those deleted since are among them."""
+    named = [path.with_name(path.name.removesuffix(SUFFIX)) for path in folder.glob(f"*{SUFFIX}")]
+    return sorted(named, key=lambda path: (read(path)["step"], path.name))
+
+
 def snapshots(folder: Path) -> list[Path]:
     """The snapshots in a run's folder, oldest first: the files that have a sidecar."""
-    named = [path.with_name(path.name.removesuffix(SUFFIX)) for path in folder.glob(f"*{SUFFIX}")]
-    return sorted((path for path in named if path.exists()), key=lambda path: (read(path)["step"], path.name))
+    return [path for path in described(folder) if path.exists()]

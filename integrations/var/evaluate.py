@@ -20,6 +20,7 @@ from ddo_integrations.var.plugin import UPSTREAM
 from ddo_plugin import evaluation, plugins
 from ddo_plugin.errors import UserError
 from ddo_plugin.files import write_json
+from ddo_plugin.flags import flags
 from ddo_plugin.progress import progress
 
 SAMPLED_BY = ("cfg", "top-k", "top-p", "more-smooth", "precision", "vae")
@@ -72,21 +73,19 @@ def _judge(out: Path, seeds: range, metrics: list[str], commands: list[str], opt
     """What `ddo eval` finds of the images of these seeds; they lie beside the output until it has."""
     npz, result = (out.absolute().with_name(f".{out.name}.{end}") for end in ("npz", "json"))
     sampled = ["network", "checkout", "labels", "batch", "torchrun", *(one.name or "" for one in _sampling_options())]
-    flags = {name: options[name] for name in sampled} | {"seeds": f"{seeds[0]}-{seeds[-1]}", "npz": npz}
+    sampling = {name.replace("_", "-"): options[name] for name in sampled} | {
+        "seeds": f"{seeds[0]}-{seeds[-1]}",
+        "npz": npz,
+    }
     measured = {"ref": options["ref"], "features": options["features"], "metrics": ",".join(metrics), "out": result}
     try:
-        _ddo(["sample", *_flags(flags)], commands)
-        _ddo(["eval", str(npz), *_flags(measured)], commands)
+        _ddo(["sample", *flags(sampling)], commands)
+        _ddo(["eval", str(npz), *flags(measured)], commands)
         found: dict[str, Any] = json.loads(result.read_text())
         return found
     finally:
         npz.unlink(missing_ok=True)
         result.unlink(missing_ok=True)
-
-
-def _flags(values: dict[str, Any]) -> list[str]:
-    given = {name.replace("_", "-"): value for name, value in values.items() if value not in (None, False)}
-    return [f"--{name}" if value is True else f"--{name}={value}" for name, value in given.items()]
 
 
 def _ddo(arguments: list[str], commands: list[str]) -> None:

@@ -13,11 +13,13 @@ import pytest
 
 from ddo_plugin import hookimpl, plugins
 from ddo_plugin.errors import UserError
+from ddo_plugin.files import sha256_file
 from ddo_plugin.records import Command, EvaluationStep, RefsetStep, RoundStep
 from ddo_plugin.report import history
 from ddo_plugin.selfplay.executor import LocalExecutor, StepFailedError
 from ddo_plugin.selfplay.journal import FILE_NAME, Journal
-from ddo_plugin.selfplay.rounds import Candidate, Judged, Plan, play
+from ddo_plugin.selfplay.plan import Candidate, Plan, Round
+from ddo_plugin.selfplay.rounds import Judged, play
 from ddo_plugin.selfplay.tasks import Runner
 
 # A "network" is a file with a number, its score. Every script notes that it ran.
@@ -105,13 +107,14 @@ def candidate(alpha: float, needs_fakes: bool = True) -> Candidate:
     return Candidate("ddo", alpha, 0.1, needs_fakes)
 
 
-def plan(root: Path, *candidates: Candidate, **changes: Any) -> Plan:
+def plan(root: Path, *candidates: Candidate, rounds: int = 2, upstream: str = "toy", **changes: Any) -> Plan:
+    """Every round the same; `changes` are of each."""
     root.mkdir(exist_ok=True)
     base = root / "base.net"
     base.write_text("100")
     settings = {"data": root / "data", "lr": 0.1}
-    made = Plan("play", "toy", base, 2, candidates, 5, 64, (0, 1), settings, settings, settings)
-    return replace(made, **changes)
+    each = replace(Round(candidates, 64, (0, 1), settings, settings, settings), **changes)
+    return Plan("play", upstream, base, (each,) * rounds, 5)
 
 
 def run(made: Plan, root: Path) -> Judged:
@@ -137,7 +140,9 @@ def test_the_lowest_score_becomes_the_next_reference_and_the_winner(
     assert json.loads((root / second["network"]).read_text()) == 25
     rounds = [step for step in toy.steps if isinstance(step, RoundStep)]
     assert [step.reference for step in rounds[2:]] == [root / first["network"]] * 2
-    assert facts(root, "winner") == [{"fact": "winner", "plan": "play", "network": second["network"], "score": 25.0}]
+    [winner] = facts(root, "winner")
+    assert (winner["network"], winner["score"]) == (second["network"], 25.0)
+    assert winner["sha256"] == sha256_file(root / second["network"])
     assert len(facts(root, "evaluated")) == 1 + 2 * 2 * 2
     assert noted().count("refset") == 2  # one a round, for all candidates
 
@@ -154,7 +159,7 @@ def test_each_round_and_step_gets_its_own_seed_and_settings(tmp_path: Path, toy:
     made = plan(root, candidate(0.5))
     run(made, root)
     assert [step.seed for step in toy.steps if not isinstance(step, EvaluationStep)] == [6, 6, 7, 7]
-    assert all(step.settings == made.training for step in toy.steps)
+    assert all(step.settings == made.at(1).training for step in toy.steps)
     assert {step.seeds for step in toy.steps if isinstance(step, EvaluationStep)} == {(0, 1)}
     assert {step.count for step in toy.steps if isinstance(step, RefsetStep)} == {64}
 
@@ -180,7 +185,7 @@ def test_a_finished_run_runs_nothing_again_and_more_rounds_only_the_new_ones(
     assert run(made, root).score == 25
     assert noted() == []
     assert (root / FILE_NAME).read_text() == journal
-    assert run(replace(made, rounds=3), root).score == 12.5
+    assert run(plan(root, candidate(0.5), rounds=3), root).score == 12.5
     assert noted() == ROUND
 
 
@@ -200,11 +205,11 @@ def test_other_settings_are_another_run_of_the_step_they_concern(
     made = plan(root, candidate(0.5), rounds=1)
     run(made, root)
     noted()
-    run(replace(made, evaluation={"more": 1}), root)
+    run(plan(root, candidate(0.5), rounds=1, evaluation={"more": 1}), root)
     assert noted() == ["evaluate"] * 3
-    run(replace(made, training={"lr": 0.2}), root)
+    run(plan(root, candidate(0.5), rounds=1, training={"lr": 0.2}), root)
     assert noted() == ROUND[1:]
-    run(replace(made, refset_count=65), root)
+    run(plan(root, candidate(0.5), rounds=1, refset_count=65), root)
     assert noted() == ROUND
 
 

@@ -203,7 +203,7 @@ def test_the_settings_of_the_paper_are_the_defaults_and_upstreams_flags_override
     assert (options["total_nimg"], options["batch_size"], options["snapshot_nimg"]) == (6_400_000, 512, 1 << 17)
     assert options["ema_kwargs"]["stds"] == [0.05]
     assert (options["loss_kwargs"]["noise"]["P_mean"], options["loss_kwargs"]["noise"]["P_std"]) == (-0.8, 1.6)
-    assert (options["network_kwargs"]["model_channels"], options["network_kwargs"]["use_fp16"]) == (8, False)
+    assert (options["network_kwargs"]["model_channels"], options["network_kwargs"]["use_fp16"]) == (8, True)
     later = planned("--P_std=3.0", "--lr=2e-5", "--batch=96", "--ddo-ema=0.05,0.1")
     assert (later["loss_kwargs"]["noise"]["P_std"], later["lr_kwargs"]["ref_lr"]) == (3.0, 2e-5)
     assert later["snapshot_nimg"] % 3072 == later["total_nimg"] % 96 == 0  # defaults bend to the batch

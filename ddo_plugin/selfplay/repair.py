@@ -1,0 +1,41 @@
+"""Snapshots whose bytes are no longer those that training wrote."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from ddo_plugin.selfplay import pruning
+from ddo_plugin.selfplay.tasks import DamagedError, Runner, Task
+
+
+def discard_damaged(runner: Runner, out: Path, evaluations: Mapping[Path, Task]) -> bool:
+    """Whether the training in `out` has to be done again, because a snapshot that is yet to be judged is damaged.
+
+    A training is redone once. One that also holds a reference is left to a person: its successors were made from it.
+    """
+    damaged = [
+        reason
+        for snapshot, task in evaluations.items()
+        if not runner.is_finished(task) and (reason := _damage(runner, snapshot))
+    ]
+    if not damaged:
+        return False
+    name = runner.relative(out)
+    selected = {fact["network"] for fact in runner.journal.find("selected")}
+    if runner.journal.find("damaged", out=name) or selected & {runner.relative(path) for path in evaluations}:
+        raise damaged[0]
+    runner.journal.append("damaged", out=name, why=damaged[0].format_message())
+    shutil.rmtree(out)
+    return True
+
+
+def _damage(runner: Runner, snapshot: Path) -> DamagedError | None:
+    if not snapshot.exists() and pruning.is_pruned(runner, snapshot):
+        return None
+    try:
+        runner.check(snapshot)
+    except DamagedError as error:
+        return error
+    return None

@@ -1,0 +1,134 @@
+"""How far a run is: from its journal and its progress files, also while another process works on it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ddo_plugin.progress import read_fraction
+from ddo_plugin.selfplay.journal import BEGUN, FILE_NAME, read
+from ddo_plugin.selfplay.lock import is_held
+from ddo_plugin.selfplay.plan import Candidate
+from ddo_plugin.selfplay.steps import EVALUATION, REFSET, TRAINING
+
+Fact = Mapping[str, Any]
+ENDS = ("finished", "failed", "abandoned", "collapsed", "damaged")
+
+
+def lines(out: Path) -> Iterator[str]:
+    """What a person wants to know of the run in a folder."""
+    current = _current(read(out / FILE_NAME))
+    for plan in _plans(current):
+        yield from _plan(plan, current)
+    yield from now(out)
+
+
+def now(out: Path) -> Iterator[str]:
+    """What runs, what did not end well, and how long it will still take."""
+    facts, working = read(out / FILE_NAME), is_held(out)
+    current = _current(facts)
+    plans = _plans(current)
+    yield from _steps(out, facts, working)
+    if not plans:
+        yield f"{out}: nothing has begun"
+    elif len([fact for fact in current if fact["fact"] == "winner"]) == len(plans):
+        yield "finished"
+    elif working:
+        yield f"running; {_time_left(out, plans, facts)}"
+    else:
+        yield "not running; the same command goes on"
+
+
+def _plans(facts: Sequence[Fact]) -> Sequence[Fact]:
+    return [fact for fact in facts if fact["fact"] == "plan"]
+
+
+def _current(facts: Sequence[Fact]) -> Sequence[Fact]:
+    """What the current run concluded: an earlier one in the folder had other settings."""
+    begun = [place for place, fact in enumerate(facts) if fact["fact"] == BEGUN]
+    return facts[begun[-1] if begun else 0 :]
+
+
+def _plan(plan: Fact, facts: Sequence[Fact]) -> Iterator[str]:
+    mine = [fact for fact in facts if fact.get("plan") == plan["plan"]]
+    evaluated = [fact for fact in mine if fact["fact"] == "evaluated"]
+    yield f"{plan['plan']} ({plan['upstream']}), {len(plan['trainings'])} rounds"
+    for number, trainings in enumerate([0, *plan["trainings"]]):
+        here = [fact for fact in evaluated if fact["round"] == number]
+        selected = [fact["network"] for fact in mine if fact["fact"] == "selected" and fact["round"] == number]
+        chosen = [fact for fact in here if not number or fact["network"] in selected[-1:]]
+        if chosen:
+            yield f"  {f'round {number}' if number else 'base':8}  {_told(chosen[-1])}"
+        elif here or (number and any(fact["round"] == number - 1 for fact in evaluated)):
+            tried = len({str(fact["candidate"]) for fact in here})
+            yield f"  round {number:<2}  {tried} of {trainings} candidates judged, {len(here)} snapshots"
+            break
+    if evaluated:
+        yield f"  best      {_told(min(evaluated, key=_score))}"
+
+
+def _told(evaluated: Fact) -> str:
+    candidate = f"  {Candidate(**evaluated['candidate'])}" if evaluated["candidate"] else ""
+    return f"{evaluated['score']:.4g}{candidate}  {evaluated['network']}"
+
+
+def _score(evaluated: Fact) -> float:
+    return math.inf if math.isnan(evaluated["score"]) else float(evaluated["score"])
+
+
+def _steps(out: Path, facts: Sequence[Fact], working: bool) -> Iterator[str]:
+    """Steps that run, and those that did not end well."""
+    for name, last in _last(facts).items():
+        task = next((fact["task"] for fact in facts if fact.get("out") == name and "task" in fact), name)
+        if last["fact"] == "started":
+            share = read_fraction(out / f"{name}.progress")
+            yield f"  {'running' if working else 'interrupted'}: {task}, {share:.0%}"
+        elif last["fact"] == "abandoned":
+            yield f"  failed {last['attempts']} times: {task}; log: {out / last['log']}"
+        elif last["fact"] in ("failed", "damaged", "collapsed"):
+            yield f"  {last['fact']}: {task}; {last.get('why') or out / last['log']}"
+
+
+def _last(facts: Sequence[Fact]) -> dict[str, Fact]:
+    """The last fact about each output."""
+    return {fact["out"]: fact for fact in facts if fact["fact"] in ("started", *ENDS)}
+
+
+def _time_left(out: Path, plans: Sequence[Fact], facts: Sequence[Fact]) -> str:
+    """By how long finished steps took; as if they went on one after the other where nothing shows how many at once."""
+    finished = [fact for fact in facts if fact["fact"] == "finished" and fact.get("kind")]
+    took = {kind: [one["measured"]["seconds"] for one in finished if one["kind"] == kind] for kind in _KINDS}
+    if not took[EVALUATION] or not took[TRAINING]:
+        return "time left is known after the first training and its evaluation"
+    mean = {kind: sum(seconds) / max(len(seconds), 1) for kind, seconds in took.items()}
+    snapshots = max(1.0, (len(took[EVALUATION]) - len(plans)) / len(took[TRAINING]))
+    running = [name for name, last in _last(facts).items() if last["fact"] == "started"]
+    whole = (
+        sum(
+            mean[REFSET] * bool(took[REFSET]) + trainings * (mean[TRAINING] + snapshots * mean[EVALUATION])
+            for plan in plans
+            for trainings in plan["trainings"]
+        )
+        + len(plans) * mean[EVALUATION]
+    )
+    gone = sum(map(sum, took.values())) + sum(
+        read_fraction(out / f"{name}.progress") * mean.get(_kind(facts, name), 0.0) for name in running
+    )
+    seconds = max(whole - gone, 0.0) / max(len(running), 1)
+    return f"about {_duration(seconds)} left"
+
+
+_KINDS = (REFSET, TRAINING, EVALUATION)
+
+
+def _kind(facts: Sequence[Fact], name: str) -> str:
+    return str(next((fact["kind"] for fact in facts if fact.get("out") == name and "kind" in fact), ""))
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"

@@ -1,0 +1,83 @@
+"""The steps of a plan as tasks: an integration's commands, their outputs named by what they are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ddo_plugin import plugins
+from ddo_plugin.errors import UserError
+from ddo_plugin.records import Command, EvaluationStep, RefsetStep, RoundStep
+from ddo_plugin.selfplay.plan import Candidate, Plan
+from ddo_plugin.selfplay.tasks import Folder, Task
+from ddo_plugin.snapshots import sidecar
+
+REFSET, TRAINING, EVALUATION = "reference set", "training", "evaluation"
+NETWORKS = ("network", "reference")
+LAUNCH = ("checkout", "torchrun")  # how a command is started, which is not what its output is made from
+
+
+class Steps:
+    """Builds the tasks of one plan in one folder; runs nothing."""
+
+    def __init__(self, plan: Plan, folder: Folder):
+        self.plan, self.folder = plan, folder
+        self._hook = plugins.manager().hook
+
+    def refset(self, number: int, network: Path) -> Task | None:
+        """The reference set of a round; None where no candidate needs one."""
+        plan, this, seed = self.plan, self.plan.at(number), self.plan.seed + number
+        if not any(candidate.needs_fakes for candidate in this.candidates):
+            return None
+        out = self._out(number, "refset", {"network": network, "count": this.refset_count, "seed": seed}, this.refset)
+        step = RefsetStep(plan.upstream, network, out, this.refset_count, seed, this.refset)
+        command = self._answered(self._hook.ddo_refset_command(step=step), "ddo_refset_command")
+        return Task(self._title(number, REFSET), out, command, plan.costs.refset, REFSET, (network,))
+
+    def training(self, number: int, candidate: Candidate, reference: Path, fakes: Path | None) -> Task:
+        """One candidate's finetuning; its output is the folder of its snapshots."""
+        plan, seed, settings = self.plan, self.plan.seed + number, self.plan.at(number).training
+        fakes = fakes if candidate.needs_fakes else None
+        made_from = {"reference": reference, "fakes": fakes, "seed": seed, **asdict(candidate)}
+        out = self._out(number, "train", made_from, settings)
+        setting = (candidate.objective, candidate.alpha, candidate.beta)
+        step = RoundStep(plan.upstream, reference, fakes, out, *setting, seed, settings)
+        command = self._answered(self._hook.ddo_round_command(step=step), "ddo_round_command")
+        title = self._title(number, TRAINING, candidate)
+        return Task(title, out, command, plan.costs.training, TRAINING, (reference,))
+
+    def evaluation(self, number: int, network: Path, candidate: Candidate | None = None) -> Task:
+        """The judgement of a network: beside a snapshot, in the run's folder for the base."""
+        plan, this = self.plan, self.plan.at(number)
+        stem = self.folder.root / "base" / network.stem if network == plan.base else network.with_suffix("")
+        named = self._key({"network": network, "seeds": this.evaluation_seeds}, this.evaluation)
+        out = stem.with_name(f"{stem.name}-eval-{named}.json")
+        step = EvaluationStep(plan.upstream, network, out, this.evaluation_seeds, this.evaluation)
+        command = self._answered(self._hook.ddo_evaluation_command(step=step), "ddo_evaluation_command")
+        title = self._title(number, EVALUATION, candidate)
+        return Task(title, out, command, plan.costs.evaluation, EVALUATION, (network,))
+
+    def _out(self, number: int, what: str, made_from: Mapping[str, Any], settings: Mapping[str, Any]) -> Path:
+        return self.folder.root / self.plan.name / f"r{number:02d}-{what}-{self._key(made_from, settings)}"
+
+    def _key(self, made_from: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+        networks = {name: self._identity(made_from[name]) for name in NETWORKS if name in made_from}
+        chosen = {name: value for name, value in settings.items() if name not in LAUNCH}
+        return self.folder.key({**made_from, **networks, **chosen})
+
+    def _identity(self, network: Path) -> Path | str:
+        """A network by its contents where they are known: a file that was made anew under its old name is another."""
+        sha256 = self.plan.base_sha256 if network == self.plan.base else sidecar.sha256(network)
+        return f"sha256 {sha256}" if sha256 else network
+
+    def _title(self, number: int, what: str, candidate: Candidate | None = None) -> str:
+        where = f"round {number}" if number else "base"
+        tried = f" of {candidate}" if candidate and len(self.plan.at(number).candidates) > 1 else ""
+        return f"{self.plan.name} {where} {what}{tried}"
+
+    def _answered(self, command: Command | None, hook: str) -> Command:
+        if command is None:
+            raise UserError(f"no plugin answers {hook} for upstream '{self.plan.upstream}'; `ddo plugins` lists them")
+        return command
