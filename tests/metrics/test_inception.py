@@ -48,9 +48,26 @@ def test_features_and_logits_are_those_of_torch_fidelity(network, weights) -> No
     np.testing.assert_array_equal(features, expected[0].numpy())
     np.testing.assert_array_equal(logits, expected[1].numpy())
     assert (features.shape, logits.shape) == ((1, 2048), (1, 1008))
-    assert extractor.description["weights"] == str(weights)
+    assert (extractor.description["weights"], extractor.description["device"]) == (str(weights), "cpu")
     grey = extractor(IMAGES[:, :1])  # as three equal channels
     np.testing.assert_array_equal(grey, extractor(IMAGES[:, :1].repeat(3, 1)))
+
+
+def test_nothing_is_rounded_to_tf32_on_the_way(weights, monkeypatch) -> None:
+    extractor, seen = inception.load(), []
+
+    class Watch(torch.nn.Module):
+        def forward(self, images):
+            seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
+            return images, images
+
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
+    outside = (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32)
+    assert outside == (True, True)
+    extractor._network = Watch()
+    extractor.with_logits(IMAGES)
+    assert seen == [(False, False)]
+    assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == outside
 
 
 class Attack:
