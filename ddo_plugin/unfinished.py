@@ -10,7 +10,7 @@ Beside the target FOLDER lies `.FOLDER.unfinished`:
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import json
 import math
 import os
@@ -20,7 +20,7 @@ import struct
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 import filelock
 import numpy as np
@@ -30,6 +30,7 @@ from ddo_plugin.errors import UserError
 from ddo_plugin.files import publish, write_json
 
 SYNC_S = 1.0  # the most seconds of finished work that a kill may cost, or a block if that takes longer
+_NOT_RESERVABLE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)  # of file systems that cannot; no lack of room
 _NUMBER = struct.Struct("<q")
 
 
@@ -79,12 +80,18 @@ class Unfinished:
         told = self.draft["arrays"][self.samples]
         dtype, shape = np.dtype(told["dtype"]), tuple(told["shape"])
         if math.prod(shape) * dtype.itemsize > shutil.disk_usage(folder).free:
-            self.discard()
-            raise UserError(f"{self.path}: the disk has no room for this set; free some, or lower --count")
+            self._refuse_for_room("the disk")
         np.lib.format.open_memmap(folder / self.samples, "w+", dtype, shape)
-        _reserve(folder / self.samples)
+        try:
+            _reserve(folder / self.samples)
+        except OSError as error:  # a quota, too, which the disk's free space does not tell
+            self._refuse_for_room(f"the disk ({error.strerror})")
         if self.labels is not None:
             np.save(folder / refset.LABELS, self.labels)
+
+    def _refuse_for_room(self, where: str) -> NoReturn:
+        self.discard()
+        raise UserError(f"{self.path}: {where} has no room for this set; free some, or lower --count") from None
 
     def done(self) -> set[int]:
         """The blocks that are safely on the disk."""
@@ -170,8 +177,12 @@ def _open_array(path: Path) -> tuple[IO[bytes], int, int]:
 def _reserve(path: Path) -> None:
     """Take the room on the disk now, where the system can: a full disk is then found before hours of sampling."""
     if hasattr(os, "posix_fallocate"):
-        with path.open("rb+") as file, contextlib.suppress(OSError):
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        with path.open("rb+") as file:
+            try:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            except OSError as error:
+                if error.errno not in _NOT_RESERVABLE:
+                    raise
 
 
 def _to_disk(file: IO[bytes]) -> None:

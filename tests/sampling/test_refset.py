@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import random
@@ -270,6 +271,32 @@ def test_a_set_that_the_disk_has_no_room_for_is_refused_before_any_sample(tmp_pa
         work.begin()
     work.close()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system reserves no room")
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_quota_is_found_before_any_sample(tmp_path: Path, monkeypatch, code: int) -> None:
+    """The disk itself has room."""
+    monkeypatch.setattr(os, "posix_fallocate", _failing(code))
+    generator = Tiny()
+    with pytest.raises(UserError, match=rf"the disk \({os.strerror(code)}\) has no room for this set; free some"):
+        run(tmp_path / "set", generator=generator)
+    assert generator.asked == []
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system reserves no room")
+@pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS])
+def test_a_file_system_that_cannot_reserve_room_is_good_enough(tmp_path: Path, monkeypatch, code: int) -> None:
+    monkeypatch.setattr(os, "posix_fallocate", _failing(code))
+    assert run(tmp_path / "set")
+
+
+def _failing(code: int) -> Callable[..., None]:
+    def fail(*_: Any) -> None:
+        raise OSError(code, os.strerror(code))
+
+    return fail
 
 
 def test_a_step_of_self_play_is_the_command_that_a_person_would_type() -> None:
