@@ -27,7 +27,7 @@ import numpy as np
 
 from ddo_plugin import refset
 from ddo_plugin.errors import UserError
-from ddo_plugin.files import publish, write_json
+from ddo_plugin.files import publish, sync_folder, sync_tree, write_json
 
 SYNC_S = 1.0  # the most seconds of finished work that a kill may cost, or a block if that takes longer
 _NOT_RESERVABLE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)  # of file systems that cannot; no lack of room
@@ -63,11 +63,21 @@ class Unfinished:
         except filelock.Timeout:
             raise UserError(f"{self.path}: another process is making this set; wait for it, or end it") from None
         told = self.folder / "draft.json"
-        if told.exists():
-            self._refuse_other(self.folder, self.folder / "set", json.loads(told.read_text()))
+        there = json.loads(told.read_text()) if told.exists() else None
+        if there and (self.done() or self._readable(there)):
+            self._refuse_other(self.folder, self.folder / "set", there)
         else:
             self._lay_out()
             write_json(told, self.draft)
+
+    def _readable(self, draft: Mapping[str, Any]) -> bool:
+        """Whether the arrays of a draft are there; a machine that lost its power may have kept less of them."""
+        try:
+            for name in draft["arrays"]:
+                np.load(self.folder / "set" / name, mmap_mode="r")
+        except (OSError, ValueError, EOFError):
+            return False
+        return True
 
     def _lay_out(self) -> None:
         for left in self.folder.iterdir():  # of a run that was killed just here
@@ -88,6 +98,8 @@ class Unfinished:
             self._refuse_for_room(f"the disk ({error.strerror})")
         if self.labels is not None:
             np.save(folder / refset.LABELS, self.labels)
+        sync_tree(folder)  # before the draft says that they are there
+        sync_folder(self.folder)
 
     def _refuse_for_room(self, where: str) -> NoReturn:
         self.discard()

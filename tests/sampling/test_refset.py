@@ -207,6 +207,56 @@ def test_a_kill_while_the_work_is_laid_out_is_no_obstacle(whole: Path, tmp_path:
     assert checksums(tmp_path / "set") == checksums(whole)
 
 
+@pytest.mark.parametrize("name", ["images.npy", "labels.npy"])
+@pytest.mark.parametrize("left", [0, 100, None])
+def test_an_array_that_a_power_cut_took_is_laid_out_again(whole: Path, tmp_path: Path, name: str, left) -> None:
+    """As long as no sample is lost by it."""
+    array = begun(tmp_path) / "set" / name
+    if left is None:
+        array.write_bytes(bytes(array.stat().st_size))  # a file system that kept the size and no data
+    else:
+        os.truncate(array, left)
+    assert run(tmp_path / "set")
+    assert checksums(tmp_path / "set") == checksums(whole)
+
+
+def test_whole_arrays_of_another_set_are_not_laid_out_again(tmp_path: Path) -> None:
+    begun(tmp_path)
+    with pytest.raises(UserError, match="holds another set: its seed is 3, not 4"):
+        run(tmp_path / "set", seed=4)
+
+
+def test_the_arrays_are_on_the_disk_before_the_draft(tmp_path: Path, monkeypatch) -> None:
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def watch(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").resolve().name)
+        fsync(descriptor)
+
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("this system does not tell which file a descriptor is")
+    monkeypatch.setattr(os, "fsync", watch)
+    begun(tmp_path)
+    draft = next(number for number, name in enumerate(synced) if "draft.json" in name)
+    assert set(synced[:draft]) == {"images.npy", "labels.npy", "set", ".set.unfinished"}
+
+
+def begun(root: Path) -> Path:
+    """The work of a run that was killed before its first block."""
+
+    class KilledError(Exception):
+        pass
+
+    class Killed(Tiny):
+        def sample(self, *_: Any) -> Any:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        run(root / "set", generator=Killed())
+    return root / ".set.unfinished"
+
+
 # -- refusals -------------------------------------------------------------------------------------------------------
 
 
