@@ -21,6 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ddo_plugin import refset, unfinished
+from ddo_plugin.environment import device_name
 from ddo_plugin.errors import UserError
 from ddo_plugin.records import RefsetStep
 from ddo_plugin.sampling.generators import SampleGenerators
@@ -218,6 +219,17 @@ def test_an_array_that_a_power_cut_took_is_laid_out_again(whole: Path, tmp_path:
         os.truncate(array, left)
     assert run(tmp_path / "set")
     assert checksums(tmp_path / "set") == checksums(whole)
+
+
+def test_a_set_is_not_finished_on_another_model_of_gpu(tmp_path: Path, monkeypatch) -> None:
+    """Its convolutions may end in other bits."""
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"NVIDIA {device}")
+    assert [device_name(torch.device(one)) for one in ("cpu", "cuda")] == ["cpu", "NVIDIA cuda"]
+    monkeypatch.setattr("ddo_plugin.sampling.refset.device_name", lambda device: "NVIDIA A100")
+    begun(tmp_path)
+    monkeypatch.setattr("ddo_plugin.sampling.refset.device_name", lambda device: "NVIDIA H100")
+    with pytest.raises(UserError, match=r"its sampler\.device is NVIDIA A100, not NVIDIA H100; give the settings"):
+        run(tmp_path / "set")
 
 
 def test_whole_arrays_of_another_set_are_not_laid_out_again(tmp_path: Path) -> None:
