@@ -6,6 +6,10 @@ import os
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 
 def describe() -> dict[str, str]:
@@ -22,6 +26,13 @@ def versions() -> dict[str, str]:
     """Of python and the packages that numbers depend on, for the record; nothing is imported."""
     packages = ("ddo-plugin", "torch", "numpy", "scipy")
     return {"python": platform.python_version(), **{name: _version(name) for name in packages}}
+
+
+def device_name(device: torch.device) -> str:
+    """What computes there, for the record: the GPU's model, or "cpu"."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def torch_error() -> str:

@@ -32,6 +32,7 @@ from ddo_plugin.progress import progress
 from ddo_plugin.records import Command, EvaluationStep
 
 F = TypeVar("F", bound=Callable[..., Any])
+NETWORKS = ("--net", "--gnet", "--network")  # options of the samplers whose value is unpickled
 COUNT = 50_000  # what published distances are measured on; fewer samples give larger ones
 
 
@@ -145,7 +146,8 @@ def evaluate(
     path = Path(network) if Path(network).is_dir() else local_file(network)
     job = Job(path, out, opened, ref, metrics=chosen, sampler=tuple(shlex.split(sampler)), trust=trust, **options)
     if is_network(path):
-        refuse_foreign_code(path, opened, trust)
+        for loaded in (path, *([] if trust else map(local_file, sampler_networks(job.sampler)))):
+            refuse_foreign_code(loaded, opened, trust)
         found = _judge_network(job, judge if job.labels is None else _by_our_samples(judge_samples), seeded)
     else:
         found = [{"seed": seeded[0], **_judge_samples(job, judge_samples, seeded[0])}]
@@ -171,6 +173,16 @@ def refuse_foreign_code(path: Path, checkout: Checkout, trust: bool) -> None:
             f"{path}: {checkout.upstream.title}'s scripts would run what it carries, which is not all of this checkout "
             f"({why}); if you trust whoever made it: --trust"
         )
+
+
+def sampler_networks(arguments: Sequence[str]) -> list[str]:
+    """Paths and URLs of the networks that arguments for the sampler name, as `--gnet=X` or `--gnet X`."""
+    following = [*arguments[1:], ""]
+    pairs = [
+        one.partition("=")[::2] if "=" in one else (one, after)
+        for one, after in zip(arguments, following, strict=False)
+    ]
+    return [value for name, value in pairs if name in NETWORKS and value]
 
 
 def named_numbers(printed: str, names: Sequence[str]) -> dict[str, float]:

@@ -52,7 +52,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 def publish(folder: Path, path: Path) -> None:
     """Put a finished folder at `path`, durably; what stood there is replaced."""
-    _sync_tree(folder)
+    sync_tree(folder)
     _replace(path, folder)
     sync_folder(path.parent)
 
@@ -67,6 +67,17 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
+def sync_tree(folder: Path) -> None:
+    """Make a folder and all that is in it durable."""
+    for file in folder.rglob("*"):
+        if file.is_dir():
+            sync_folder(file)
+        elif file.is_file():
+            with file.open("rb+") as handle:
+                os.fsync(handle.fileno())
+    sync_folder(folder)
+
+
 def sha256_file(path: Path) -> str:
     """The hexadecimal sha256 of a file's contents."""
     digest = hashlib.sha256()
@@ -79,16 +90,6 @@ def sha256_file(path: Path) -> str:
 def _beside(path: Path) -> Path:
     """A new name in the same folder. What is created there under it gets the permissions of the umask."""
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-
-
-def _sync_tree(folder: Path) -> None:
-    for file in folder.rglob("*"):
-        if file.is_dir():
-            sync_folder(file)
-        elif file.is_file():
-            with file.open("rb+") as handle:
-                os.fsync(handle.fileno())
-    sync_folder(folder)
 
 
 def _replace(path: Path, folder: Path) -> None:

@@ -10,7 +10,7 @@ Beside the target FOLDER lies `.FOLDER.unfinished`:
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import json
 import math
 import os
@@ -20,16 +20,17 @@ import struct
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 import filelock
 import numpy as np
 
 from ddo_plugin import refset
 from ddo_plugin.errors import UserError
-from ddo_plugin.files import publish, write_json
+from ddo_plugin.files import publish, sync_folder, sync_tree, write_json
 
 SYNC_S = 1.0  # the most seconds of finished work that a kill may cost, or a block if that takes longer
+_NOT_RESERVABLE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)  # of file systems that cannot; no lack of room
 _NUMBER = struct.Struct("<q")
 
 
@@ -62,11 +63,21 @@ class Unfinished:
         except filelock.Timeout:
             raise UserError(f"{self.path}: another process is making this set; wait for it, or end it") from None
         told = self.folder / "draft.json"
-        if told.exists():
-            self._refuse_other(self.folder, self.folder / "set", json.loads(told.read_text()))
+        there = json.loads(told.read_text()) if told.exists() else None
+        if there and (self.done() or self._readable(there)):
+            self._refuse_other(self.folder, self.folder / "set", there)
         else:
             self._lay_out()
             write_json(told, self.draft)
+
+    def _readable(self, draft: Mapping[str, Any]) -> bool:
+        """Whether the arrays of a draft are there; a machine that lost its power may have kept less of them."""
+        try:
+            for name in draft["arrays"]:
+                np.load(self.folder / "set" / name, mmap_mode="r")
+        except (OSError, ValueError, EOFError):
+            return False
+        return True
 
     def _lay_out(self) -> None:
         for left in self.folder.iterdir():  # of a run that was killed just here
@@ -79,12 +90,20 @@ class Unfinished:
         told = self.draft["arrays"][self.samples]
         dtype, shape = np.dtype(told["dtype"]), tuple(told["shape"])
         if math.prod(shape) * dtype.itemsize > shutil.disk_usage(folder).free:
-            self.discard()
-            raise UserError(f"{self.path}: the disk has no room for this set; free some, or lower --count")
+            self._refuse_for_room("the disk")
         np.lib.format.open_memmap(folder / self.samples, "w+", dtype, shape)
-        _reserve(folder / self.samples)
+        try:
+            _reserve(folder / self.samples)
+        except OSError as error:  # a quota, too, which the disk's free space does not tell
+            self._refuse_for_room(f"the disk ({error.strerror})")
         if self.labels is not None:
             np.save(folder / refset.LABELS, self.labels)
+        sync_tree(folder)  # before the draft says that they are there
+        sync_folder(self.folder)
+
+    def _refuse_for_room(self, where: str) -> NoReturn:
+        self.discard()
+        raise UserError(f"{self.path}: {where} has no room for this set; free some, or lower --count") from None
 
     def done(self) -> set[int]:
         """The blocks that are safely on the disk."""
@@ -170,8 +189,12 @@ def _open_array(path: Path) -> tuple[IO[bytes], int, int]:
 def _reserve(path: Path) -> None:
     """Take the room on the disk now, where the system can: a full disk is then found before hours of sampling."""
     if hasattr(os, "posix_fallocate"):
-        with path.open("rb+") as file, contextlib.suppress(OSError):
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        with path.open("rb+") as file:
+            try:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            except OSError as error:
+                if error.errno not in _NOT_RESERVABLE:
+                    raise
 
 
 def _to_disk(file: IO[bytes]) -> None:

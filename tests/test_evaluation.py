@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+import pickle
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from ddo_plugin import evaluation
 from ddo_plugin.checkout import Checkout
 from ddo_plugin.errors import UserError
-from ddo_plugin.evaluation import Job, evaluation_command, last_number, named_numbers
+from ddo_plugin.evaluation import Job, evaluation_command, last_number, named_numbers, sampler_networks
 from ddo_plugin.records import EvaluationStep, Upstream
 
 
@@ -55,6 +58,56 @@ def test_a_distance_that_is_not_a_number_is_told_as_such() -> None:
 def test_numbers_are_found_by_name() -> None:
     printed = "Calculating fid...\nfid = 2.5\nfd_dinov2 = 60\n"
     assert named_numbers(printed, ["fd_dinov2", "fid"]) == {"fd_dinov2": 60, "fid": 2.5}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        (["--gnet=a.pkl", "--guidance=1.5"], ["a.pkl"]),
+        (["--guidance", "1.5", "--gnet", "https://host/a.pkl?b=c"], ["https://host/a.pkl?b=c"]),
+        (["--gnet=https://host/a.pkl?b=c", "--gnet", "b.pkl"], ["https://host/a.pkl?b=c", "b.pkl"]),
+        (["--net=a.pkl", "--network", "b.pkl"], ["a.pkl", "b.pkl"]),
+        (["--gnetwork=a.pkl", "--steps=18", "--gnet"], []),
+        ([], []),
+    ],
+)
+def test_networks_that_a_samplers_arguments_name_are_found(arguments: list[str], found: list[str]) -> None:
+    assert sampler_networks(arguments) == found
+
+
+class Foreign:
+    """Not a network of any checkout."""
+
+    def __reduce__(self):
+        return Path.touch, (Path("pwned"),)
+
+
+@pytest.mark.parametrize("form", ["--gnet={}", "--gnet {}"])
+def test_a_guide_that_is_a_program_is_not_handed_to_the_scripts(form: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    checkout = job().checkout
+    monkeypatch.setattr(evaluation, "open_checkout", lambda path: checkout)
+    Path("fine.pkl").write_bytes(pickle.dumps({"ema": 1}))
+    Path("guide.pkl").write_bytes(pickle.dumps({"ema": Foreign()}))
+    np.savez("ref.npz", mu=np.zeros(2048), sigma=np.eye(2048))
+
+    def judge(*_: Any) -> dict[str, float]:
+        judged.append(1)
+        return {"fid": 1.0}
+
+    def run(**changed: Any) -> None:
+        given = {"network": "fine.pkl", "out": Path("e.json"), "ref": "ref.npz", "checkout": Path(), "metrics": "fid"}
+        rest = {"seeds": "0", "num": 4, "batch": 2, "torchrun": None, "trust": False, **changed}
+        evaluation.evaluate(judge, judge, known=["fid"], **{**given, **rest})
+
+    judged: list[int] = []
+    run(sampler=form.format("fine.pkl"))
+    assert judged == [1]
+    with pytest.raises(UserError, match=r"^guide\.pkl: EDM's scripts would run what it carries.*--trust$"):
+        run(sampler=form.format("guide.pkl"))
+    assert judged == [1]
+    run(sampler=form.format("guide.pkl"), trust=True)
+    assert judged == [1, 1]
 
 
 @pytest.mark.parametrize("printed", ["", "fid: 3\n", "FID was 3\n", "-\n"])

@@ -37,12 +37,11 @@ class GeneratingCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         told = _peek([one for one in self.params if one.name in ("checkout", "upstream")], args)
-        upstream = _upstream(told["checkout"], told["upstream"])
+        upstream, ready = _upstream(told["checkout"], told["upstream"])
         ctx.meta[META] = (upstream, list(args))
-        if upstream is None and not any(name in args for name in ctx.help_option_names):
-            raise UserError(
-                "whose network this is cannot be told: run this in the checkout of its upstream, or add --checkout=PATH"
-            )
+        if not ready and not any(name in args for name in ctx.help_option_names):
+            why = "whose network this is cannot be told" if upstream is None else f"--upstream={upstream} is not enough"
+            raise UserError(f"{why}: run this in the checkout of its upstream, or add --checkout=PATH")
         return super().parse_args(ctx, args)
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
@@ -95,8 +94,8 @@ def _peek(wanted: list[click.Parameter], args: list[str]) -> dict[str, Any]:
         return context.params
 
 
-def _upstream(checkout: Path | None, name: str | None) -> str | None:
-    """The upstream's name, with its checkout importable; None if nothing says it."""
+def _upstream(checkout: Path | None, name: str | None) -> tuple[str | None, bool]:
+    """The upstream's name, None if nothing says it; and whether what its networks need is importable now."""
     from ddo_plugin.checkout import open_checkout
 
     if checkout is not None:
@@ -104,7 +103,7 @@ def _upstream(checkout: Path | None, name: str | None) -> str | None:
         _make_importable(found.root)
         if name not in (None, found.upstream.name):
             raise UserError(f"--upstream={name}, but --checkout={checkout} is one of {found.upstream.title}; drop one")
-        return found.upstream.name
+        return found.upstream.name, True
     for folder in dict.fromkeys([Path(), *map(Path, sys.path)]):
         try:
             found = open_checkout(folder)
@@ -112,11 +111,13 @@ def _upstream(checkout: Path | None, name: str | None) -> str | None:
             continue
         if name in (None, found.upstream.name):
             _make_importable(found.root)
-            return found.upstream.name
-    known = sorted(one.name for one in plugins.collect(plugins.manager().hook.ddo_upstreams()))
-    if name is not None and name not in known:
-        raise UserError(f"--upstream={name}: no plugin knows it; there are {', '.join(known)}")
-    return name
+            return found.upstream.name, True
+    known = {one.name: one for one in plugins.collect(plugins.manager().hook.ddo_upstreams())}
+    if name is None:
+        return None, False
+    if name not in known:
+        raise UserError(f"--upstream={name}: no plugin knows it; there are {', '.join(sorted(known))}")
+    return name, not known[name].landmarks  # without any it has no checkout, as the demo
 
 
 def _make_importable(root: Path) -> None:

@@ -67,7 +67,7 @@ def command(
         generator = group.together(lambda: open_generator(network, options))
         numbers = None
         if labels != RANDOM:
-            numbers = group.agree(lambda: classes.choose(labels, len(seeds), generator.classes))
+            numbers = group.agree(lambda: classes.choose(labels, len(seeds), generator.classes, others=[RANDOM]))
         outputs = Outputs(outdir, subdirs, npz, grid)
         with writing("images"):
             write_images(generator, group, outputs, seeds=seeds, labels=numbers, batch=batch or generator.batch)

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from ddo_plugin.environment import device_name
 from ddo_plugin.errors import UserError
 from ddo_plugin.files import sha256_file
-from ddo_plugin.metrics.device import device
+from ddo_plugin.metrics.device import device, full_precision
 
 NAME = "inception"
 VARIABLE = "DDO_INCEPTION"  # the weight file, where it is not where torch.hub keeps it
@@ -28,7 +29,11 @@ class Inception:
 
     def __init__(self, weights: Path):
         self._network = _network(weights).to(device())
-        self.description: Mapping[str, Any] = {"weights": str(weights), "sha256": sha256_file(weights)}
+        self.description: Mapping[str, Any] = {
+            "weights": str(weights),
+            "sha256": sha256_file(weights),
+            "device": device_name(device()),
+        }
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         return self.with_logits(images)[0]
@@ -36,7 +41,8 @@ class Inception:
     @torch.inference_mode()
     def with_logits(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device())
-        features, logits = self._network(pixels.expand(-1, 3, -1, -1))
+        with full_precision():
+            features, logits = self._network(pixels.expand(-1, 3, -1, -1))
         return features.cpu().numpy(), logits.cpu().numpy()
 
 

@@ -57,6 +57,7 @@ def measure(
 ) -> dict[str, float]:
     """{"fid", "is", "is_std", "precision", "recall", "kid", "kid_std"}, as far as `metrics` asks for them.
 
+    Sets too small for subsets have no "kid_std".
     Everything that cannot work is refused before a second batch is looked at.
     """
     stored = _check(samples, metrics, features, standard)
@@ -159,5 +160,7 @@ def _distances(
     if "pr" in metrics and measured:
         results |= precision_recall(found.rows(), measured.rows())._asdict()
     if "kid" in metrics and measured:
-        results["kid"], results["kid_std"] = kernel_distance(found.rows(), measured.rows(), seed=seed)
+        results["kid"], spread = kernel_distance(found.rows(), measured.rows(), seed=seed)
+        if spread is not None:
+            results["kid_std"] = spread
     return results

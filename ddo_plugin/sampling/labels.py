@@ -32,15 +32,21 @@ def like(count: int, labels: np.ndarray) -> np.ndarray:
     return mixed
 
 
-def choose(wish: str, count: int, classes: int) -> np.ndarray | None:
-    """Class numbers by what `--labels` says: "uniform", "dataset:PATH", or a list as "0,3,5-7"."""
+def choose(wish: str, count: int, classes: int, *, others: Sequence[str] = ()) -> np.ndarray | None:
+    """Class numbers by what `--labels` says: "uniform", "dataset:PATH", or a list as "0,3,5-7".
+
+    `others` are what the command understands besides, for the line about what it does not.
+    """
     if classes == 0:
         if wish != "uniform":
             raise UserError(f"--labels={wish}: the network is unconditional and knows no classes; drop --labels")
         return None
     if wish == "uniform":
         return uniform(count, classes)
-    chosen = _of_dataset(wish.removeprefix(DATASET), count) if wish.startswith(DATASET) else _of_list(wish, count)
+    if wish.startswith(DATASET):
+        chosen = _of_dataset(wish.removeprefix(DATASET), count)
+    else:
+        chosen = _of_list(wish, count, others)
     if chosen.max() >= classes:
         raise UserError(f"--labels={wish} has class {chosen.max()}, but the network knows 0 to {classes - 1}")
     return chosen
@@ -69,8 +75,9 @@ def _of_dataset(path: str, count: int) -> np.ndarray:
         return like(count, archive.labels)
 
 
-def _of_list(wish: str, count: int) -> np.ndarray:
+def _of_list(wish: str, count: int, others: Sequence[str]) -> np.ndarray:
     try:
         return listed(count, numbers(wish))
     except ValueError:
-        raise UserError(f"--labels={wish}: give uniform, {DATASET}PATH, or class numbers as 0,3,5-7") from None
+        names = ", ".join([*others, "uniform", f"{DATASET}PATH"])
+        raise UserError(f"--labels={wish}: give {names}, or class numbers as 0,3,5-7") from None

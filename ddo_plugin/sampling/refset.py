@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ddo_plugin import refset
+from ddo_plugin.environment import device_name
 from ddo_plugin.flags import flags
 from ddo_plugin.progress import progress
 from ddo_plugin.records import Command, Generator, RefsetStep
@@ -41,7 +42,7 @@ def make(
         labels is not None,
         kind=generator.kind,
         reference=generator.reference,
-        sampler={**generator.settings, "batch": batch, "device": generator.device.type},
+        sampler={**generator.settings, "batch": batch, "device": device_name(generator.device)},
         seed=seed,
     )
     work = Unfinished(out, plan, labels, batch)

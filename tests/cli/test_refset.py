@@ -148,6 +148,18 @@ def test_a_place_that_takes_nothing_is_told_in_one_line(ddo, tmp_path: Path, com
             ["refset", "make", "--out=a", "--network=b", "--upstream=dit"],
             "--upstream=dit: no plugin knows it; there are",
         ),
+        (
+            ["refset", "make", "--out=a", "--network=b", "--upstream=var"],
+            "Error: --upstream=var is not enough: run this in the checkout of its upstream, or add --checkout=PATH\n",
+        ),
+        (
+            ["sample", "--grid=a.png", "--labels=foo", "--own"],
+            "--labels=foo: give random, uniform, dataset:PATH, or class numbers as 0,3,5-7",
+        ),
+        (
+            ["refset", "make", "--out=a", "--labels=random", "--own"],
+            "--labels=random: give uniform, dataset:PATH, or class numbers as 0,3,5-7",
+        ),
         (["refset", "verify", "nowhere"], "nowhere is not a reference set"),
         (["refset", "make", "--out=a", "--network=b", "--checkout=nowhere"], "nowhere is no folder"),
     ],

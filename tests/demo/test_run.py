@@ -49,7 +49,10 @@ def results(out: Path) -> dict[str, object]:
     return {"facts": sorted(map(str, facts)), **evaluations}
 
 
-@pytest.mark.parametrize("hook", HOOKS)
+ELSEWHERE = {"ddo_loader", "ddo_convert", "ddo_evaluation_options"}  # VAR's loop, `ddo convert` and recipes call these
+
+
+@pytest.mark.parametrize("hook", [hook for hook in HOOKS if hook not in ELSEWHERE])
 def test_every_hook_is_called(hook: str, finished: tuple[Path, str]) -> None:
     out, printed = finished
     printed += "".join(log.read_text() for log in out.rglob("*.log"))

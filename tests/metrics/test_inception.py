@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -48,9 +49,35 @@ def test_features_and_logits_are_those_of_torch_fidelity(network, weights) -> No
     np.testing.assert_array_equal(features, expected[0].numpy())
     np.testing.assert_array_equal(logits, expected[1].numpy())
     assert (features.shape, logits.shape) == ((1, 2048), (1, 1008))
-    assert extractor.description["weights"] == str(weights)
+    assert (extractor.description["weights"], extractor.description["device"]) == (str(weights), "cpu")
     grey = extractor(IMAGES[:, :1])  # as three equal channels
     np.testing.assert_array_equal(grey, extractor(IMAGES[:, :1].repeat(3, 1)))
+
+
+@pytest.fixture
+def rounding() -> Iterator[None]:
+    """A process that lets GPUs round to TF32, as torch does for convolutions unasked."""
+    torch.backends.cuda.matmul.allow_tf32 = True
+    yield
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def test_nothing_is_rounded_to_tf32_on_the_way(weights, rounding, monkeypatch) -> None:
+    def allowed() -> tuple[bool, bool]:
+        return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+
+    class Watch(torch.nn.Module):
+        def forward(self, images):
+            seen.append(allowed())
+            return images, images
+
+    seen: list[tuple[bool, bool]] = []
+    extractor = inception.load()
+    monkeypatch.setattr(extractor, "_network", Watch())
+    assert allowed() == (True, True)
+    extractor.with_logits(IMAGES)
+    assert seen == [(False, False)]
+    assert allowed() == (True, True)
 
 
 class Attack:

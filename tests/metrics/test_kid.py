@@ -36,10 +36,14 @@ def test_a_known_pair() -> None:
     assert squared_mmd(x, y) == pytest.approx(1 + 27 - 2 * (1 + 1 + 8 + 27) / 4)
 
 
-def test_one_subset_of_everything_is_the_estimate_itself() -> None:
+def test_sets_no_larger_than_a_subset_are_compared_once_and_have_no_spread() -> None:
+    """Subsets would be the sets themselves, and their spread, 0, would say that nothing is uncertain."""
     xs, ys = some_sets()
-    found = kernel_distance(xs[:33], ys, subsets=1)
-    assert found == (pytest.approx(by_definition(xs[:33], ys), rel=1e-10), 0.0)
+    assert len(xs) != len(ys)
+    expected = pytest.approx(by_definition(xs, ys), rel=1e-10)
+    assert kernel_distance(xs, ys, subset_size=max(len(xs), len(ys))) == (expected, None)
+    spread = kernel_distance(xs, ys, subset_size=max(len(xs), len(ys)) - 1)[1]
+    assert spread is not None and spread > 0
 
 
 def test_samples_of_one_distribution_are_at_zero_on_average() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -45,15 +46,21 @@ def test_all_metrics_together_are_what_each_is_alone(batch: int, samples, standa
     fake, real = rows(samples, pixels), rows(standard.images, pixels)
     logits = pixels.extract.with_logits(next(samples.batches(1000)))[1]
     precision, recall = precision_recall(fake, real)
-    score, distance = inception_score(logits, seed=5), kernel_distance(fake, real, seed=5)
+    score, distance = inception_score(logits, seed=5), kernel_distance(fake, real, seed=5)[0]
     expected = {
         "fid": frechet_distance(moments(fake), moments(real)),
         **dict(zip(("is", "is_std"), score, strict=True)),
         "precision": precision,
         "recall": recall,
-        **dict(zip(("kid", "kid_std"), distance, strict=True)),
+        "kid": distance,
     }
     assert found == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_kernel_distance_has_a_spread_where_there_are_subsets(samples, standard, pixels, monkeypatch) -> None:
+    assert measure(samples, ["kid"], pixels, standard).keys() == {"kid"}
+    monkeypatch.setattr("ddo_plugin.metrics.measure.kernel_distance", partial(kernel_distance, subset_size=20))
+    assert measure(samples, ["kid"], pixels, standard).keys() == {"kid", "kid_std"}
 
 
 def test_stored_moments_come_before_the_images_beside_them(samples, standard, pixels) -> None:

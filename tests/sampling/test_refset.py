@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import random
@@ -20,6 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ddo_plugin import refset, unfinished
+from ddo_plugin.environment import device_name
 from ddo_plugin.errors import UserError
 from ddo_plugin.records import RefsetStep
 from ddo_plugin.sampling.generators import SampleGenerators
@@ -206,6 +208,67 @@ def test_a_kill_while_the_work_is_laid_out_is_no_obstacle(whole: Path, tmp_path:
     assert checksums(tmp_path / "set") == checksums(whole)
 
 
+@pytest.mark.parametrize("name", ["images.npy", "labels.npy"])
+@pytest.mark.parametrize("left", [0, 100, None])
+def test_an_array_that_a_power_cut_took_is_laid_out_again(whole: Path, tmp_path: Path, name: str, left) -> None:
+    """As long as no sample is lost by it."""
+    array = begun(tmp_path) / "set" / name
+    if left is None:
+        array.write_bytes(bytes(array.stat().st_size))  # a file system that kept the size and no data
+    else:
+        os.truncate(array, left)
+    assert run(tmp_path / "set")
+    assert checksums(tmp_path / "set") == checksums(whole)
+
+
+def test_a_set_is_not_finished_on_another_model_of_gpu(tmp_path: Path, monkeypatch) -> None:
+    """Its convolutions may end in other bits."""
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"NVIDIA {device}")
+    assert [device_name(torch.device(one)) for one in ("cpu", "cuda")] == ["cpu", "NVIDIA cuda"]
+    monkeypatch.setattr("ddo_plugin.sampling.refset.device_name", lambda device: "NVIDIA A100")
+    begun(tmp_path)
+    monkeypatch.setattr("ddo_plugin.sampling.refset.device_name", lambda device: "NVIDIA H100")
+    with pytest.raises(UserError, match=r"its sampler\.device is NVIDIA A100, not NVIDIA H100; give the settings"):
+        run(tmp_path / "set")
+
+
+def test_whole_arrays_of_another_set_are_not_laid_out_again(tmp_path: Path) -> None:
+    begun(tmp_path)
+    with pytest.raises(UserError, match="holds another set: its seed is 3, not 4"):
+        run(tmp_path / "set", seed=4)
+
+
+def test_the_arrays_are_on_the_disk_before_the_draft(tmp_path: Path, monkeypatch) -> None:
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def watch(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").resolve().name)
+        fsync(descriptor)
+
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("this system does not tell which file a descriptor is")
+    monkeypatch.setattr(os, "fsync", watch)
+    begun(tmp_path)
+    draft = next(number for number, name in enumerate(synced) if "draft.json" in name)
+    assert set(synced[:draft]) == {"images.npy", "labels.npy", "set", ".set.unfinished"}
+
+
+def begun(root: Path) -> Path:
+    """The work of a run that was killed before its first block."""
+
+    class KilledError(Exception):
+        pass
+
+    class Killed(Tiny):
+        def sample(self, *_: Any) -> Any:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        run(root / "set", generator=Killed())
+    return root / ".set.unfinished"
+
+
 # -- refusals -------------------------------------------------------------------------------------------------------
 
 
@@ -270,6 +333,32 @@ def test_a_set_that_the_disk_has_no_room_for_is_refused_before_any_sample(tmp_pa
         work.begin()
     work.close()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system reserves no room")
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_quota_is_found_before_any_sample(tmp_path: Path, monkeypatch, code: int) -> None:
+    """The disk itself has room."""
+    monkeypatch.setattr(os, "posix_fallocate", _failing(code))
+    generator = Tiny()
+    with pytest.raises(UserError, match=rf"the disk \({os.strerror(code)}\) has no room for this set; free some"):
+        run(tmp_path / "set", generator=generator)
+    assert generator.asked == []
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system reserves no room")
+@pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS])
+def test_a_file_system_that_cannot_reserve_room_is_good_enough(tmp_path: Path, monkeypatch, code: int) -> None:
+    monkeypatch.setattr(os, "posix_fallocate", _failing(code))
+    assert run(tmp_path / "set")
+
+
+def _failing(code: int) -> Callable[..., None]:
+    def fail(*_: Any) -> None:
+        raise OSError(code, os.strerror(code))
+
+    return fail
 
 
 def test_a_step_of_self_play_is_the_command_that_a_person_would_type() -> None:
