@@ -38,7 +38,7 @@ def command(ctx: click.Context, what: tuple[str, ...], torchrun: str | None) -> 
         compat.apply_for_imports()
         found = imports.read_imports(checkout.root, checkout.upstream.script)
         imports.refuse_missing({**found.to_train, **checkout.upstream.needs})
-    launcher = [] if torchrun is None else ["-m", "torch.distributed.run", *shlex.split(torchrun)]
+    launcher = [] if torchrun is None else ["-m", "ddo_plugin.torchrun", *shlex.split(torchrun)]
     if not launcher and "RANK" not in os.environ:
         os.environ.setdefault("MASTER_PORT", str(ports.free()))  # upstreams take 29500, whoever else has it
     arguments: list[Any] = ctx.meta[ARGUMENTS]

@@ -149,10 +149,11 @@ def test_fakes_may_be_a_zip_of_upstreams_and_strict_refuses_what_it_cannot_tell(
     assert "drop --ddo-strict" in refused.stderr
 
 
-def test_a_collapse_ends_the_run_with_status_3(world) -> None:
-    out = world.root / "collapsed"
+@pytest.mark.parametrize("torchrun", ["", "--standalone --nproc_per_node=1"])
+def test_a_collapse_ends_the_run_with_status_3(torchrun: str, world) -> None:
+    out = world.root / f"collapsed-{len(torchrun)}"
     flags = [f"--outdir={out}", "--duration=0.01", "--lr=0.1", "--ddo-rampup=0", "--ddo-alpha=50"]
-    process = world.finetune(*flags, "--ddo-stop-on-collapse=0.5")
+    process = world.finetune(*flags, "--ddo-stop-on-collapse=0.5", torchrun=torchrun)
     assert process.returncode == 3
     assert "collapsed at step" in process.stdout  # upstream sends both streams to one, and to log.txt
 
