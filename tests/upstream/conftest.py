@@ -192,6 +192,40 @@ def gradients(completed, tmp_path_factory: pytest.TempPathFactory) -> Callable[.
     return compute
 
 
+DETECTOR_URL = (
+    "https://api.ngc.nvidia.com/v2/models/nvidia/research/stylegan3/versions/1/files/metrics/inception-2015-12-05.pkl"
+)
+DETECTOR = """
+import torch
+
+class Detector(torch.nn.Module):
+    def forward(self, images, return_features):
+        features = torch.zeros(len(images), 2048)
+        features[:, 0] = images.to(torch.float32).mean(dim=(1, 2, 3))
+        return features
+"""
+
+
+@pytest.fixture(scope="session")
+def detector() -> Callable[[Path], dict[str, str]]:
+    """A function: folder -> the environment in which upstream finds a stand-in for its Inception network there.
+
+    It lies where the download would be cached; its only feature is an image's mean.
+    """
+
+    def make(root: Path) -> dict[str, str]:
+        (root / "stand_in_detector.py").write_text(DETECTOR)
+        cache = root / "cache/downloads"
+        cache.mkdir(parents=True, exist_ok=True)
+        name = hashlib.md5(DETECTOR_URL.encode()).hexdigest() + "_detector.pkl"
+        dump = "import pickle, sys, stand_in_detector as s; pickle.dump(s.Detector(), open(sys.argv[1], 'wb'))"
+        env = {"DNNLIB_CACHE_DIR": str(root / "cache"), "PYTHONPATH": str(root)}
+        subprocess.run([sys.executable, "-c", dump, str(cache / name)], env={**os.environ, **env}, check=True)
+        return env
+
+    return make
+
+
 def read_refusal(process: subprocess.CompletedProcess[str]) -> str:
     assert process.returncode == 2, process.stdout + process.stderr
     assert "Traceback" not in process.stderr

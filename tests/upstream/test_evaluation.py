@@ -6,7 +6,6 @@ image's mean: the distance is that of two normal distributions of numbers.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import pickle
@@ -24,18 +23,6 @@ from ddo_plugin.metrics.frechet import Moments
 from ddo_plugin.records import EvaluationStep
 
 Image = pytest.importorskip("PIL.Image")
-DETECTOR_URL = (
-    "https://api.ngc.nvidia.com/v2/models/nvidia/research/stylegan3/versions/1/files/metrics/inception-2015-12-05.pkl"
-)
-DETECTOR = """
-import torch
-
-class Detector(torch.nn.Module):
-    def forward(self, images, return_features):
-        features = torch.zeros(len(images), 2048)
-        features[:, 0] = images.to(torch.float32).mean(dim=(1, 2, 3))
-        return features
-"""
 COUNT = 48
 IMAGES = np.random.default_rng(0).integers(0, 256, (COUNT, 3, 16, 16), dtype=np.uint8)
 MODEL = Moments(np.eye(2048)[0] * 100, np.diag(np.eye(2048)[0] * 4))
@@ -51,17 +38,12 @@ def run(*command: object, **env: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def world(tmp_path_factory: pytest.TempPathFactory, detector) -> Path:
     """A folder with the detector, statistics in both formats and a reference set."""
     for needed in ("PIL", "scipy", "requests"):
         pytest.importorskip(needed)
     root = tmp_path_factory.mktemp("world")
-    (root / "stand_in_detector.py").write_text(DETECTOR)
-    cache = root / "cache/downloads"
-    cache.mkdir(parents=True)
-    name = hashlib.md5(DETECTOR_URL.encode()).hexdigest() + "_detector.pkl"
-    dump = "import pickle, sys, stand_in_detector as s; pickle.dump(s.Detector(), open(sys.argv[1], 'wb'))"
-    assert run("-c", dump, cache / name, PYTHONPATH=str(root)).returncode == 0
+    detector(root)
     np.savez(root / "ref.npz", mu=MODEL.mean, sigma=MODEL.covariance)
     (root / "ref.pkl").write_bytes(pickle.dumps({"fid": {"mu": MODEL.mean, "sigma": MODEL.covariance}}))
     made_by = {"source": "a.pkl", "sha256": "00"}

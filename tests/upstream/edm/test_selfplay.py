@@ -1,0 +1,85 @@
+"""`ddo selfplay` in the real EDM: two rounds, reference sets, sweeps and fid.py included."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ddo_plugin.selfplay import journal
+from ddo_plugin.snapshots import sidecar
+
+RECIPE = """
+title = "A tiny EDM"
+upstream = "edm"
+start = "{base}"
+rounds = 2
+
+[launch]
+checkout = "{repo}"
+
+[refset]
+count = 24
+steps = 3
+
+[training]
+data = "{data}"
+cond = true
+batch = 32
+tick = 1
+snap = 1
+dump = 1
+duration = 0.001
+
+[sweep]
+alpha = [2.0]
+beta = [0.3, 0.5]
+
+[evaluation]
+ref = "{ref}"
+num = 24
+batch = 24
+sampler = "--steps=2"
+"""
+
+
+@pytest.fixture(scope="module")
+def played(world, completed, detector) -> Path:
+    ref = world.root / "ref.npz"
+    np.savez(ref, mu=np.eye(2048)[0] * 120, sigma=np.diag(np.eye(2048)[0] * 900))
+    recipe = world.root / "tiny.toml"
+    recipe.write_text(RECIPE.format(base=world.base, repo=world.repo, data=world.data, ref=ref))
+    env = detector(world.root)
+    completed(world.python("-m", "ddo_plugin", "selfplay", recipe, "--out=played", **env))
+    completed(world.python("-m", "ddo_plugin", "selfplay", recipe, "--out=played", **env))  # nothing is left to do
+    return world.root / "played"
+
+
+def facts(played: Path, name: str) -> list[dict]:
+    return [fact for fact in journal.read(played / journal.FILE_NAME) if fact["fact"] == name]
+
+
+def test_each_round_starts_from_the_best_network_of_the_one_before(played: Path, world) -> None:
+    chosen = [played / fact["network"] for fact in facts(played, "selected")]
+    assert len(chosen) == 2
+    assert sidecar.read(chosen[0])["reference"]["source"] == str(world.base)
+    assert sidecar.read(chosen[1])["reference"]["sha256"] == sidecar.read(chosen[0])["sha256"]
+
+
+def test_the_best_of_all_evaluations_wins(played: Path) -> None:
+    scores = [fact["score"] for fact in facts(played, "evaluated")]
+    assert len(scores) >= 1 + 2 * 2
+    winner = facts(played, "winner")[-1]
+    assert winner["score"] == min(scores)
+
+
+def test_a_second_start_does_nothing_again(played: Path) -> None:
+    finished = [fact["out"] for fact in facts(played, "finished")]
+    assert len(finished) == len(set(finished))
+
+
+def test_the_judge_was_fid_py(played: Path) -> None:
+    found = [json.loads(path.read_text()) for path in played.rglob("*-eval-*.json")]
+    assert found and all(any("fid.py" in command for command in one["commands"]) for one in found)
