@@ -28,7 +28,7 @@ LATENTS = "StabilityVAEEncoder"
 def generator(source: str, options: Mapping[str, Any]) -> DiffusionGenerator:
     """The network of a snapshot, ready to be sampled."""
     reference = _load(source, options)
-    guide = _guide(options, reference)
+    guide = _guide(options, reference) if takes_guide(options) else None
     info, guidance = reference.info, options["guidance"]
     sampler = Sampler.of(options, (info.channels, info.resolution, info.resolution))
 
@@ -63,13 +63,19 @@ def _load(source: str, options: Mapping[str, Any]) -> Reference:
     return reference
 
 
-def _guide(options: Mapping[str, Any], reference: Reference) -> Reference | None:
-    """The guiding network, if it takes part; it must see and say what the network does."""
+def takes_guide(options: Mapping[str, Any]) -> bool:
+    """Whether a second network takes part. One that is named and then left alone would be a silent mistake."""
+    source, guidance = options["gnet"], options["guidance"]
+    if guidance != 1 and source is None:
+        raise UserError(f"--guidance={guidance} is away from a second network; name it by --gnet")
+    if guidance == 1 and source is not None:
+        raise UserError(f"--gnet={source} has no effect at --guidance=1, which is the network alone; add --guidance")
+    return guidance != 1
+
+
+def _guide(options: Mapping[str, Any], reference: Reference) -> Reference:
+    """The guiding network; it must see and say what the network does."""
     source = options["gnet"]
-    if options["guidance"] == 1:
-        return None
-    if source is None:
-        raise UserError(f"--guidance={options['guidance']} is away from a second network; name it by --gnet")
     guide = _load(source, {**options, "ddo_sha256": options["gnet_sha256"]})
     there, here = ((one.info.channels, one.info.resolution) for one in (guide, reference))
     if there != here:
