@@ -84,6 +84,10 @@ class World:
         return [f"{self.data_flag}={self.data}", *self.flags, *map(str, flags)]
 
 
+def clone(checkout: Path, to: Path) -> None:
+    subprocess.run(["git", "clone", "--quiet", str(checkout), str(to)], check=True)
+
+
 def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -123,14 +127,18 @@ def images() -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def checkout() -> Callable[[str], Path]:
-    """The folder of an upstream's checkout, by name; skips where there is none."""
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A clone of an upstream's checkout, by name: the checkout itself is left alone. Skips where there is none."""
     folder = Path(os.environ.get("DDO_UPSTREAMS") or Path.home() / ".cache" / "ddo-plugin" / "upstreams")
+    clones: dict[str, Path] = {}
 
     def find(name: str) -> Path:
         if not (folder / name).is_dir():
             pytest.skip(f"no checkout of {name} in {folder}")
-        return folder / name
+        if name not in clones:
+            clones[name] = tmp_path_factory.mktemp("checkout") / name
+            clone(folder / name, clones[name])
+        return clones[name]
 
     return find
 
@@ -153,7 +161,7 @@ def make_world(checkout, tmp_path_factory: pytest.TempPathFactory) -> Callable[.
         for needed in packages:
             pytest.importorskip(needed)
         root = tmp_path_factory.mktemp(name)
-        subprocess.run(["git", "clone", "--quiet", str(upstream), str(root / "repo")], check=True)
+        clone(upstream, root / "repo")
         return World(root, script, flags, root / base, root / data, **options)
 
     return make

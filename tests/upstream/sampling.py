@@ -46,10 +46,12 @@ def pristine(world, completed, script: str, out: Path, *flags: object, ranks: in
 
 
 def release(world, completed, checkout: Path, out: Path, *flags: object) -> Path:
-    """The release's EDM2_sample.py on a CPU, copied into EDM2's checkout as its README asks."""
-    shutil.copy(checkout / "EDM2_sample.py", world.repo)
+    """The release's EDM2_sample.py on a CPU; not in EDM2's checkout, as its README asks: that one has to stay clean."""
+    folder = world.root / "release"
+    folder.mkdir(exist_ok=True)
+    shutil.copy(checkout / "EDM2_sample.py", folder)
     driver = ["-m", "ddo_plugin.compat", Path(__file__).parent / "edm2/release_on_cpu.py", f"--outdir={out}", *flags]
-    path = os.pathsep.join([str(world.repo), world.variables.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(folder), str(world.repo), world.variables.get("PYTHONPATH", "")])
     completed(world.python(*driver, PYTHONPATH=path))
     return out
 

@@ -80,8 +80,7 @@ def test_a_folder_that_holds_the_states_of_a_run_without_ddo(refused, world) -> 
 )
 def test_a_folder_of_another_or_a_finished_round(reference: str, message: str, round_folder, refused, world) -> None:
     ddo = world.root / "base/network-snapshot-0000002-0.050.pkl" if reference == "trained" else world.base
-    flags = [f"--ddo={ddo}", f"--ddo-fakes={world.fakes}", f"--outdir={round_folder}", "--duration=1024"]
-    assert message in refused(world.train(*flags))
+    assert message in refused(world.finetune(f"--ddo={ddo}", f"--outdir={round_folder}", "--duration=1024"))
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +91,8 @@ def round_folder(world, completed) -> Path:
 
 
 def test_a_finished_round_is_left_as_it_is_by_the_command_that_goes_on(round_folder, world, completed) -> None:
-    flags = [f"--ddo={world.base}", f"--ddo-fakes={world.fakes}", f"--outdir={round_folder}", "--ddo-continue"]
     before = {path: path.stat() for path in round_folder.iterdir()}
-    done = world.train(*flags, f"--duration={DURATION}")
+    done = world.finetune(f"--outdir={round_folder}", "--ddo-continue", f"--duration={DURATION}")
     completed(done)
     assert "this round is finished, nothing to do" in done.stderr + done.stdout
     assert {path: path.stat() for path in round_folder.iterdir()} == before
