@@ -22,10 +22,10 @@ import click
 
 from ddo_plugin import environment, ports, refset, running
 from ddo_plugin.checkout import Checkout, commit, open_checkout
+from ddo_plugin.commands import flags, launcher, module_command
 from ddo_plugin.download import local_file
 from ddo_plugin.errors import UserError
 from ddo_plugin.files import sha256_file, write_json
-from ddo_plugin.flags import flags
 from ddo_plugin.metrics.images import read_images
 from ddo_plugin.metrics.references import open_standard
 from ddo_plugin.progress import progress
@@ -64,13 +64,18 @@ class Job:
 
     def run(self, script: str, *arguments: str) -> str:
         """What a script of the checkout printed; it is shown on stderr while it runs."""
-        launcher = [] if self.torchrun is None else ["-m", "torch.distributed.run", *shlex.split(self.torchrun)]
-        command = running.prepare(self.checkout, script, arguments, launcher)
+        command = running.prepare(self.checkout, script, arguments, launcher(self.torchrun))
         self.commands.append(shlex.join([script, *arguments]))
         printed, status = _run(command)
         if status != 0:
             raise UserError(f"{script} of {self.checkout.root} ended with status {status}; what it said stands above")
         return printed
+
+    def generate(self, script: str, option: str, seed: int, folder: Path) -> None:
+        """Images of the network by upstream's sampler, which takes it as `option`; it draws their classes."""
+        seeds = self.image_seeds(seed)
+        named = {option: self.what, "outdir": folder, "seeds": f"{seeds[0]}-{seeds[-1]}", "batch": self.batch}
+        self.run(script, "--subdirs", *flags(named), *self.sampler)
 
     def sample(self, seeds: range, folder: Path) -> None:
         """Images of the network with `labels`, by `ddo sample`."""
@@ -78,7 +83,7 @@ class Job:
         network = {"checkout": self.checkout.root, "network": self.what, "ddo-trust": self.trust}
         arguments = [*flags({**network, **images, "subdirs": True, "torchrun": self.torchrun}), *self.sampler]
         self.commands.append(shlex.join(["ddo", "sample", *arguments]))
-        _, status = _run(Command([sys.executable, "-m", "ddo_plugin", "sample", *arguments]))
+        _, status = _run(module_command("ddo_plugin", ["sample", *arguments]))
         if status != 0:
             raise UserError(f"`ddo sample` ended with status {status}; what it said stands above")
 
@@ -114,9 +119,7 @@ def evaluation_options(metrics: Sequence[str]) -> Callable[[F], F]:
 def evaluation_command(module: str, step: EvaluationStep) -> Command:
     """The command line of such a module for a step of self-play; settings are its options."""
     own = {"network": step.network, "out": step.out, "seeds": ",".join(map(str, step.seeds))}
-    arguments = flags({**own, **step.settings})
-    isolated = {"PYTHONSAFEPATH": "1"}  # else a user's statistics.py would stand in for Python's own
-    return Command([sys.executable, "-m", module, *arguments], isolated)
+    return module_command(module, flags({**own, **step.settings}))
 
 
 def evaluate(
@@ -246,6 +249,18 @@ def _unpack(samples: Path, folder: Path) -> None:
             bar.update(len(batch))
 
 
+def summary(found: Sequence[Mapping[str, float]], metrics: Sequence[str]) -> dict[str, Any]:
+    """What evaluations with several seeds found, by seed and together; the first metric is the score."""
+    scores = [one[metrics[0]] for one in found]
+    return {
+        "score": statistics.fmean(scores),
+        "scores": scores,
+        "spread": statistics.stdev(scores) if len(scores) > 1 else None,
+        "metrics": {name: statistics.fmean(one[name] for one in found) for name in metrics},
+        "by_seed": found,
+    }
+
+
 @contextlib.contextmanager
 def scratch_folder(job: Job) -> Iterator[Path]:
     """An empty folder beside the output, gone when the block ends; one that a kill left behind is emptied."""
@@ -258,16 +273,10 @@ def scratch_folder(job: Job) -> Iterator[Path]:
 
 
 def _write(job: Job, found: Sequence[Mapping[str, float]], source: str, reference: Mapping[str, Any]) -> None:
-    means = {name: statistics.fmean(one[name] for one in found) for name in job.metrics}
-    scores = [one[job.metrics[0]] for one in found]
     root = job.checkout.root
     judged = {"source": source, "sha256": sha256_file(job.what) if job.what.is_file() else None}
     value = {
-        "score": means[job.metrics[0]],
-        "scores": scores,
-        "spread": statistics.stdev(scores) if len(scores) > 1 else None,
-        "metrics": means,
-        "by_seed": found,
+        **(told := summary(found, job.metrics)),
         "count": job.num,
         "network" if is_network(job.what) else "samples": judged,
         "reference": reference,
@@ -276,7 +285,7 @@ def _write(job: Job, found: Sequence[Mapping[str, float]], source: str, referenc
         "versions": environment.versions(),
     }
     write_json(job.out, value)
-    click.echo("\n".join(f"{name}  {value:.6g}" for name, value in means.items()))
+    click.echo("\n".join(f"{name}  {value:.6g}" for name, value in told["metrics"].items()))
 
 
 def _run(command: Command) -> tuple[str, int]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 from ddo_plugin import plugins
+from ddo_plugin.commands import module_command
 from ddo_plugin.records import Command, RoundStep
 
 
@@ -24,9 +24,7 @@ def round_command(step: RoundStep, script: str, outdir: Mapping[str, Any]) -> Co
     flags = {**outdir, **settings, "seed": step.seed, "ddo": step.reference, **fakes, **objective, "ddo-continue": True}
     bare = _bare(step.upstream) | set(outdir)
     arguments = [_flag(name, value, name in bare) for name, value in flags.items() if not (name in bare and not value)]
-    isolated = {"PYTHONSAFEPATH": "1"}  # else a statistics.py in the user's folder would stand in for Python's own
-    argv = [sys.executable, "-m", "ddo_plugin", "run", *launch, str(checkout), script, "--", *arguments]
-    return Command(argv, isolated)
+    return module_command("ddo_plugin", ["run", *launch, str(checkout), script, "--", *arguments])
 
 
 def _bare(upstream: str) -> set[str]:

@@ -114,6 +114,7 @@ def _by_upstream(
     from ddo_plugin import plugins, running
     from ddo_plugin.checkout import open_checkout
     from ddo_plugin.download import is_url, local_file
+    from ddo_plugin.evaluation import numbers
     from ddo_plugin.records import EvaluationStep
 
     if ref is None or out is None:
@@ -122,7 +123,7 @@ def _by_upstream(
     network = local_file(what) if is_url(what) else Path(what)
     names = ("metrics", "num", "batch", "torchrun", "trust")
     settings = {"checkout": checkout, "ref": ref, **{name: options[name] for name in names}}
-    seeds = _numbers(options["seeds"] or USUAL_SEED)
+    seeds = numbers(options["seeds"] or USUAL_SEED)
     step = EvaluationStep(upstream.name, network, out, seeds, settings | {"sampler": shlex.join(sampler) or None})
     made = plugins.manager().hook.ddo_evaluation_command(step=step)
     if made is None:
@@ -130,10 +131,3 @@ def _by_upstream(
             f"no plugin knows how {upstream.title} judges a network; measure its samples without --checkout"
         )
     running.become_process(made)
-
-
-def _numbers(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise UserError(f"--seeds={text} is no list of numbers such as 0,1,2") from None

@@ -52,9 +52,9 @@ class GeneratingCommand(click.Command):
         return [*self.params, *own, *super().get_params(ctx)[len(self.params) :]]
 
     def invoke(self, ctx: click.Context) -> Any:
-        launcher = ctx.params.pop("torchrun")
-        if launcher is not None:
-            _become_torchrun(ctx, launcher)
+        torchrun = ctx.params.pop("torchrun")
+        if torchrun is not None:
+            _become_torchrun(ctx, torchrun)
         return super().invoke(ctx)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -126,10 +126,9 @@ def _make_importable(root: Path) -> None:
     sys.dont_write_bytecode = True
 
 
-def _become_torchrun(ctx: click.Context, launcher: str) -> None:
+def _become_torchrun(ctx: click.Context, torchrun: str) -> None:
     """The same command in several processes."""
-    import shlex
-
+    from ddo_plugin.commands import launcher
     from ddo_plugin.records import Command
     from ddo_plugin.running import become_process, interpreter_options, launched
 
@@ -137,6 +136,5 @@ def _become_torchrun(ctx: click.Context, launcher: str) -> None:
     at = next(index for index, one in enumerate(args) if one.split("=")[0] == "--torchrun")
     rest = args[:at] + args[at + (1 if "=" in args[at] else 2) :]
     names = ctx.command_path.split()[1:]
-    distributed = ["-m", "torch.distributed.run", *shlex.split(launcher)]
-    argv = launched(distributed, ["-m", "ddo_plugin", *names, *rest])
+    argv = launched(launcher(torchrun), ["-m", "ddo_plugin", *names, *rest])
     become_process(Command([sys.executable, *interpreter_options(), *argv]))

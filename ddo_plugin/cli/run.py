@@ -31,6 +31,7 @@ def command(ctx: click.Context, what: tuple[str, ...], torchrun: str | None) -> 
     """
     from ddo_plugin import compat, imports, ports, running
     from ddo_plugin.checkout import open_checkout
+    from ddo_plugin.commands import launcher
 
     repo, script = _repo_and_script(what)
     checkout = open_checkout(repo)
@@ -38,11 +39,10 @@ def command(ctx: click.Context, what: tuple[str, ...], torchrun: str | None) -> 
         compat.apply_for_imports()
         found = imports.read_imports(checkout.root, checkout.upstream.script)
         imports.refuse_missing({**found.to_train, **checkout.upstream.needs})
-    launcher = [] if torchrun is None else ["-m", "ddo_plugin.torchrun", *shlex.split(torchrun)]
-    if not launcher and "RANK" not in os.environ:
+    if torchrun is None and "RANK" not in os.environ:
         os.environ.setdefault("MASTER_PORT", str(ports.free()))  # upstreams take 29500, whoever else has it
     arguments: list[Any] = ctx.meta[ARGUMENTS]
-    running.become_process(running.prepare(checkout, script or checkout.upstream.script, arguments, launcher))
+    running.become_process(running.prepare(checkout, script or checkout.upstream.script, arguments, launcher(torchrun)))
 
 
 def _repo_and_script(what: tuple[str, ...]) -> tuple[Path, str | None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from pathlib import Path
 
 import click
@@ -15,6 +14,7 @@ from ddo_plugin.demo.data import CLASSES, Digits
 from ddo_plugin.demo.families import FAMILIES, Family, build, load_snapshot
 from ddo_plugin.demo.plugin import FEATURES
 from ddo_plugin.demo.sampling import draw
+from ddo_plugin.evaluation import numbers, summary
 from ddo_plugin.files import atomic_write, write_json
 from ddo_plugin.metrics.frechet import frechet_distance, moments
 from ddo_plugin.progress import progress
@@ -48,21 +48,19 @@ def main(family_name: str, data: Path, network: Path, out: Path, seeds: str, cou
     model = load_snapshot(network, family_name, family)
     features = plugins.manager().hook.ddo_features(name=f"{FEATURES}{data}")
     real = moments(features(family.to_images(family.real_samples()).numpy()))
-    scores, numbers = [], [int(seed) for seed in seeds.split(",")]
-    with progress(f"{family_name} evaluation", count * len(numbers)) as bar:
-        for seed in numbers:
+    found, seeded = [], numbers(seeds)
+    with progress(f"{family_name} evaluation", count * len(seeded)) as bar:
+        for seed in seeded:
             images = family.to_images(draw(family, model, count, seed, bar)[0]).numpy()
-            scores.append(frechet_distance(moments(features(images)), real))
-            if seed == numbers[0]:
+            found.append({"seed": seed, "fd": frechet_distance(moments(features(images)), real)})
+            if seed == seeded[0]:
                 with atomic_write(out.with_suffix(".grid.npy")) as file:
                     np.save(file, images[: GRID_ROWS * CLASSES])
     write_json(
         out,
         {
-            "score": statistics.mean(scores),
-            "scores": scores,
-            "spread": statistics.stdev(scores) if len(scores) > 1 else None,
-            "samples": count,
+            **summary(found, ["fd"]),
+            "count": count,
             "logp_real": real_likelihood(family, model, torch.from_numpy(digits.labels)),
         },
     )

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ddo_plugin import refset
+from ddo_plugin.commands import flags, module_command
 from ddo_plugin.environment import device_name
-from ddo_plugin.flags import flags
 from ddo_plugin.progress import progress
 from ddo_plugin.records import Command, Generator, RefsetStep
 from ddo_plugin.unfinished import Unfinished
@@ -23,8 +22,7 @@ def refset_command(step: RefsetStep) -> Command:
     """The command line for a step of self-play."""
     own = {"upstream": step.upstream, "network": step.network, "out": step.out, "count": step.count}
     options = flags({**own, "seed": step.seed, **step.settings})
-    isolated = {"PYTHONSAFEPATH": "1"}  # else a statistics.py in the user's folder would stand in for Python's own
-    return Command([sys.executable, "-m", "ddo_plugin", "refset", "make", *options], isolated)
+    return module_command("ddo_plugin", ["refset", "make", *options])
 
 
 def make(

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from ddo_plugin import evaluation
+from ddo_plugin.commands import flags
 from ddo_plugin.evaluation import Job, evaluation_options
 
 METRICS = ("fid",)
@@ -19,16 +20,14 @@ METRICS = ("fid",)
 def judge_samples(job: Job, samples: Path, seed: int) -> dict[str, float]:
     """fid.py on a folder or zip; of more images than asked for, the seed chooses."""
     arguments = {"images": samples, "ref": job.ref, "num": job.num, "seed": seed, "batch": job.batch}
-    printed = job.run("fid.py", "calc", *(f"--{name}={value}" for name, value in arguments.items()))
+    printed = job.run("fid.py", "calc", *flags(arguments))
     return {"fid": evaluation.last_number(printed, "fid")}
 
 
 def judge(job: Job, seed: int) -> dict[str, float]:
     """generate.py, then fid.py."""
-    seeds = job.image_seeds(seed)
     with evaluation.scratch_folder(job) as folder:
-        arguments = {"network": job.what, "outdir": folder, "seeds": f"{seeds[0]}-{seeds[-1]}", "batch": job.batch}
-        job.run("generate.py", "--subdirs", *(f"--{name}={value}" for name, value in arguments.items()), *job.sampler)
+        job.generate("generate.py", "network", seed, folder)
         return judge_samples(job, folder, seed)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from ddo_plugin import evaluation
+from ddo_plugin.commands import flags
 from ddo_plugin.evaluation import Job, evaluation_options
 
 METRICS = ("fid", "fd_dinov2")
@@ -24,19 +25,16 @@ def judge_samples(job: Job, samples: Path, seed: int) -> dict[str, float]:
 
 def judge(job: Job, seed: int) -> dict[str, float]:
     """`gen`, which writes no image; with arguments such as --guidance generate_images.py, then `calc`."""
-    seeds = job.image_seeds(seed)
     if not job.sampler:
-        return _metrics(job, "gen", net=job.what, num=job.num, seed=seeds[0])
+        return _metrics(job, "gen", net=job.what, num=job.num, seed=job.image_seeds(seed)[0])
     with evaluation.scratch_folder(job) as folder:
-        arguments = {"net": job.what, "outdir": folder, "seeds": f"{seeds[0]}-{seeds[-1]}", "batch": job.batch}
-        flags = [f"--{name}={value}" for name, value in arguments.items()]
-        job.run("generate_images.py", "--subdirs", *flags, *job.sampler)
+        job.generate("generate_images.py", "net", seed, folder)
         return judge_samples(job, folder, seed)
 
 
 def _metrics(job: Job, subcommand: str, **arguments: object) -> dict[str, float]:
     common = {"ref": job.ref, "metrics": ",".join(job.metrics), "batch": job.batch}
-    printed = job.run(SCRIPT, subcommand, *(f"--{name}={value}" for name, value in {**arguments, **common}.items()))
+    printed = job.run(SCRIPT, subcommand, *flags({**arguments, **common}))
     return evaluation.named_numbers(printed, job.metrics)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -18,9 +17,9 @@ import click
 
 from ddo_integrations.var.plugin import UPSTREAM
 from ddo_plugin import evaluation, plugins
+from ddo_plugin.commands import flags
 from ddo_plugin.errors import UserError
 from ddo_plugin.files import write_json
-from ddo_plugin.flags import flags
 from ddo_plugin.progress import progress
 
 SAMPLED_BY = ("cfg", "top-k", "top-p", "more-smooth", "precision", "vae")
@@ -57,16 +56,13 @@ def main(out: Path, seeds: str, num: int, metrics: str, **options: Any) -> None:
         for seed in numbers:
             found.append(_judge(out, range(seed * num, (seed + 1) * num), names, commands, options))
             bar.update()
-    scores = [one["metrics"][names[0]] for one in found]
-    means = {name: statistics.fmean(one["metrics"][name] for one in found) for name in found[0]["metrics"]}
+    measured = list(dict.fromkeys([names[0], *found[0]["metrics"]]))  # `is` comes with its spread
     by_seed = [{"seed": seed, **one["metrics"]} for seed, one in zip(numbers, found, strict=True)]
-    spread = statistics.stdev(scores) if len(scores) > 1 else None
-    judged = {"score": means[names[0]], "scores": scores, "spread": spread, "metrics": means, "by_seed": by_seed}
     shared = {name: found[0][name] for name in ("reference", "features", "versions")}
     sampler = {name: options[name] for name in ("labels", *(one.name or "" for one in _sampling_options()))}
     network = {"source": options["network"]}
     told = {"network": network, "sampler": sampler, **shared, "commands": commands}
-    write_json(out, {**judged, "count": num, **told})
+    write_json(out, {**evaluation.summary(by_seed, measured), "count": num, **told})
 
 
 def _judge(out: Path, seeds: range, metrics: list[str], commands: list[str], options: dict[str, Any]) -> dict[str, Any]:
