@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 FREE = (  # options that may change in a round
     *("ddo", "ddo_sha256", "ddo_trust", "ddo_strict", "ddo_stop_on_collapse", "ddo_continue"),
     "ddo_fakes",  # told by their content
+    "ddo_pause_after",
 )
 AGREEMENT = 0.05  # mean |reward| at which target and reference no longer pass for one network; bf16 reaches 0.025
 
@@ -37,9 +38,12 @@ class Finetuning:
     objective: Objective
     reference: Reference
     fakes: Fakes | None  # None: the objective needs none, or the integration draws them itself
+    _pauses: bool = field(default=False, init=False)  # the next step is left to a later start
 
     def judge(self, terms: Terms, step: int) -> Outcome:
         """Apply the objective; on the first rank, hand its statistics to whoever listens."""
+        if self._pauses:
+            _leave_paused(self.run)
         outcome = self.objective(terms)
         if step == 0:
             _check_agreement(outcome.statistics)
@@ -67,7 +71,11 @@ class Finetuning:
         plugins.manager().hook.ddo_snapshot(run=self.run, path=path, step=step)
 
     def paused(self, step: int) -> None:
-        plugins.manager().hook.ddo_pause(run=self.run, step=step)
+        """Every rank comes here when a training state is about to be written, or was, or the run is over."""
+        if _rank() == 0:
+            plugins.manager().hook.ddo_pause(run=self.run, step=step)
+        if self.run.options.get("ddo_pause_after"):
+            self._pauses = _as_first_rank(_has_enough_snapshots(self.run))
 
 
 _active: dict[str, Finetuning] = {}
@@ -81,6 +89,9 @@ def active(upstream: str) -> Finetuning:
 def prepare(upstream: str, outdir: Path, options: Mapping[str, Any]) -> Finetuning:
     """Build objective, reference and fakes through the hooks; every missing piece is one clear line."""
     hook = plugins.manager().hook
+    asked_for = Run(upstream, outdir, ddo_values(options), {})
+    if _has_enough_snapshots(asked_for):
+        _leave_paused(asked_for)
     objective = _objective(hook, options)
     source = options["ddo"]
     reference = hook.ddo_reference(upstream=upstream, source=source, options=options)
@@ -98,7 +109,7 @@ def prepare(upstream: str, outdir: Path, options: Mapping[str, Any]) -> Finetuni
             "python": platform.python_version(),
         },
     }
-    run = Run(upstream, outdir, ddo_values(options), provenance)
+    run = replace(asked_for, provenance=provenance)
     drawn = None if isinstance(fakes, OnlineFakes) else fakes
     _active[upstream] = Finetuning(run, objective, reference, drawn)
     return _active[upstream]
@@ -110,6 +121,29 @@ def leave_if_continued(options: Mapping[str, Any], state: Path) -> None:
         if _rank() == 0:
             print(f"ddo: {state}: this round is finished, nothing to do", file=sys.stderr)
         raise SystemExit(0)
+
+
+def _has_enough_snapshots(run: Run) -> bool:
+    """Of those that --ddo-pause-after asks for."""
+    from ddo_plugin.snapshots import sidecar
+
+    wanted = run.options.get("ddo_pause_after")
+    return wanted is not None and len(sidecar.steps(run.outdir)) >= wanted
+
+
+def _leave_paused(run: Run) -> None:
+    if _rank() == 0:
+        print(f"ddo: {run.outdir}: paused; the same command without --ddo-pause-after goes on", file=sys.stderr)
+    raise SystemExit(0)
+
+
+def _as_first_rank(said: bool) -> bool:
+    import torch.distributed
+
+    answer = [said]
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.broadcast_object_list(answer, src=0)
+    return answer[0]
 
 
 def _check_agreement(statistics: Mapping[str, Tensor]) -> None:

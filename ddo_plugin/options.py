@@ -46,6 +46,12 @@ def finetuning_options(*, alpha: float, beta: float) -> list[click.Option]:
             metavar="[BOUND]",
             help=f"Stop when the mean reward of real data falls below -BOUND ({COLLAPSE_BOUND} if none is given).",
         ),
+        click.Option(
+            ["--ddo-pause-after"],
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="End once the round has N snapshots and can go on from there; the same command without it goes on.",
+        ),
         click.Option(["--ddo-strict"], is_flag=True, help="Refuse fakes that are not known to be the reference's."),
         click.Option(
             ["--ddo-round"], type=click.IntRange(min=1), metavar="N", help="Round of self-play, for the record."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ddo_plugin import hookimpl
+from ddo_plugin.commands import flags, module_command
 from ddo_plugin.options import finetuning_options
 from ddo_plugin.records import (
     Command,
@@ -54,6 +54,8 @@ def ddo_configure(upstream: str, config: MutableMapping[str, Any], options: Mapp
     network.load_state_dict(run.reference.network.state_dict())
     config.update(network=network, loss=FinetuningLoss(run, config["family"]))
     config.update(on_snapshot=run.snapshot_written, on_checkpoint=run.paused)
+    if options["ddo_pause_after"]:
+        config.update(dump=options["snap"] or options["dump"])  # it goes on from any snapshot
     return True
 
 
@@ -146,8 +148,6 @@ def ddo_evaluation_options(upstream: str) -> Sequence[click.Parameter]:
     return main.params
 
 
-def command(module: str, flags: Mapping[str, Any]) -> Command:
+def command(module: str, settings: Mapping[str, Any]) -> Command:
     """The command that runs one of the demo's scripts."""
-    arguments = [f"--{name}={value}" for name, value in flags.items()]
-    isolated = {"PYTHONSAFEPATH": "1"}  # else a statistics.py in the user's folder would stand in for Python's own
-    return Command([sys.executable, "-m", f"ddo_plugin.demo.{module}", *arguments], isolated)
+    return module_command(f"ddo_plugin.demo.{module}", flags(settings))

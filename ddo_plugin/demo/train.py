@@ -48,6 +48,7 @@ def main(**options: Any) -> None:
         family=family,
         network=family.network(opts.dropout),
         loss=MaximumLikelihood(family),
+        dump=opts.dump,
         on_snapshot=None,
         on_checkpoint=None,
     )
@@ -89,7 +90,7 @@ def training_loop(c: EasyDict, opts: EasyDict) -> None:
             done = step + 1
             if done == opts.steps or (opts.snap and done % opts.snap == 0):
                 _snapshot(average, c.family_name, opts.outdir, done, c.on_snapshot)
-            if done % opts.dump == 0 and done < opts.steps:
+            if done % c.dump == 0 and done < opts.steps:
                 if c.on_checkpoint is not None:
                     c.on_checkpoint(done)
                 state.save(done)

@@ -31,10 +31,20 @@ def sha256(snapshot: Path) -> str | None:
     return read(snapshot).get("sha256") if snapshot.with_name(snapshot.name + SUFFIX).exists() else None
 
 
+def step(snapshot: Path) -> int:
+    """How many optimizer steps of its round made this snapshot; 0 is the reference, as the round began."""
+    return int(read(snapshot)["step"])
+
+
+def steps(folder: Path) -> list[int]:
+    """After which steps a run has left snapshots, one or several each."""
+    return sorted({step(path) for path in described(folder)} - {0})
+
+
 def described(folder: Path) -> list[Path]:
     """The snapshots that the sidecars in a run's folder tell of, oldest first; those deleted since are among them."""
     named = [path.with_name(path.name.removesuffix(SUFFIX)) for path in folder.glob(f"*{SUFFIX}")]
-    return sorted(named, key=lambda path: (read(path)["step"], path.name))
+    return sorted(named, key=lambda path: (step(path), path.name))
 
 
 def snapshots(folder: Path) -> list[Path]:

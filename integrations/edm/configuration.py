@@ -147,7 +147,9 @@ def _set_schedule(c: MutableMapping[str, Any], options: Mapping[str, Any]) -> No
         c["ema_halflife_kimg"] = int(EMA_MIMG * 1000)
     if not typed("snap"):
         c["snapshot_ticks"] = SNAPSHOT_TICKS
-    if not typed("dump"):
+    if options["ddo_pause_after"]:
+        c["state_dump_ticks"] = c["snapshot_ticks"]  # it goes on from any of them
+    elif not typed("dump"):
         c["state_dump_ticks"] = DUMP_TICKS
     rampup = options["ddo_rampup"]
     c["lr_rampup_kimg"] = c["total_kimg"] if rampup is None else rampup * 1000

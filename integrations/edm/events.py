@@ -41,11 +41,11 @@ def watch(run: Finetuning, batch_size: int, first_nimg: int) -> None:
     def update_progress(kimg: int, total: int) -> None:
         nonlocal started
         original(kimg, total)
-        if started and dist.get_rank() == 0:
-            run.paused(progress.step)
+        if started:
             snapshot = run.run.outdir / f"network-snapshot-{kimg:06d}.pkl"
-            if snapshot.exists():
+            if dist.get_rank() == 0 and snapshot.exists():
                 run.snapshot_written(snapshot, progress.step)
+            run.paused(progress.step)
         started = True
 
     dist.update_progress = update_progress

@@ -97,6 +97,8 @@ def _set_schedule(c: MutableMapping[str, Any], options: Mapping[str, Any]) -> No
             c[name] = _multiple(flag, options[flag], unit)
         else:  # no interval is longer than the round: it would end without a snapshot
             c[name] = max(min(default, c.get("total_nimg") or default) // unit, 1) * unit
+    if options["ddo_pause_after"]:
+        c["checkpoint_nimg"] = c["snapshot_nimg"]  # it goes on from any of them
     c["lr_kwargs"].update(
         ref_lr=options["lr"] if typed("lr") else LR,
         ref_batches=options["decay"] if typed("decay") else DECAY_BATCHES,

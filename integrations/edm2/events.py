@@ -43,8 +43,7 @@ class Progress:
     def pause(self) -> None:
         """A run that is interrupted from here on can go on from here."""
         self.tell()
-        if dist.get_rank() == 0:
-            self.run.paused(self.step)
+        self.run.paused(self.step)
 
 
 _progress: Progress | None = None

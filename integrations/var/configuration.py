@@ -51,7 +51,7 @@ def configure(args: MutableMapping[str, Any], options: Mapping[str, Any]) -> Non
             steps=options["ddo_iters"],
             accumulation=args["ac"],
             snapshot_steps=options["ddo_save"],
-            state_steps=options["ddo_state"] or None,
+            state_steps=options["ddo_save" if options["ddo_pause_after"] else "ddo_state"] or None,
             seed=args["seed"] or 0,
             settings=settings,
             done=standing.done if standing else 0,

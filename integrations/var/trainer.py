@@ -126,10 +126,10 @@ class DDOTrainer(VARTrainer):  # type: ignore[misc]  # upstream's types are not 
             self.run.snapshot_written(networks.write(self.target, plan.outdir, step), step)
         if plan.state_is_due(step):
             random = {"begin": _of_all_ranks(plan.random), "now": _of_all_ranks(torch.get_rng_state())}
+            self.run.paused(step)
             if dist.is_master():
-                self.run.paused(step)
                 states.write(plan.outdir, batches_done, self.state_dict(), random)
-        if step == plan.steps and dist.is_master():
+        if step == plan.steps:
             self.run.paused(step)
 
     def state_dict(self) -> dict[str, Any]:

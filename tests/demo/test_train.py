@@ -14,6 +14,7 @@ import pytest
 from safetensors.torch import load_file
 
 from ddo_plugin import statistics
+from ddo_plugin.snapshots import sidecar
 
 
 def command(module: str, **flags: object) -> list[str]:
@@ -110,6 +111,20 @@ def test_a_reference_set_says_what_made_it(fakes, base) -> None:
     manifest = json.loads((fakes / "manifest.json").read_text())
     assert (manifest["count"], manifest["seed"], manifest["sampler"]["name"]) == (50, 3, "heun")
     assert manifest["reference"]["source"] == base("diffusion").name
+
+
+def test_a_paused_run_ends_where_an_unpaused_one_does(tmp_path, data, base, fakes) -> None:
+    """Pauses go by snapshots; a pause that was made already is not made again."""
+    flags = {"family": "diffusion", "data": data, "ddo": base("diffusion"), "ddo_fakes": fakes, "steps": 40, "snap": 10}
+    assert run("train", **flags, outdir=tmp_path / "whole").returncode == 0
+    for pause_after, left in ((1, [10]), (3, [10, 20, 30]), (2, [10, 20, 30])):
+        done = run("train", **flags, outdir=tmp_path / "paused", ddo_pause_after=pause_after)
+        assert done.returncode == 0, done.stderr
+        assert "paused; the same command without --ddo-pause-after goes on" in done.stderr
+        assert sidecar.steps(tmp_path / "paused") == left
+    assert run("train", **flags, outdir=tmp_path / "paused", ddo_pause_after=9).returncode == 0
+    for file in ("network-000040.safetensors", statistics.FILE_NAME):
+        assert (tmp_path / "paused" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
 
 
 def test_a_run_resumed_in_the_middle_does_not_expect_r_to_be_0(tmp_path, data, base, fakes) -> None:
