@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ddo_plugin.errors import UserError
 from ddo_plugin.files import atomic_write, write_json
 from ddo_plugin.records import Command
-from ddo_plugin.selfplay.board import Board
 from ddo_plugin.selfplay.executor import LocalExecutor
-from ddo_plugin.selfplay.journal import FILE_NAME, Journal
-from ddo_plugin.selfplay.lock import hold
-from ddo_plugin.selfplay.tasks import Runner, Task, key
+from ddo_plugin.selfplay.supervise import opened, supervise
+from ddo_plugin.selfplay.tasks import Task, key
 
 SCALE, OUT = "{scale}", "{out}"
 RESULT, PICTURE = "curve.json", "curve.png"
@@ -38,19 +36,10 @@ def run(template: Sequence[str], scales: Sequence[float], out: Path, jobs: int =
     for needed in (SCALE, OUT):
         if not any(needed in part for part in template):
             raise UserError(f"the command lacks {needed}, without which every scale would do the same; put it in")
-    with hold(out):
-        root = out.resolve()
-        executor = LocalExecutor(slots=jobs)
-        runner = Runner(root, Journal(root / FILE_NAME), executor)
-        runner.journal.begin(key({"command": list(template)}))
+    with opened(out, LocalExecutor(slots=jobs), key({"command": list(template)})) as runner:
+        root = runner.root
         tasks = [_task(root, template, scale) for scale in scales]
-        with ThreadPoolExecutor(jobs) as threads:
-            try:
-                Board(runner, len(tasks)).show_until([threads.submit(runner.run, task) for task in tasks])
-            except BaseException:
-                executor.stop()
-                threads.shutdown(cancel_futures=True)
-                raise
+        supervise(runner, len(tasks), [partial(runner.run, task) for task in tasks])
         points = [read_point(root, task.out, scale) for task, scale in zip(tasks, scales, strict=True)]
         write_json(root / RESULT, {"command": list(template), "points": [vars(point) for point in points]})
     return points

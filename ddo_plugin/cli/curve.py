@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -42,14 +40,12 @@ def command(ctx: click.Context, /, scales: str, out: Path, jobs: int, beside: tu
         raise UserError("the figure needs matplotlib: pip install 'ddo-plugin[report]'")
     from ddo_plugin import curve
     from ddo_plugin.selfplay.executor import StepFailedError
+    from ddo_plugin.selfplay.interrupts import resumable
 
     numbers, others = _numbers(scales), {str(folder): curve.read_curve(folder) for folder in beside}
-    signal.signal(signal.SIGTERM, _interrupt)
     try:
-        points = curve.run(ctx.meta[ARGUMENTS], numbers, out, jobs)
-    except KeyboardInterrupt:
-        click.echo("\nInterrupted. The same command goes on where it stopped.", err=True)
-        sys.exit(130)
+        with resumable():
+            points = curve.run(ctx.meta[ARGUMENTS], numbers, out, jobs)
     except StepFailedError as failure:
         raise click.ClickException(f"a scale failed, {failure}") from None
     curve.draw({str(out): points, **others}, out / curve.PICTURE)
@@ -63,7 +59,3 @@ def _numbers(text: str) -> list[float]:
     except ValueError:
         raise UserError(f"--scales={text} is no list of numbers such as 0,0.5,1") from None
     return sorted(set(found))
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt

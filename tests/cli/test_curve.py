@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -112,4 +113,4 @@ def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
         said = first.communicate()[1]
     assert second.returncode == 2
     assert "another run is working in" in second.stderr
-    assert first.returncode == 130, said
+    assert first.returncode == 128 + signal.SIGTERM, said
