@@ -18,6 +18,7 @@ from ddo_plugin.records import Fakes
 from ddo_plugin.refset import Kind
 from ddo_plugin.sampling import heun
 from ddo_plugin.sampling.generators import SampleGenerators
+from ddo_plugin.sampling.noise_steps import noise_steps
 
 FREQUENCIES = 16
 
@@ -107,7 +108,7 @@ class DiffusionFamily:
 
     def sample(self, network: nn.Module, labels: Tensor, generators: SampleGenerators) -> Tensor:
         latents = generators.randn(CHANNELS, RESOLUTION, RESOLUTION)
-        return to_uint8(heun.sample(_conditioned(network, labels), latents, heun.noise_steps(self.sampler["steps"])))
+        return to_uint8(heun.sample(_conditioned(network, labels), latents, noise_steps(self.sampler["steps"])))
 
     def to_images(self, samples: Tensor) -> Tensor:
         return samples

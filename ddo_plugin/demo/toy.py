@@ -19,6 +19,7 @@ from ddo_plugin.likelihood.diffusion import Denoiser, NoiseLevels
 from ddo_plugin.objective import DDO, MLE, Objective
 from ddo_plugin.progress import Progress, progress
 from ddo_plugin.sampling import heun
+from ddo_plugin.sampling.noise_steps import noise_steps
 
 MODES, RADIUS, STD = 8, 0.8, 0.06
 WIDTH, BATCH, FAKES, SHOWN = 12, 256, 8000, 20000
@@ -47,7 +48,7 @@ def denoiser(network: nn.Module) -> Denoiser:
 
 def sample(network: nn.Module, count: int, seed: int) -> Tensor:
     torch.manual_seed(seed)
-    return heun.sample(denoiser(network), torch.randn(count, 2), heun.noise_steps(18)).float()
+    return heun.sample(denoiser(network), torch.randn(count, 2), noise_steps(18)).float()
 
 
 def train(

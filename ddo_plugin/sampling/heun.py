@@ -12,7 +12,6 @@ from torch import Tensor
 
 from ddo_plugin.likelihood.diffusion import Denoiser
 from ddo_plugin.sampling.denoising import estimate
-from ddo_plugin.sampling.noise_steps import noise_steps as noise_steps
 
 MOST = math.sqrt(2) - 1  # by which a step's noise level is raised at most
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ddo_plugin.sampling import heun
+from ddo_plugin.sampling.noise_steps import noise_steps
 
 SCALE = 0.5
 
@@ -44,12 +45,12 @@ def exact(start: Tensor, sigmas: Tensor) -> Tensor:
 
 
 def error(steps: int, sigma_min: float = 0.002) -> float:
-    sigmas = heun.noise_steps(steps, sigma_min)
+    sigmas = noise_steps(steps, sigma_min)
     return float((heun.sample(PreciseGaussian(), latents(), sigmas) / exact(latents(), sigmas) - 1).abs().max())
 
 
 def euler_error(steps: int) -> float:
-    sigmas = heun.noise_steps(steps)
+    sigmas = noise_steps(steps)
     x, denoise = latents().double() * sigmas[0], Gaussian()
     for here, there in pairwise(sigmas):
         x = x + (there - here) * (x - denoise(x.float(), here.float().expand(len(x), 1, 1, 1))) / here
@@ -60,7 +61,7 @@ def euler_error(steps: int) -> float:
 
 
 def test_noise_levels_fall_from_sigma_max_to_sigma_min_and_then_0() -> None:
-    sigmas = heun.noise_steps(18)
+    sigmas = noise_steps(18)
     assert sigmas.shape == (19,)
     assert sigmas.dtype == torch.float64
     torch.testing.assert_close(sigmas[[0, -2, -1]], torch.tensor([80, 0.002, 0], dtype=torch.float64))
@@ -68,12 +69,12 @@ def test_noise_levels_fall_from_sigma_max_to_sigma_min_and_then_0() -> None:
 
 
 def test_noise_levels_are_evenly_spaced_after_the_rho_th_root() -> None:
-    roots = heun.noise_steps(11, rho=7)[:-1] ** (1 / 7)
+    roots = noise_steps(11, rho=7)[:-1] ** (1 / 7)
     torch.testing.assert_close(roots.diff(), roots.diff()[:1].expand(10))
 
 
 def test_one_step_starts_at_sigma_max() -> None:
-    assert heun.noise_steps(1).tolist() == pytest.approx([80.0, 0.0])
+    assert noise_steps(1).tolist() == pytest.approx([80.0, 0.0])
 
 
 # -- samples ----------------------------------------------------------------------------------------------------------
@@ -81,7 +82,7 @@ def test_one_step_starts_at_sigma_max() -> None:
 
 def test_samples_of_a_gaussian_have_its_mean_and_variance() -> None:
     start = torch.randn(4000, 1, 2, 2, generator=torch.Generator().manual_seed(1))
-    samples = heun.sample(Gaussian(mean=2.0), start, heun.noise_steps(32))
+    samples = heun.sample(Gaussian(mean=2.0), start, noise_steps(32))
     assert samples.dtype == torch.float64
     assert float(samples.mean()) == pytest.approx(2.0, abs=0.03)
     assert float(samples.std()) == pytest.approx(SCALE, rel=0.02)
@@ -101,25 +102,25 @@ def test_eulers_method_would_be_of_first_order() -> None:
 @pytest.mark.parametrize("steps", [1, 2, 18])
 def test_each_step_but_the_last_asks_the_denoiser_twice(steps: int) -> None:
     denoise = Gaussian()
-    heun.sample(denoise, latents(), heun.noise_steps(steps))
+    heun.sample(denoise, latents(), noise_steps(steps))
     assert denoise.calls == 2 * steps - 1  # 35 for the 18 steps of the paper's CIFAR-10 results
 
 
 def test_one_step_is_the_denoised_noise() -> None:
-    found = heun.sample(Gaussian(), latents(), heun.noise_steps(1))
+    found = heun.sample(Gaussian(), latents(), noise_steps(1))
     expected = Gaussian()(latents() * 80, torch.full((4, 1, 1, 1), 80.0))
     torch.testing.assert_close(found, expected.double(), rtol=1e-4, atol=1e-5)
 
 
 def test_a_sample_does_not_depend_on_the_batch_it_is_in() -> None:
-    sigmas = heun.noise_steps(6)
+    sigmas = noise_steps(6)
     whole = heun.sample(Gaussian(), latents(), sigmas)
     assert torch.equal(torch.cat([heun.sample(Gaussian(), part, sigmas) for part in latents().split(1)]), whole)
 
 
 def test_no_graph_is_kept() -> None:
     weight = torch.ones((), requires_grad=True)
-    assert not heun.sample(lambda x, sigma: weight * x, latents(), heun.noise_steps(2)).requires_grad
+    assert not heun.sample(lambda x, sigma: weight * x, latents(), noise_steps(2)).requires_grad
 
 
 def test_noise_levels_follow_the_latents_to_their_device() -> None:
@@ -130,7 +131,7 @@ def test_noise_levels_follow_the_latents_to_their_device() -> None:
         asked.append((noisy.device, sigma.device))
         return noisy / (1 + sigma**2)
 
-    samples = heun.sample(denoise, latents().to("meta"), heun.noise_steps(3))
+    samples = heun.sample(denoise, latents().to("meta"), noise_steps(3))
     assert samples.device.type == "meta"
     assert all(noisy.type == sigma.type == "meta" for noisy, sigma in asked)
 
@@ -139,7 +140,7 @@ def test_noise_levels_follow_the_latents_to_their_device() -> None:
 
 
 def test_without_second_order_it_is_eulers_method() -> None:
-    sigmas, denoise = heun.noise_steps(64), Gaussian()
+    sigmas, denoise = noise_steps(64), Gaussian()
     found = heun.sample(denoise, latents(), sigmas, second_order=False)
     assert denoise.calls == 64
     assert float((found / exact(latents(), sigmas) - 1).abs().max()) == pytest.approx(euler_error(64))
@@ -147,13 +148,13 @@ def test_without_second_order_it_is_eulers_method() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_state_has_the_dtype_of_the_levels(dtype: torch.dtype) -> None:
-    assert heun.sample(Gaussian(), latents(), heun.noise_steps(4, dtype=dtype)).dtype == dtype
+    assert heun.sample(Gaussian(), latents(), noise_steps(4, dtype=dtype)).dtype == dtype
 
 
 def test_churned_samples_have_the_same_distribution_and_are_others() -> None:
     start = torch.randn(4000, 1, 2, 2, generator=torch.Generator().manual_seed(1))
     fresh = torch.Generator().manual_seed(2)
-    sigmas = heun.noise_steps(64)
+    sigmas = noise_steps(64)
     plain = heun.sample(Gaussian(), start, sigmas)
     churned = heun.sample(
         Gaussian(), start, sigmas, churn=heun.Churn(20.0), randn_like=lambda x: torch.randn(x.shape, generator=fresh)
