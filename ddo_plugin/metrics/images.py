@@ -13,8 +13,8 @@ import numpy as np
 
 from ddo_plugin import refset
 from ddo_plugin.errors import UserError
+from ddo_plugin.image_archive import SUFFIXES
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 NPZ_KEY = "arr_0"  # as OpenAI's evaluator and VAR's sampler name it; [N, H, W, C]
 DECODERS = 8
 

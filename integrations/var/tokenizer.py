@@ -24,6 +24,7 @@ def fetch() -> None:
         return
     try:
         cached = local_file(URL)
+        read_tensors(cached, "image tokeniser")
     except UserError as error:
         raise UserError(
             f"{FILE} is not in {Path.cwd()} and cannot be fetched; put it there ({error.message})"
