@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import os
 import statistics
 import sys
 import zipfile
@@ -37,8 +38,28 @@ SETS, PER_CLASS = 3, 150  # of the images that are judged; shares of the classes
 ports = itertools.count(29600)
 
 
-class Bench(ABC):
-    """The steps, each a command whose output is kept: started again, the proof goes on where it stopped."""
+class Workshop:
+    """Runs the steps of a proof, each a command whose output is kept: started again, it goes on where it stopped."""
+
+    def __init__(self, repo: Path, root: Path, cores: int):
+        self.repo, self.root = repo, root
+        self.runner = Runner(root, Journal(root / FILE_NAME), LocalExecutor(cores, threads_per_command=1))
+        self.digits = Digits(self.root / "digits")
+
+    @property
+    def path(self) -> Sequence[Path]:
+        """Where commands find their modules."""
+        return [self.repo]
+
+    def run(self, out: Path, *argv: object) -> Path:
+        """A Python command in the proof's folder; every process group needs a port of its own."""
+        path = os.pathsep.join(map(str, self.path))
+        env = {"MASTER_PORT": str(next(ports)), "DDO_DEVICE": "cpu", "PYTHONPATH": path}
+        return self.runner.run(Task(out.name, out, Command([sys.executable, *map(str, argv)], env, self.root)))
+
+
+class Bench(Workshop, ABC):
+    """Base, rounds by DDO and by the control, and images of each."""
 
     upstream: str
     script: str  # upstream's training script
@@ -47,10 +68,8 @@ class Bench(ABC):
     sampling: Sequence[str] = ()  # how reference sets are sampled, where upstream's own number of steps is not it
 
     def __init__(self, repo: Path, root: Path, cores: int):
-        self.repo, self.root = repo, root
-        self.runner = Runner(root, Journal(root / FILE_NAME), LocalExecutor(cores, threads_per_command=1))
-        self.digits = Digits(self.root / "digits")
-        self.zip = self.root / "digits.zip"
+        super().__init__(repo, root, cores)
+        self.zip = root / "digits.zip"
 
     @abstractmethod
     def pretrain(self) -> Path:
@@ -59,11 +78,6 @@ class Bench(ABC):
     @abstractmethod
     def images(self, network: Path, part: int) -> np.ndarray:
         """uint8 [N, 1, 8, 8], as many of each class, by pristine upstream; the same seeds for every network."""
-
-    def run(self, out: Path, *argv: object) -> Path:
-        """A Python command; every process group needs a port of its own."""
-        env = {"MASTER_PORT": str(next(ports)), "DDO_DEVICE": "cpu", "PYTHONPATH": str(self.repo)}
-        return self.runner.run(Task(out.name, out, Command([sys.executable, *map(str, argv)], env)))
 
     def prepare(self) -> None:
         self.run(self.digits.path, "-m", "ddo_plugin.demo.data", f"--out={self.digits.path}")

@@ -8,10 +8,8 @@ of VAR have for a missing torchvision). A quarter of an hour on two cores; start
 
 from __future__ import annotations
 
-import itertools
-import os
 import statistics
-import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +18,12 @@ import click
 import numpy as np
 from PIL import Image
 
+from benchmarks.digits import Workshop
 from ddo_plugin import statistics as stats
 from ddo_plugin.demo.data import CLASSES, Digits
 from ddo_plugin.files import write_json
 from ddo_plugin.metrics.frechet import frechet_distance, moments
-from ddo_plugin.records import Command
-from ddo_plugin.selfplay.executor import LocalExecutor
-from ddo_plugin.selfplay.journal import FILE_NAME, Journal
-from ddo_plugin.selfplay.tasks import Runner, Task, key
+from ddo_plugin.selfplay.tasks import key
 
 HERE = Path(__file__).parent
 TOKENIZER = "vae_ch160v4096z32.pth"  # where train.py looks for it: in the current folder
@@ -39,8 +35,6 @@ BASE = ["--tblr=6e-3"]
 ROUND = [f"--ddo_iters={STEPS}", "--ddo_save=1000", "--tblr=1e-2"]
 DDO = ["--ddo_alpha=0.5", "--ddo_beta=0.1"]
 SETS, PER_CLASS = 4, 300
-
-ports = itertools.count(29650)
 
 
 @dataclass(frozen=True)
@@ -105,19 +99,12 @@ class Judge:
         return [self(self.real[rows]) for rows in sets]
 
 
-class Bench:
-    """The steps, each a command whose output is kept."""
+class Bench(Workshop):
+    """The tokeniser, which lies in the proof's folder, base, DDO and the control, and samples of each."""
 
-    def __init__(self, repo: Path, root: Path, cores: int):
-        self.repo, self.root = repo, root
-        self.runner = Runner(root, Journal(root / FILE_NAME), LocalExecutor(cores, threads_per_command=1))
-        self.digits = Digits(root / "digits")
-
-    def run(self, out: Path, *argv: object) -> Path:
-        """A Python command in the folder of the tokeniser; every process group needs a port of its own."""
-        paths = [self.repo, HERE / "var/stand_ins", HERE.parent / "tests/upstream/var/stand_ins"]
-        env = {"MASTER_PORT": str(next(ports)), "DDO_DEVICE": "cpu", "PYTHONPATH": os.pathsep.join(map(str, paths))}
-        return self.runner.run(Task(out.name, out, Command([sys.executable, *map(str, argv)], env, self.root)))
+    @property
+    def path(self) -> Sequence[Path]:
+        return [self.repo, HERE / "var/stand_ins", HERE.parent / "tests/upstream/var/stand_ins"]
 
     def prepare(self) -> Judge:
         self.run(self.digits.path, "-m", "ddo_plugin.demo.data", f"--out={self.digits.path}")
