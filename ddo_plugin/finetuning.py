@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,7 +43,7 @@ class Finetuning:
     def judge(self, terms: Terms, step: int) -> Outcome:
         """Apply the objective; on the first rank, hand its statistics to whoever listens."""
         if self._pauses:
-            _leave_paused(self.run)
+            self._leave()
         outcome = self.objective(terms)
         if step == 0:
             _check_agreement(outcome.statistics)
@@ -74,8 +74,28 @@ class Finetuning:
         """Every rank comes here when a training state is about to be written, or was, or the run is over."""
         if _rank() == 0:
             plugins.manager().hook.ddo_pause(run=self.run, step=step)
-        if self.run.options.get("ddo_pause_after"):
-            self._pauses = _as_first_rank(_has_enough_snapshots(self.run))
+        self._pauses = self._has_enough_snapshots(step)
+
+    def leave_if_paused(self, step: int) -> None:
+        """Every rank of a run that is about to go on from this step comes here: it may have gone far enough already."""
+        if self._has_enough_snapshots(step):
+            self._leave()
+
+    def _has_enough_snapshots(self, step: int) -> bool:
+        """Whether those up to this step are as many as --ddo-pause-after asks for."""
+        from ddo_plugin.snapshots import sidecar
+
+        wanted = self.run.options.get("ddo_pause_after")
+        if wanted is None:
+            return False
+        return _as_first_rank(sum(one <= step for one in sidecar.steps(self.run.outdir)) >= wanted)
+
+    def _leave(self) -> None:
+        if _rank() == 0:
+            print(
+                f"ddo: {self.run.outdir}: paused; the same command without --ddo-pause-after goes on", file=sys.stderr
+            )
+        raise SystemExit(0)
 
 
 _active: dict[str, Finetuning] = {}
@@ -89,9 +109,6 @@ def active(upstream: str) -> Finetuning:
 def prepare(upstream: str, outdir: Path, options: Mapping[str, Any]) -> Finetuning:
     """Build objective, reference and fakes through the hooks; every missing piece is one clear line."""
     hook = plugins.manager().hook
-    asked_for = Run(upstream, outdir, ddo_values(options), {})
-    if _has_enough_snapshots(asked_for):
-        _leave_paused(asked_for)
     objective = _objective(hook, options)
     source = options["ddo"]
     reference = hook.ddo_reference(upstream=upstream, source=source, options=options)
@@ -109,7 +126,7 @@ def prepare(upstream: str, outdir: Path, options: Mapping[str, Any]) -> Finetuni
             "python": platform.python_version(),
         },
     }
-    run = replace(asked_for, provenance=provenance)
+    run = Run(upstream, outdir, ddo_values(options), provenance)
     drawn = None if isinstance(fakes, OnlineFakes) else fakes
     _active[upstream] = Finetuning(run, objective, reference, drawn)
     return _active[upstream]
@@ -121,20 +138,6 @@ def leave_if_continued(options: Mapping[str, Any], state: Path) -> None:
         if _rank() == 0:
             print(f"ddo: {state}: this round is finished, nothing to do", file=sys.stderr)
         raise SystemExit(0)
-
-
-def _has_enough_snapshots(run: Run) -> bool:
-    """Of those that --ddo-pause-after asks for."""
-    from ddo_plugin.snapshots import sidecar
-
-    wanted = run.options.get("ddo_pause_after")
-    return wanted is not None and len(sidecar.steps(run.outdir)) >= wanted
-
-
-def _leave_paused(run: Run) -> None:
-    if _rank() == 0:
-        print(f"ddo: {run.outdir}: paused; the same command without --ddo-pause-after goes on", file=sys.stderr)
-    raise SystemExit(0)
 
 
 def _as_first_rank(said: bool) -> bool:

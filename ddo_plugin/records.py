@@ -40,7 +40,7 @@ class Upstream:
 
     name: str  # how hooks, recipes and `inject` call it
     title: str  # what a person calls it
-    script: str  # its training script, relative to the checkout
+    script: str  # its training script: in the checkout, or anywhere if it has no landmarks
     landmarks: Mapping[str, str] = field(default_factory=dict, hash=False)  # file -> what a line of it matches (regex)
     patch: Traversable | None = None  # insert-only diff, as `python -m ddo_plugin.patching.make` writes it
     digests: Traversable | None = None  # the JSON beside it

@@ -63,6 +63,7 @@ class StatisticsLog:
             kept = [line for line in read(self.path) if line["step"] < step]
             with atomic_write(self.path) as file:
                 file.writelines((json.dumps(line) + "\n").encode() for line in kept)
+            self._recent = [line["rewards/real"] for line in kept if "rewards/real" in line][-WATCH_WINDOW:]
 
     def _watch(self, lines: list[dict[str, float]]) -> None:
         self._recent += [line["rewards/real"] for line in lines if "rewards/real" in line]

@@ -34,7 +34,7 @@ FEATURES = "digits:"  # features "digits:FOLDER" are those of the classifier in 
 
 @hookimpl
 def ddo_upstreams() -> Sequence[Upstream]:
-    return [Upstream(UPSTREAM, "the demo (scikit-learn's digits)", "ddo_plugin/demo/train.py")]
+    return [Upstream(UPSTREAM, "the demo (scikit-learn's digits)", str(Path(__file__).with_name("train.py")))]
 
 
 @hookimpl
@@ -47,9 +47,15 @@ def ddo_configure(upstream: str, config: MutableMapping[str, Any], options: Mapp
     """Start from the reference, without dropout, and let the objective judge every batch."""
     if upstream != UPSTREAM:
         return None
+    import torch
+
     from ddo_plugin import finetuning
+    from ddo_plugin.demo.train import CHECKPOINT
 
     run = finetuning.prepare(UPSTREAM, options["outdir"], options)
+    state = options["outdir"] / CHECKPOINT
+    if state.exists():
+        run.leave_if_paused(torch.load(state, weights_only=True, mmap=True)["step"])
     network = config["family"].network()
     network.load_state_dict(run.reference.network.state_dict())
     config.update(network=network, loss=FinetuningLoss(run, config["family"]))

@@ -90,12 +90,13 @@ def training_loop(c: EasyDict, opts: EasyDict) -> None:
             done = step + 1
             if done == opts.steps or (opts.snap and done % opts.snap == 0):
                 _snapshot(average, c.family_name, opts.outdir, done, c.on_snapshot)
-            if done % c.dump == 0 and done < opts.steps:
+            if done % c.dump == 0 or done == opts.steps:
                 if c.on_checkpoint is not None:
                     c.on_checkpoint(done)
                 state.save(done)
             bar.update()
-    state.path.unlink(missing_ok=True)
+    if c.on_checkpoint is None:
+        state.path.unlink(missing_ok=True)
 
 
 def _schedule(step: int, steps: int, warmup: float, decay: float) -> float:

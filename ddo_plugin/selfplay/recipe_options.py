@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 
-import ddo_plugin
 from ddo_plugin import plugins, script_options
 from ddo_plugin.checkout import open_checkout
 from ddo_plugin.errors import UserError
@@ -23,6 +22,7 @@ ROUND = {
     **dict.fromkeys(("outdir", "local_out_dir_path"), PLAYED),
     **dict.fromkeys(("resume", "transfer"), "a round begins from its reference, and goes on by itself"),
     "ddo-stop-on-collapse": "it is policy.stop_on_collapse",
+    "ddo-pause-after": "self-play does, by search.rungs",
 }
 REFSET = dict.fromkeys(("network", "out", "seed", "upstream"), PLAYED)
 EVALUATION = dict.fromkeys(("network", "out"), PLAYED)
@@ -89,7 +89,7 @@ def of(upstream: Upstream, checkout: Path | None) -> tuple[Mapping[str, Options]
 
 def _native(upstream: Upstream, checkout: Path | None) -> tuple[list[script_options.Option] | None, Why]:
     """The flags of upstream's training script, from its source."""
-    root = checkout if upstream.landmarks else Path(ddo_plugin.__file__).parent.parent
+    root = checkout if upstream.landmarks else Path()
     if root is None:
         return None, Why()
     if not root.is_dir():

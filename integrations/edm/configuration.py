@@ -16,6 +16,7 @@ from ddo_plugin import checks, finetuning
 from ddo_plugin.checks import typed
 from ddo_plugin.dnnlib import EasyDict, construct_class_by_name
 from ddo_plugin.errors import UserError
+from ddo_plugin.files import sha256_file
 from ddo_plugin.finetuning import Finetuning
 from ddo_plugin.options import ddo_values
 from ddo_plugin.reference import target_settings
@@ -24,6 +25,8 @@ from ddo_plugin.snapshots.contents import NetworkInfo
 
 # A round of the paper on CIFAR-10 (Appendix C), for the flags that were not given.
 DURATION_MIMG, LR, EMA_MIMG, SNAPSHOT_TICKS, DUMP_TICKS = 1.5, 1.5e-4, 0.25, 1, 10
+
+SEEDS = 1 << 31  # as many as upstream draws from
 
 # Flags whose settings the reference decides.
 ARCHITECTURE = {
@@ -51,6 +54,8 @@ def configure(c: MutableMapping[str, Any], options: Mapping[str, Any]) -> None:
     _refuse_contradictions(c, options, info)
     checks.check_real(options, info, construct_class_by_name(**c["dataset_kwargs"]), info.channels or 0)
     checks.check_fakes(options, run)
+    if options["ddo_pause_after"] and not options["ddo_continue"]:
+        raise UserError("--ddo-pause-after needs --ddo-continue, by which the same command goes on later; add it")
     if options["ddo_continue"] and not typed("resume"):
         _go_on(c, run.run.outdir)
     if c.get("resume_state_dump"):
@@ -60,7 +65,9 @@ def configure(c: MutableMapping[str, Any], options: Mapping[str, Any]) -> None:
     _set_schedule(c, options)
     if c.get("resume_kimg", 0) >= c["total_kimg"]:
         finetuning.leave_if_continued(options, Path(c["resume_state_dump"]))
-    events.watch(run, c["batch_size"], c.get("resume_kimg", 0) * 1000)
+    if c.get("resume_state_dump"):
+        run.leave_if_paused(sidecar.step(Path(c["resume_pkl"])))
+    events.watch(run, c["batch_size"], c.get("resume_kimg", 0) * 1000, c["total_kimg"] * 1000)
     c["loss_kwargs"] = EasyDict(
         class_name="ddo_integrations.edm.loss.DDOLoss",
         noise={"sigma_data": getattr(run.reference.network, "sigma_data", 0.5)},
@@ -98,11 +105,18 @@ def _plain(value: Any) -> Any:
 
 
 def _go_on(c: MutableMapping[str, Any], outdir: Path) -> None:
-    """As --resume would, from the newest state. The loop tells of a snapshot once it and the state are written."""
+    """As --resume would, from the newest state whose snapshot is what its sidecar says; both are told of once written.
+
+    Upstream's data and noise would begin as they did at the start of the round: another seed makes them others.
+    """
     told = {file.stem.split("-")[-1]: file for file in sidecar.snapshots(outdir)}
     states = {file.stem.split("-")[-1]: file for file in outdir.glob("training-state-*.pt")}
-    if newest := max(told.keys() & states.keys(), key=int, default=None):
-        c.update(resume_pkl=str(told[newest]), resume_kimg=int(newest), resume_state_dump=str(states[newest]))
+    for kimg in sorted(told.keys() & states.keys(), key=int, reverse=True):
+        snapshot, state = told[kimg], states[kimg]
+        if zipfile.is_zipfile(state) and sha256_file(snapshot) == sidecar.sha256(snapshot):
+            c.update(resume_pkl=str(snapshot), resume_kimg=int(kimg), resume_state_dump=str(state))
+            c["seed"] = (c["seed"] + int(kimg)) % SEEDS
+            return
 
 
 def _check_resume(c: Mapping[str, Any], run: Finetuning) -> None:

@@ -47,7 +47,7 @@ def configure(c: MutableMapping[str, Any], options: Mapping[str, Any]) -> None:
     checks.check_real(options, info, dataset, KINDS[info.channels][1])
     checks.check_fakes(options, run)
     _set_schedule(c, options)
-    states.check(run, c["total_nimg"])
+    states.check(run, c["total_nimg"], c["batch_size"])
     c["network_kwargs"] = EasyDict(class_name="ddo_integrations.edm2.networks.start", **target_settings(run.reference))
     c["encoder_kwargs"].update(_encoder_settings(c, options))
     c["loss_kwargs"] = EasyDict(

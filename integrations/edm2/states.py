@@ -18,7 +18,7 @@ from ddo_plugin.finetuning import Finetuning
 NAME = re.compile(r"training-state-(\d+)\.pt")
 
 
-def check(run: Finetuning, total_nimg: int) -> None:
+def check(run: Finetuning, total_nimg: int, batch_size: int) -> None:
     """A folder that holds training states goes on from the newest whole one: it must be of this round."""
     state = next((path for path in _newest_first(run.run.outdir) if not damaged.is_damaged(path)), None)
     if state is None:
@@ -36,6 +36,7 @@ def check(run: Finetuning, total_nimg: int) -> None:
     if held["state"]["cur_nimg"] >= total_nimg:
         finetuning.leave_if_continued(run.run.options, state)
         raise UserError(f"{state}: this round is finished; use another --outdir, or a --duration above {total_nimg}")
+    run.leave_if_paused(loss["nimg"] // batch_size)
 
 
 def set_aside_damaged(folder: Path) -> None:

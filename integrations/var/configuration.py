@@ -45,6 +45,8 @@ def configure(args: MutableMapping[str, Any], options: Mapping[str, Any]) -> Non
     run.run = replace(run.run, provenance={**run.run.provenance, "settings": settings})
     tokenizer.fetch()
     standing = states.find(run, settings)
+    if standing:
+        run.leave_if_paused(standing.done // args["ac"])
     rounds.start(
         Round(
             run,

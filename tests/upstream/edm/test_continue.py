@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from ddo_plugin import statistics
+from ddo_plugin.files import sha256_file
+from ddo_plugin.snapshots import sidecar
+
+pytestmark = pytest.mark.thorough
 
 FLAGS = ["--dump=1", "--lr=3e-4", "--ddo-continue"]
 
@@ -29,6 +35,23 @@ def test_a_round_goes_on_and_a_finished_one_stays_as_it_is(world, completed) -> 
     completed(again)
     assert "training-state-000004.pt: this round is finished, nothing to do" in again.stderr
     assert files(out) == before
+
+
+@pytest.mark.parametrize("torchrun", ["", "--standalone --nproc_per_node=2"])
+def test_a_paused_round_goes_on_and_what_it_left_stays_as_it_was(torchrun: str, world, completed) -> None:
+    out = world.root / f"paused{len(torchrun)}"
+    common = [f"--outdir={out}", "--duration=0.003", "--ddo-rampup=0", "--ddo-continue"]
+    for pause_after in (1, 2):
+        done = world.finetune(*common, f"--ddo-pause-after={pause_after}", torchrun=torchrun)
+        completed(done)
+        assert "paused; the same command without --ddo-pause-after goes on" in done.stdout + done.stderr
+        assert len(sidecar.steps(out)) == pause_after
+        left = {path: sha256_file(path) for path in sidecar.snapshots(out)}
+    assert "Loading training state from" in completed(world.finetune(*common, torchrun=torchrun))
+    assert len(sidecar.steps(out)) == 3
+    assert {path: sha256_file(path) for path in left} == left == {path: sidecar.sha256(path) for path in left}
+    steps = [row["step"] for row in statistics.read(out / statistics.FILE_NAME)]
+    assert steps == sorted(set(steps))
 
 
 def test_the_first_start_begins_from_the_reference(world, completed) -> None:

@@ -14,6 +14,8 @@ import pytest
 from ddo_plugin import statistics
 from ddo_plugin.snapshots import sidecar
 
+pytestmark = pytest.mark.thorough
+
 DIGEST = Path(__file__).with_name("digest.py")
 FLAGS = ["--duration=4096", "--batch=64", "--lr=1e-2", "--decay=4", "--ddo-rampup=0.002"]
 LAST = "training-state-0000004.pt"
@@ -21,7 +23,7 @@ LAUNCHERS = {1: "", 2: "--standalone --nproc_per_node=2"}
 
 
 @pytest.mark.parametrize("ranks", LAUNCHERS)
-def test_a_killed_round_ends_as_an_uninterrupted_one_bit_for_bit(ranks: int, world, completed) -> None:
+def test_a_killed_or_paused_round_ends_as_an_uninterrupted_one_bit_for_bit(ranks: int, world, completed) -> None:
     whole, killed = (world.root / f"{name}-{ranks}" for name in ("whole", "killed"))
     completed(world.finetune(*FLAGS, f"--outdir={whole}", torchrun=LAUNCHERS[ranks]))
     flags = [f"--ddo={world.base}", f"--ddo-fakes={world.fakes}", "--ddo-beta=0.5", "--ddo-alpha=2", *FLAGS]
@@ -37,6 +39,16 @@ def test_a_killed_round_ends_as_an_uninterrupted_one_bit_for_bit(ranks: int, wor
     assert statistics.read(killed / statistics.FILE_NAME) == statistics.read(whole / statistics.FILE_NAME), moment
     names = [path.name for path in sidecar.snapshots(whole)]
     assert [path.name for path in sidecar.snapshots(killed)] == names
+
+    paused = world.root / f"paused-{ranks}"
+    for pause_after in (1, 3, 9):
+        done = world.finetune(
+            *FLAGS, f"--outdir={paused}", f"--ddo-pause-after={pause_after}", torchrun=LAUNCHERS[ranks]
+        )
+        completed(done)
+        assert len(sidecar.steps(paused)) == min(pause_after, 4)
+    assert digests(world, paused / LAST, completed) == theirs
+    assert [path.name for path in sidecar.snapshots(paused)] == names
 
 
 def kill_at_a_random_moment(world, command: list[str], out: Path) -> str:

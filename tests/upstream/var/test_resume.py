@@ -12,6 +12,9 @@ import pytest
 import torch
 
 from ddo_plugin import statistics
+from ddo_plugin.snapshots import sidecar
+
+pytestmark = pytest.mark.thorough
 
 STEPS = 6
 ROUND = ["--bs=16", "--ddo_beta=0.05", f"--ddo_iters={STEPS}", "--ddo_save=1", "--ddo_state=2", "--tblr=5e-3", "--ac=2"]
@@ -72,7 +75,7 @@ def killed_after(world, command: list[str], snapshot: Path) -> None:
     [([], ""), (["--workers=1"], ""), ([], "--standalone --nproc_per_node=2")],
     ids=["alone", "with a worker", "two ranks"],
 )
-def test_killed_and_resumed_equals_uninterrupted(flags, torchrun, start, world, completed, tmp_path) -> None:
+def test_killed_or_paused_and_resumed_equals_uninterrupted(flags, torchrun, start, world, completed, tmp_path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     completed(world.python(*start(str(whole), *flags, torchrun=torchrun)))
     command = start(str(broken), *flags, torchrun=torchrun)
@@ -81,6 +84,12 @@ def test_killed_and_resumed_equals_uninterrupted(flags, torchrun, start, world, 
     completed(world.python(*command))
     assert "resume from ep0, it4" in (broken / "stdout.txt").read_text()
     assert_same_end(whole, broken)
+
+    paused = tmp_path / "paused"
+    for pause_after in (1, 3, 9):
+        completed(world.python(*start(str(paused), *flags, f"--ddo-pause-after={pause_after}", torchrun=torchrun)))
+        assert len(sidecar.steps(paused)) == min(pause_after, STEPS)
+    assert_same_end(whole, paused)
 
 
 def test_a_truncated_last_checkpoint_is_set_aside_and_the_state_before_is_used(start, world, completed) -> None:
