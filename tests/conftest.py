@@ -42,7 +42,7 @@ def ddo_refset_command(step):
 
 @hookimpl
 def ddo_round_command(step):
-    setting = (step.alpha, step.beta, step.settings.get("ddo-mode", "fine"))
+    setting = (step.alpha, step.beta, *(step.settings.get(name, "") for name in ("ddo-mode", "ddo-pause-after")))
     return command("train", step.reference, step.out, *setting) if step.upstream == "standin" else None
 
 @hookimpl
@@ -78,7 +78,7 @@ if what == "refset":
     out.mkdir(exist_ok=True)
     write(out / "samples", f"{number}")
 elif what == "train":
-    alpha, beta, mode = float(sys.argv[4]), float(sys.argv[5]), sys.argv[6]
+    alpha, beta, mode, pause = float(sys.argv[4]), float(sys.argv[5]), sys.argv[6], sys.argv[7]
     bad = alpha == 3.0
     if mode == "fails" and bad:
         sys.exit("no such device")
@@ -93,12 +93,13 @@ elif what == "train":
         time.sleep(60)
     out.mkdir(exist_ok=True)
     size = int(os.environ.get("STANDIN_BYTES", "10"))
-    for step, factor in ((1, 1.0), (2, 1.5)):
+    for step, factor in ((1, 1.0), (2, 1.5))[: int(pause or 2)]:
         path = out / f"network-{step}.net"
         text = f"{number * factor / alpha + beta} " + "x" * size
         write(path, text)
         sha256 = hashlib.sha256(text.encode()).hexdigest()
         write(path.with_name(path.name + ".ddo.json"), json.dumps({"step": step, "sha256": sha256}))
+    out = out.with_name(f"{out.name}@{pause}") if pause else out
 else:
     write(out, json.dumps({"score": number, "spread": 0.1}))
 note(f"{what} {out.name}")

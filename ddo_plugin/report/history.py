@@ -54,6 +54,7 @@ class History:
     name: str
     points: list[Point] = field(default_factory=list)
     judged: list[Point] = field(default_factory=list)  # every network that was judged, in any order
+    compared: list[Point] = field(default_factory=list)  # what a search looked at in passing, on a scale of its own
     ended: str = ""  # why it ended early, if it did
 
     @property
@@ -69,24 +70,34 @@ def load(root: Path) -> dict[str, History]:
     """The histories of all plans in a run's folder, by plan name; also while it runs."""
     histories: dict[str, History] = {}
     collapses: dict[tuple[str, int], str] = {}
-    facts = read(root / FILE_NAME)
+    facts = [fact for fact in read(root / FILE_NAME) if _is_there(root, fact)]
     evaluated = {(f["plan"], f["network"]): f for f in facts if f["fact"] == "evaluated"}
     for fact in facts:
         if fact["fact"] == "evaluated" and fact["round"] == 0:
             base = _point(root, fact)
             histories[fact["plan"]] = History(fact["plan"], [base], [base])
+        elif fact.get("plan") not in histories:
+            continue
         elif fact["fact"] == "evaluated":
             histories[fact["plan"]].judged.append(_point(root, fact))
+        elif fact["fact"] == "compared":
+            histories[fact["plan"]].compared.append(_point(root, fact))
         elif fact["fact"] == "selected":
             histories[fact["plan"]].ended = ""
             points = histories[fact["plan"]].points
             del points[fact["round"] :]  # of an earlier run with other settings
-            points.append(_point(root, evaluated[fact["plan"], fact["network"]]))
+            if judgement := evaluated.get((fact["plan"], fact["network"])):
+                points.append(_point(root, judgement))
         elif fact["fact"] == "collapsed":
             collapses[fact["plan"], fact["round"]] = fact["why"]
         elif fact["fact"] == "stopped":
             histories[fact["plan"]].ended = collapses.get((fact["plan"], fact["round"]), fact["why"])
     return histories
+
+
+def _is_there(root: Path, fact: dict[str, Any]) -> bool:
+    """Whether what a judgement was written to is still there: a training may have been deleted, to be done again."""
+    return "evaluation" not in fact or (root / fact["evaluation"]).exists()
 
 
 def _point(root: Path, fact: dict[str, Any]) -> Point:

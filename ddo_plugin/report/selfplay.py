@@ -80,16 +80,27 @@ def _scores(one: History) -> page.Section:
             figures.scores(one), "Every judged snapshot; the line joins those that were selected. Bars: spread."
         )
     ]
+    if best := _best(one.compared):
+        caption = (
+            "The search: the best score of each α and β in cheap evaluations, which compare with one another alone. "
+            "Those that lost were stopped early."
+        )
+        shown.append(page.Figure(figures.sweep(best), caption))
+    elif best := _best(one.judged):
+        caption = "The sweep: the best score of each α and β in each round; a dash marks what has none."
+        shown.append(page.Figure(figures.sweep(best), caption))
+    return page.Section("Score by round", [one.name], shown)
+
+
+def _best(points: Sequence[Point]) -> dict[int, dict[tuple[float, float], float]]:
+    """For each round the best score of each α and β."""
     best: dict[int, dict[tuple[float, float], float]] = {}
-    for point in one.judged:
+    for point in points:
         if point.candidate is not None:
             setting = (point.candidate["alpha"], point.candidate["beta"])
             grid = best.setdefault(point.round, {})
             grid[setting] = min(grid.get(setting, float("inf")), point.rank)
-    if best:
-        caption = "The sweep: the best score of each α and β in each round; a dash marks what has none."
-        shown.append(page.Figure(figures.sweep(dict(sorted(best.items()))), caption))
-    return page.Section("Score by round", [one.name], shown)
+    return dict(sorted(best.items()))
 
 
 def _training(one: History) -> list[page.Section]:

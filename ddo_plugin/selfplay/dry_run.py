@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ddo_plugin.selfplay.journal import FILE_NAME, read
+from ddo_plugin.selfplay.journal import BEGUN, FILE_NAME, read
 from ddo_plugin.selfplay.plan import Plan
 from ddo_plugin.selfplay.steps import Steps
-from ddo_plugin.selfplay.tasks import Folder, Task
+from ddo_plugin.selfplay.tasks import Folder, Task, identity
 
 
 def lines(plan: Plan, out: Path) -> Iterator[str]:
@@ -20,16 +20,30 @@ def lines(plan: Plan, out: Path) -> Iterator[str]:
     steps, known = Steps(plan, Folder(root)), _selected(plan, root)
     suffix, reference = plan.base.suffix, plan.base
     yield from _shown(steps.evaluation(0, plan.base))
-    for number, this in enumerate(plan.rounds, 1):
+    for number in range(1, len(plan.rounds) + 1):
         refset = steps.refset(number, reference)
         fakes = refset.out if refset else None
         yield from _shown(refset) if refset else ()
+        yield from _tried(steps, number, reference, fakes)
+        reference = known.get(number, root / plan.name / f"BEST_OF_ROUND_{number}{suffix}")
+
+
+def _tried(steps: Steps, number: int, reference: Path, fakes: Path | None) -> Iterator[str]:
+    """The candidates of a round; in a search, as if all went on to the end."""
+    this, suffix = steps.plan.at(number), steps.plan.base.suffix
+    for part in (*(this.search.rungs if this.search else ()), None):
+        if this.search:
+            told = "to the end" if part is None else f"to {part} snapshot{'s' * (part > 1)}"
+            yield f"# Round {number}, {told}: every candidate that has not lost by then"
         for candidate in this.candidates:
-            training = steps.training(number, candidate, reference, fakes)
+            training = steps.training(number, candidate, reference, fakes, part)
             yield from _shown(training)
             yield "# … and for each snapshot that it leaves:"
-            yield from _shown(steps.evaluation(number, training.out / f"SNAPSHOT{suffix}", candidate))
-        reference = known.get(number, root / plan.name / f"BEST_OF_ROUND_{number}{suffix}")
+            yield from _shown(steps.evaluation(number, training.out / f"SNAPSHOT{suffix}", candidate, this.search))
+    if this.search:
+        yield f"# Round {number}, the best {this.search.finalists} of all snapshots:"
+        finalist = steps.folder.root / steps.plan.name / f"FINALIST_OF_ROUND_{number}{suffix}"
+        yield from _shown(steps.evaluation(number, finalist))
 
 
 def _shown(task: Task) -> Iterator[str]:
@@ -38,5 +52,12 @@ def _shown(task: Task) -> Iterator[str]:
 
 
 def _selected(plan: Plan, root: Path) -> dict[int, Path]:
-    facts = [fact for fact in read(root / FILE_NAME) if fact["fact"] == "selected" and fact["plan"] == plan.name]
-    return {fact["round"]: root / fact["network"] for fact in facts}
+    """What this very plan selected; other settings select others."""
+    known: dict[int, Path] = {}
+    same = False
+    for fact in read(root / FILE_NAME):
+        if fact["fact"] == BEGUN:
+            same = fact["settings"] == identity(plan)
+        elif fact["fact"] == "selected" and fact["plan"] == plan.name and same:
+            known[fact["round"]] = root / fact["network"]
+    return known

@@ -18,7 +18,7 @@ from ddo_plugin.progress import PARENT_VARIABLE, PROGRESS_VARIABLE
 from ddo_plugin.records import Command
 from ddo_plugin.selfplay.slots import Slot
 
-TAIL_LINES = 12
+TAIL_LINES = 60  # torchrun writes half of that after its ranks have ended
 GRACE_S = 5.0
 _NOTHING: AbstractContextManager[Any] = contextlib.nullcontext()
 _KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows has only one way
@@ -33,10 +33,16 @@ class StepFailedError(Exception):
         self.tail = "\n".join(told.splitlines()[-TAIL_LINES:])
         super().__init__(f"exit status {status}: {command}\nlog: {log}\n{self.tail}")
 
+    @property
+    def words(self) -> str:
+        """The command's own: its last line that names an error, after which torchrun speaks; else the last one."""
+        lines = [line.strip() for line in self.tail.splitlines() if line.strip()]
+        errors = [line for line in lines if line.startswith("Error: ")]
+        return (errors or lines or ["it said nothing"])[-1]
+
     def line(self) -> str:
-        """The failure in one line, with the command's last words."""
-        words = self.tail.splitlines()[-1].strip() if self.tail else "it said nothing"
-        return f"{self.name or self.command}: exit status {self.status}: {words}; log: {self.log}"
+        """The failure in one line."""
+        return f"{self.name or self.command}: exit status {self.status}: {self.words}; log: {self.log}"
 
 
 class StoppedError(Exception):

@@ -31,6 +31,18 @@ class Costs:
     refset: float = 1.0
     training: float = 1.0
     evaluation: float = 1.0
+    comparison: float = 0.3
+
+
+@dataclass(frozen=True)
+class Search:
+    """How a round finds its best candidate without training all of them to the end."""
+
+    rungs: tuple[int, ...]  # after so many snapshots, candidates that lose are stopped
+    keep: float  # the share of them that goes on
+    finalists: int  # snapshots that are judged in full
+    evaluation_seeds: tuple[int, ...]  # of the cheap evaluations: the same for all candidates
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -43,6 +55,15 @@ class Round:
     refset: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     evaluation: Mapping[str, Any] = field(default_factory=dict)
+    search: Search | None = None  # None: every candidate is trained to the end, every snapshot judged in full
+
+    @property
+    def expected_trainings(self) -> float:
+        """How many training commands; of a search, as many as its rungs may let go on."""
+        count = len(self.candidates)
+        if self.search is None:
+            return count
+        return sum(max(count * self.search.keep**rung, 1.0) for rung in range(len(self.search.rungs) + 1))
 
 
 @dataclass(frozen=True)
@@ -78,4 +99,13 @@ def _round(recipe: Recipe, number: int) -> Round:
         refset=recipe.refset_settings(number),
         training=recipe.training_settings(number),
         evaluation=recipe.evaluation_settings(number),
+        search=_search(recipe, number),
     )
+
+
+def _search(recipe: Recipe, number: int) -> Search | None:
+    given = recipe.search
+    if given.kind != "adaptive":
+        return None
+    evaluation = {**recipe.evaluation_settings(number), **given.evaluation}
+    return Search(given.rungs, given.keep, given.finalists, given.seeds, evaluation)

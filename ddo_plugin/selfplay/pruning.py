@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ddo_plugin.selfplay.tasks import Runner
 
-if TYPE_CHECKING:
-    from ddo_plugin.selfplay.rounds import Judged
 
-
-def prune(runner: Runner, plan: str, number: int, judged: Sequence[Judged]) -> None:
-    """Delete the snapshots of a round that the policy does not keep; sidecars and evaluations stay.
+def prune(runner: Runner, plan: str, number: int, ranked: Sequence[Path]) -> None:
+    """Delete those of a round's snapshots, best first, that the policy does not keep; sidecars and evaluations stay.
 
     The fact comes first: a kill in between leaves a file that the restarted run deletes.
     """
@@ -22,11 +18,11 @@ def prune(runner: Runner, plan: str, number: int, judged: Sequence[Judged]) -> N
         return
     kept = 1 if keep == "best" else keep
     needed = {fact["network"] for name in ("selected", "winner") for fact in runner.journal.find(name)}
-    for loser in sorted(judged, key=lambda one: one.score)[kept:]:
-        name = runner.relative(loser.network)
+    for loser in ranked[kept:]:
+        name = runner.relative(loser)
         if name not in needed:
             runner.journal.append("pruned", plan=plan, round=number, network=name)
-            loser.network.unlink(missing_ok=True)
+            loser.unlink(missing_ok=True)
 
 
 def is_pruned(runner: Runner, network: Path) -> bool:

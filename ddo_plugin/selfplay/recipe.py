@@ -52,6 +52,18 @@ class Resources:
 
 
 @dataclass(frozen=True)
+class Search:
+    """How the best α and β of a round are found."""
+
+    kind: Literal["grid", "adaptive"]
+    rungs: tuple[int, ...]
+    keep: float
+    finalists: int
+    seeds: tuple[int, ...]
+    evaluation: Mapping[str, Any]  # what is cheaper than in a full evaluation
+
+
+@dataclass(frozen=True)
 class Settings:
     """What may change from round to round. Names are those of the options, without dashes."""
 
@@ -77,7 +89,7 @@ class Recipe:
     expected: Mapping[str, float]
     checkout: Path | None
     torchrun: str
-    search: Mapping[str, Any]
+    search: Search
     policy: Policy
     resources: Resources
     base: Settings
@@ -131,13 +143,21 @@ def _build(source: Source, notes: tuple[str, ...]) -> Recipe:
         expected=values.get("expected", {}),
         checkout=None if checkout is None else _located(source, ("launch", "checkout"), checkout),
         torchrun=tables["launch"]["torchrun"],
-        search=tables["search"],
+        search=_search(source, tables["search"]),
         policy=Policy(**{**policy, "stop_on_collapse": policy["stop_on_collapse"] or None}),
         resources=Resources(**tables["resources"]),
         base=settings[0],
         changes=tuple((change["from_round"], made) for (_, change), made in zip(changes, settings[1:], strict=True)),
         notes=notes,
     )
+
+
+def _search(source: Source, table: Mapping[str, Any]) -> Search:
+    evaluation = {
+        name: _located(source, ("search", "evaluation", name), value) for name, value in table["evaluation"].items()
+    }
+    lists = {name: tuple(table[name]) for name in ("rungs", "seeds")}
+    return Search(**{**table, **lists, "evaluation": evaluation})
 
 
 def _filled(given: Mapping[str, Any], keys: Mapping[str, schema.Key]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,13 @@ def check(source: Source) -> tuple[list[str], list[str]]:
         for name in schema.OPTION_TABLES:
             asked_for = not place and name != "refset"  # without it nothing is made ahead of time
             if (table := _table(problems, (*place, name), layer, required=asked_for)) is not None:
-                _check_options(problems, (*place, name), table, options[name], complete=not place)
+                own = schema.OPTION_TABLES[name]
+                _check_options(problems, (*place, name), table, options[name], complete=not place, own=own)
+    cheaper = values.get("search", {})
+    if isinstance(cheaper, dict) and isinstance(cheaper.get("evaluation"), dict):
+        place, known = ("search", "evaluation"), options["evaluation"]
+        cheap = replace(known, reserved={**known.reserved, "seeds": "it is search.seeds"})
+        _check_options(problems, place, cheaper["evaluation"], cheap, complete=False, own={})
     _check_objectives(problems, [((), values), *changes])
     return problems.lines(), notes
 
@@ -136,9 +143,13 @@ def _options(
 
 
 def _check_options(
-    problems: Problems, place: Place, table: Mapping[str, Any], options: Options, complete: bool
+    problems: Problems,
+    place: Place,
+    table: Mapping[str, Any],
+    options: Options,
+    complete: bool,
+    own: Mapping[str, schema.Key],
 ) -> None:
-    own = schema.OPTION_TABLES[str(place[-1])]
     _check_keys(problems, place, table, own, also=table, complete=complete)
     for name, value in table.items():
         if name in own:

@@ -23,11 +23,14 @@ def discard_damaged(runner: Runner, out: Path, evaluations: Mapping[Path, Task])
     if not damaged:
         return False
     name = runner.relative(out)
-    selected = {fact["network"] for fact in runner.journal.find("selected")}
-    if runner.journal.find("damaged", out=name) or selected & {runner.relative(path) for path in evaluations}:
+    needed = [runner.root / fact["network"] for kind in ("selected", "winner") for fact in runner.journal.find(kind)]
+    if runner.journal.find("damaged", out=name) or out in [network.parent for network in needed]:
         raise damaged[0]
+    aside = out.with_name(f".{out.name}.damaged")
+    shutil.rmtree(aside, ignore_errors=True)
+    out.rename(aside)  # at once: a kill leaves no half of it, and the training is then done again anyway
     runner.journal.append("damaged", out=name, why=damaged[0].format_message())
-    shutil.rmtree(out)
+    shutil.rmtree(aside)
     return True
 
 

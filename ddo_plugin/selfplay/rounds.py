@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ddo_plugin.errors import COLLAPSE_STATUS, UserError
 from ddo_plugin.files import sha256_file
 from ddo_plugin.selfplay import pruning, repair
 from ddo_plugin.selfplay.executor import StepFailedError
 from ddo_plugin.selfplay.parallel import together
-from ddo_plugin.selfplay.plan import Candidate, Plan
+from ddo_plugin.selfplay.plan import Candidate, Plan, Round, Search
+from ddo_plugin.selfplay.search import survivors
 from ddo_plugin.selfplay.steps import Steps
 from ddo_plugin.selfplay.tasks import Runner
 from ddo_plugin.snapshots import sidecar
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,27 @@ class Judged:
         return math.inf if math.isnan(score) else score
 
 
+@dataclass(frozen=True)
+class Here:
+    """What the candidates of a round start from."""
+
+    number: int
+    reference: Path
+    fakes: Path | None
+
+
+@dataclass(frozen=True)
+class Rung:
+    """After how many snapshots candidates are compared; None: after all."""
+
+    search: Search
+    count: int | None
+
+
+def _ranked(judged: Iterable[Judged]) -> list[Judged]:
+    return sorted(judged, key=lambda one: one.score)
+
+
 def play(plan: Plan, runner: Runner) -> Judged:
     """Run the plan to its end, or go on where an earlier process left it; returns the best network."""
     return _Play(plan, runner).play()
@@ -45,78 +69,137 @@ class _Play:
         self.plan, self.runner = plan, runner
         self.steps = Steps(plan, runner)
         self._gave_up: set[int] = set()  # rounds in which a step failed for good
+        self._collapsed: set[tuple[int, Candidate]] = set()
 
     def play(self) -> Judged:
-        self._record("plan", upstream=self.plan.upstream, trainings=[len(one.candidates) for one in self.plan.rounds])
+        rounds = [self._announced(one) for one in self.plan.rounds]
+        self._record("plan", upstream=self.plan.upstream, rounds=rounds)
         base = self._evaluate(0, self.plan.base)
         if base is None:
             raise AssertionError("the base's evaluation may not fail")
         best = reference = base
         for number in range(1, len(self.plan.rounds) + 1):
-            judged = self._round(number, reference)
+            judged, others = self._round(number, reference)
             if not judged:
                 self._record("stopped", round=number, why="every candidate collapsed")
                 break
-            reference = min(judged, key=lambda candidate: candidate.score)
+            reference = judged[0]
             self._record("selected", round=number, network=self.runner.relative(reference.network))
-            pruning.prune(self.runner, self.plan.name, number, judged)
+            pruning.prune(self.runner, self.plan.name, number, [one.network for one in (*judged, *others)])
             best = min(best, reference, key=lambda candidate: candidate.score)
         self.runner.check(best.network)
         sha256 = sidecar.sha256(best.network) or sha256_file(best.network)
         self._record("winner", network=self.runner.relative(best.network), score=best.score, sha256=sha256)
         return best
 
-    def _round(self, number: int, reference: Judged) -> list[Judged]:
-        """All snapshots of all candidates of one round, judged; none of a candidate that collapsed or failed."""
-        refset = self.steps.refset(number, reference.network)
-        fakes = self.runner.run(refset) if refset else None
-        tried = [partial(self._try, number, one, reference.network, fakes) for one in self.plan.at(number).candidates]
-        judged = [one for found in together(tried, self.runner.executor.stop) for one in found]
-        if not judged and number in self._gave_up:
-            raise UserError(
-                f"{self.plan.name} round {number}: no candidate is left, their steps failed or collapsed; "
-                "`ddo selfplay --status` names their logs"
-            )
-        return judged
+    def _announced(self, this: Round) -> dict[str, Any]:
+        """What `--status` counts by."""
+        finalists = {"finalists": this.search.finalists} if this.search else {}
+        return {"candidates": len(this.candidates), "trainings": this.expected_trainings, **finalists}
 
-    def _try(self, number: int, candidate: Candidate, reference: Path, fakes: Path | None) -> list[Judged]:
-        """Train one candidate and judge its snapshots."""
-        out = self._train(number, candidate, reference, fakes)
+    def _round(self, number: int, reference: Judged) -> tuple[list[Judged], list[Judged]]:
+        """The snapshots of a round, best first: those judged in full, and others that were only compared."""
+        refset = self.steps.refset(number, reference.network)
+        here = Here(number, reference.network, self.runner.run(refset) if refset else None)
+        search = self.plan.at(number).search
+        judged, others = self._adaptive(here, search) if search else (self._grid(here), [])
+        if not judged:
+            self._refuse_to_end(number)
+        return _ranked(judged), _ranked(others)
+
+    def _refuse_to_end(self, number: int) -> None:
+        """Self-play is over if every candidate of a round collapsed; nothing to judge for another reason is no end."""
+        where = f"{self.plan.name} round {number}"
+        if number in self._gave_up:
+            raise UserError(
+                f"{where}: no candidate is left, their steps failed or collapsed; `ddo selfplay --status` names their "
+                "logs"
+            )
+        if any((number, one) not in self._collapsed for one in self.plan.at(number).candidates):
+            raise UserError(
+                f"{where} was played with other settings, and the snapshots that these would judge were deleted since "
+                "(policy.keep); go back to those settings, or play in another folder"
+            )
+
+    def _grid(self, here: Here) -> list[Judged]:
+        """All snapshots of all candidates; none of a candidate that collapsed or failed."""
+        found = self._together([partial(self._try, here, one) for one in self.plan.at(here.number).candidates])
+        return [one for judged in found for one in judged]
+
+    def _adaptive(self, here: Here, search: Search) -> tuple[list[Judged], list[Judged]]:
+        """The finalists, judged; and all snapshots that were compared, those of stopped candidates among them."""
+        alive = list(self.plan.at(here.number).candidates)
+        compared: dict[Candidate, list[Judged]] = {}
+        for rung in (*search.rungs, None):
+            found = self._together([partial(self._try, here, one, Rung(search, rung)) for one in alive])
+            compared |= dict(zip(alive, found, strict=True))  # nothing of whoever collapsed or failed by now
+            if rung is not None:
+                alive = self._survivors(here, rung, {one: compared[one] for one in alive if compared[one]}, search)
+        ranked = _ranked([one for judged in compared.values() for one in judged])
+        candidates = {one.network: candidate for candidate, judged in compared.items() for one in judged}
+        finalists = [one.network for one in ranked[: search.finalists]]
+        tasks = {one: self.steps.evaluation(here.number, one, candidates[one]) for one in finalists}
+        if any(repair.discard_damaged(self.runner, one.parent, {one: task}) for one, task in tasks.items()):
+            return self._adaptive(here, search)
+        judged = self._together([partial(self._evaluate, here.number, one, candidates[one]) for one in finalists])
+        full = [one for one in judged if one is not None]
+        return full, [one for one in ranked if one.network not in {finalist.network for finalist in full}]
+
+    def _survivors(
+        self, here: Here, rung: int, compared: Mapping[Candidate, list[Judged]], search: Search
+    ) -> list[Candidate]:
+        """Who goes on after a rung, by the best snapshot of each so far."""
+        candidates = list(compared)
+        kept = survivors([_ranked(compared[one])[0].score for one in candidates], search.keep)
+        for place, one in enumerate(candidates):
+            if place not in kept:
+                self._record("dropped", round=here.number, candidate=asdict(one), snapshots=rung)
+        return [candidates[place] for place in kept]
+
+    def _try(self, here: Here, candidate: Candidate, rung: Rung | None = None) -> list[Judged]:
+        """Train one candidate, to a rung or to its end, and judge its snapshots, or compare them."""
+        out = self._train(here, candidate, rung.count if rung else None)
         if out is None:
             return []
-        tasks = {snapshot: self.steps.evaluation(number, snapshot, candidate) for snapshot in self._snapshots(out)}
+        search = rung.search if rung else None
+        tasks = {one: self.steps.evaluation(here.number, one, candidate, search) for one in self._snapshots(out, rung)}
         if repair.discard_damaged(self.runner, out, tasks):
-            return self._try(number, candidate, reference, fakes)
-        judged = [partial(self._evaluate, number, snapshot, candidate) for snapshot in tasks]
-        return [one for one in together(judged, self.runner.executor.stop) if one is not None]
+            return self._try(here, candidate, rung)
+        judged = self._together([partial(self._evaluate, here.number, one, candidate, search) for one in tasks])
+        return [one for one in judged if one is not None]
 
-    def _train(self, number: int, candidate: Candidate, reference: Path, fakes: Path | None) -> Path | None:
+    def _train(self, here: Here, candidate: Candidate, part: int | None) -> Path | None:
         """The folder of the run's snapshots, or None if it collapsed or failed for good."""
-        task = self.steps.training(number, candidate, reference, fakes)
+        number = here.number
+        task = self.steps.training(number, candidate, here.reference, here.fakes, part)
         name = self.runner.relative(task.out)
-        if self.runner.journal.find("collapsed", out=name):
+        if self.runner.journal.find("collapsed", out=name) and not self.runner.is_finished(task):
+            self._collapsed.add((number, candidate))
             return None
         try:
             return self.runner.run(task, may_fail=True)
         except StepFailedError as failure:
             if failure.status == COLLAPSE_STATUS:
-                why = (failure.tail.splitlines() or ["it said nothing"])[-1]
-                self._record("collapsed", round=number, out=name, candidate=asdict(candidate), why=why)
+                self._record("collapsed", round=number, out=name, candidate=asdict(candidate), why=failure.words)
+                self._collapsed.add((number, candidate))
             else:
                 self._go_on_without(number, failure)
             return None
 
-    def _snapshots(self, folder: Path) -> list[Path]:
-        found = sidecar.described(folder)
-        if not found:
+    def _snapshots(self, folder: Path, rung: Rung | None) -> list[Path]:
+        """Those up to a rung. A training may also write its reference, before it begins; that is judged already."""
+        steps = sidecar.steps(folder)[: rung.count if rung else None]
+        if not steps:
             raise UserError(
                 f"{folder} holds no snapshot with a sidecar; training must report them by hook ddo_snapshot"
             )
-        return found
+        return [one for one in sidecar.described(folder) if sidecar.step(one) in steps]
 
-    def _evaluate(self, number: int, network: Path, candidate: Candidate | None = None) -> Judged | None:
-        """The network and its evaluation; None if that failed for good, or came too late for what was pruned."""
-        task = self.steps.evaluation(number, network, candidate)
+    def _evaluate(
+        self, number: int, network: Path, candidate: Candidate | None = None, search: Search | None = None
+    ) -> Judged | None:
+        """The network and what was found of it; None if that failed for good, or came too late for what was pruned."""
+        task = self.steps.evaluation(number, network, candidate, search)
         if not network.exists() and not self.runner.is_finished(task) and pruning.is_pruned(self.runner, network):
             return None
         try:
@@ -128,7 +211,7 @@ class _Play:
             return None
         evaluation = json.loads(task.out.read_text())
         self._record(
-            "evaluated",
+            "compared" if search else "evaluated",
             round=number,
             network=self.runner.relative(network),
             candidate=asdict(candidate) if candidate else None,
@@ -136,6 +219,9 @@ class _Play:
             score=evaluation["score"],
         )
         return Judged(network, evaluation)
+
+    def _together(self, calls: Sequence[Callable[[], Result]]) -> list[Result]:
+        return together(calls, self.runner.executor.stop)
 
     def _go_on_without(self, number: int, failure: StepFailedError) -> None:
         if not self.runner.policy.allow_failures:

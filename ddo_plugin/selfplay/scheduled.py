@@ -117,7 +117,7 @@ class ScheduledExecutor:
                 job.cancel()
                 raise StoppedError
         try:
-            return int(job.result())
+            return max(map(int, job.results()), key=abs)  # one of each node
         except (FailedJobError, UncompletedJobError):
             return LOST
 

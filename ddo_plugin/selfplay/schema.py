@@ -47,6 +47,7 @@ def one_of(*choices: str) -> Key:
     return Key(f"one of {', '.join(choices)}", lambda value: value in choices, choices[0])
 
 
+SEEDS = Key("a list of different whole numbers", lambda v: _several(v, lambda one: _whole(one, 0)), [0])
 TOP: Mapping[str, Key] = {
     "title": text(),
     "upstream": text(meant="the name of an upstream"),
@@ -73,7 +74,18 @@ TABLES: Mapping[str, Mapping[str, Key]] = {
             "a list of different numbers above 0", lambda v: _several(v, lambda one: _number(one) and 0 < one < 1e9)
         ),
     },
-    "search": {"kind": one_of("grid", "adaptive")},
+    "search": {
+        "kind": one_of("grid", "adaptive"),
+        "rungs": Key(
+            "an ascending list of whole numbers from 1 on",
+            lambda v: _several(v, lambda one: _whole(one, 1)) and v == sorted(v),
+            [1],
+        ),
+        "keep": Key("a number above 0 and below 1", lambda value: _number(value) and 0 < value < 1, 0.3),
+        "finalists": whole(1, 2),
+        "seeds": SEEDS,
+        "evaluation": Key("a table of options of the evaluation", lambda value: isinstance(value, dict), {}),
+    },
     "policy": {
         "retries": whole(0, 1),
         "allow_failures": switch(False),
@@ -93,9 +105,7 @@ TABLES: Mapping[str, Mapping[str, Key]] = {
 OPTION_TABLES: Mapping[str, Mapping[str, Key]] = {
     "refset": {"count": whole(1)},
     "training": {},
-    "evaluation": {
-        "seeds": Key("a list of different whole numbers", lambda v: _several(v, lambda one: _whole(one, 0)), [0])
-    },
+    "evaluation": {"seeds": SEEDS},
 }
 EXPECTED = Key("a number", _number)
 FROM_ROUND = whole(2)

@@ -11,9 +11,10 @@ from ddo_plugin.progress import read_fraction
 from ddo_plugin.selfplay.journal import BEGUN, FILE_NAME, read
 from ddo_plugin.selfplay.lock import is_held
 from ddo_plugin.selfplay.plan import Candidate
-from ddo_plugin.selfplay.steps import EVALUATION, REFSET, TRAINING
+from ddo_plugin.selfplay.steps import COMPARISON, EVALUATION, REFSET, TRAINING
 
 Fact = Mapping[str, Any]
+Took = Mapping[str, Sequence[float]]  # seconds, by kind of step
 ENDS = ("finished", "failed", "abandoned", "collapsed", "damaged")
 
 
@@ -54,19 +55,30 @@ def _current(facts: Sequence[Fact]) -> Sequence[Fact]:
 def _plan(plan: Fact, facts: Sequence[Fact]) -> Iterator[str]:
     mine = [fact for fact in facts if fact.get("plan") == plan["plan"]]
     evaluated = [fact for fact in mine if fact["fact"] == "evaluated"]
-    yield f"{plan['plan']} ({plan['upstream']}), {len(plan['trainings'])} rounds"
-    for number, trainings in enumerate([0, *plan["trainings"]]):
+    yield f"{plan['plan']} ({plan['upstream']}), {len(plan['rounds'])} rounds"
+    for number, announced in enumerate([{}, *plan["rounds"]]):
         here = [fact for fact in evaluated if fact["round"] == number]
         selected = [fact["network"] for fact in mine if fact["fact"] == "selected" and fact["round"] == number]
         chosen = [fact for fact in here if not number or fact["network"] in selected[-1:]]
         if chosen:
             yield f"  {f'round {number}' if number else 'base':8}  {_told(chosen[-1])}"
-        elif here or (number and any(fact["round"] == number - 1 for fact in evaluated)):
-            tried = len({str(fact["candidate"]) for fact in here})
-            yield f"  round {number:<2}  {tried} of {trainings} candidates judged, {len(here)} snapshots"
+        elif number and any(fact["round"] == number - 1 for fact in evaluated):
+            yield f"  round {number:<2}  {_so_far(mine, number, announced)}"
             break
     if evaluated:
         yield f"  best      {_told(min(evaluated, key=_score))}"
+
+
+def _so_far(facts: Sequence[Fact], number: int, announced: Fact) -> str:
+    """Of a round that goes on: what was judged; or in a search, which ends with that, what was compared."""
+    here = {name: [fact for fact in facts if fact["fact"] == name and fact["round"] == number] for name in _FOUND}
+    how, found = ("compared", here["compared"]) if here["compared"] else ("judged", here["evaluated"])
+    tried = len({str(fact["candidate"]) for fact in found})
+    stopped = f", {len(here['dropped'])} stopped" if here["dropped"] else ""
+    return f"{tried} of {announced['candidates']} candidates {how}, {len(found)} snapshots{stopped}"
+
+
+_FOUND = ("evaluated", "compared", "dropped")
 
 
 def _told(evaluated: Fact) -> str:
@@ -103,16 +115,9 @@ def _time_left(out: Path, plans: Sequence[Fact], facts: Sequence[Fact]) -> str:
     if not took[EVALUATION] or not took[TRAINING]:
         return "time left is known after the first training and its evaluation"
     mean = {kind: sum(seconds) / max(len(seconds), 1) for kind, seconds in took.items()}
-    snapshots = max(1.0, (len(took[EVALUATION]) - len(plans)) / len(took[TRAINING]))
     running = [name for name, last in _last(facts).items() if last["fact"] == "started"]
-    whole = (
-        sum(
-            mean[REFSET] * bool(took[REFSET]) + trainings * (mean[TRAINING] + snapshots * mean[EVALUATION])
-            for plan in plans
-            for trainings in plan["trainings"]
-        )
-        + len(plans) * mean[EVALUATION]
-    )
+    rounds = [this for plan in plans for this in plan["rounds"]]
+    whole = len(plans) * mean[EVALUATION] + sum(mean[REFSET] + _trying(this, took, mean, len(plans)) for this in rounds)
     gone = sum(map(sum, took.values())) + sum(
         read_fraction(out / f"{name}.progress") * mean.get(_kind(facts, name), 0.0) for name in running
     )
@@ -120,7 +125,17 @@ def _time_left(out: Path, plans: Sequence[Fact], facts: Sequence[Fact]) -> str:
     return f"about {_duration(seconds)} left"
 
 
-_KINDS = (REFSET, TRAINING, EVALUATION)
+def _trying(this: Fact, took: Took, mean: Mapping[str, float], bases: int) -> float:
+    """Seconds of a round's trainings, each with as many judgements as trainings have had so far."""
+    trainings, trained = float(this["trainings"]), len(took[TRAINING])
+    if "finalists" in this:
+        compared = sum(took[COMPARISON]) / trained
+        return trainings * (mean[TRAINING] + compared) + this["finalists"] * mean[EVALUATION]
+    snapshots = max(1.0, (len(took[EVALUATION]) - bases) / trained)
+    return trainings * (mean[TRAINING] + snapshots * mean[EVALUATION])
+
+
+_KINDS = (REFSET, TRAINING, EVALUATION, COMPARISON)
 
 
 def _kind(facts: Sequence[Fact], name: str) -> str:

@@ -10,11 +10,12 @@ from typing import Any
 from ddo_plugin import plugins
 from ddo_plugin.errors import UserError
 from ddo_plugin.records import Command, EvaluationStep, RefsetStep, RoundStep
-from ddo_plugin.selfplay.plan import Candidate, Plan
+from ddo_plugin.selfplay.plan import Candidate, Plan, Search
 from ddo_plugin.selfplay.tasks import Folder, Task
 from ddo_plugin.snapshots import sidecar
 
-REFSET, TRAINING, EVALUATION = "reference set", "training", "evaluation"
+REFSET, TRAINING, EVALUATION, COMPARISON = "reference set", "training", "evaluation", "comparison"
+FILES = {EVALUATION: "eval", COMPARISON: "compare"}
 NETWORKS = ("network", "reference")
 LAUNCH = ("checkout", "torchrun")  # how a command is started, which is not what its output is made from
 
@@ -36,35 +37,44 @@ class Steps:
         command = self._answered(self._hook.ddo_refset_command(step=step), "ddo_refset_command")
         return Task(self._title(number, REFSET), out, command, plan.costs.refset, REFSET, (network,))
 
-    def training(self, number: int, candidate: Candidate, reference: Path, fakes: Path | None) -> Task:
-        """One candidate's finetuning; its output is the folder of its snapshots."""
+    def training(
+        self, number: int, candidate: Candidate, reference: Path, fakes: Path | None, part: int | None = None
+    ) -> Task:
+        """One candidate's finetuning, or so many snapshots of it; its output is the folder of its snapshots."""
         plan, seed, settings = self.plan, self.plan.seed + number, self.plan.at(number).training
         fakes = fakes if candidate.needs_fakes else None
         made_from = {"reference": reference, "fakes": fakes, "seed": seed, **asdict(candidate)}
         out = self._out(number, "train", made_from, settings)
         setting = (candidate.objective, candidate.alpha, candidate.beta)
-        step = RoundStep(plan.upstream, reference, fakes, out, *setting, seed, settings)
+        pause = {} if part is None else {"ddo-pause-after": part}
+        step = RoundStep(plan.upstream, reference, fakes, out, *setting, seed, {**settings, **pause})
         command = self._answered(self._hook.ddo_round_command(step=step), "ddo_round_command")
         title = self._title(number, TRAINING, candidate)
-        return Task(title, out, command, plan.costs.training, TRAINING, (reference,))
+        return Task(title, out, command, plan.costs.training, TRAINING, (reference,), part)
 
-    def evaluation(self, number: int, network: Path, candidate: Candidate | None = None) -> Task:
-        """The judgement of a network: beside a snapshot, in the run's folder for the base."""
+    def evaluation(
+        self, number: int, network: Path, candidate: Candidate | None = None, search: Search | None = None
+    ) -> Task:
+        """The judgement of a network: beside a snapshot, in the run's folder for the base.
+
+        With `search` a cheaper one, good for telling candidates of a round from one another.
+        """
         plan, this = self.plan, self.plan.at(number)
+        what, cost = (COMPARISON, plan.costs.comparison) if search else (EVALUATION, plan.costs.evaluation)
+        asked = search or this
         stem = self.folder.root / "base" / network.stem if network == plan.base else network.with_suffix("")
-        named = self._key({"network": network, "seeds": this.evaluation_seeds}, this.evaluation)
-        out = stem.with_name(f"{stem.name}-eval-{named}.json")
-        step = EvaluationStep(plan.upstream, network, out, this.evaluation_seeds, this.evaluation)
+        named = self._key({"network": network, "seeds": asked.evaluation_seeds}, asked.evaluation)
+        out = stem.with_name(f"{stem.name}-{FILES[what]}-{named}.json")
+        step = EvaluationStep(plan.upstream, network, out, asked.evaluation_seeds, asked.evaluation)
         command = self._answered(self._hook.ddo_evaluation_command(step=step), "ddo_evaluation_command")
-        title = self._title(number, EVALUATION, candidate)
-        return Task(title, out, command, plan.costs.evaluation, EVALUATION, (network,))
+        return Task(self._title(number, what, candidate), out, command, cost, what, (network,))
 
     def _out(self, number: int, what: str, made_from: Mapping[str, Any], settings: Mapping[str, Any]) -> Path:
         return self.folder.root / self.plan.name / f"r{number:02d}-{what}-{self._key(made_from, settings)}"
 
     def _key(self, made_from: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
         networks = {name: self._identity(made_from[name]) for name in NETWORKS if name in made_from}
-        chosen = {name: value for name, value in settings.items() if name not in LAUNCH}
+        chosen = {f"--{name}": value for name, value in settings.items() if name not in LAUNCH}
         return self.folder.key({**made_from, **networks, **chosen})
 
     def _identity(self, network: Path) -> Path | str:

@@ -9,7 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,12 @@ from ddo_plugin.progress import read_fraction
 from ddo_plugin.records import Command
 from ddo_plugin.selfplay.executor import Executor, StepFailedError, StoppedError
 from ddo_plugin.selfplay.journal import Journal
+from ddo_plugin.selfplay.plan import Plan
 from ddo_plugin.selfplay.recipe import Policy
 from ddo_plugin.selfplay.space import Space, size_of
 from ddo_plugin.snapshots import sidecar
 
+ENDS = ("finished", "damaged", "gone")
 SIGNALLED = (-15, -2, 130, 143)  # how a command ends that somebody asked to
 STOP_WAIT_S = 1.0
 NO_POLICY = Policy(retries=0, allow_failures=False, keep="all", stop_on_collapse=None)
@@ -39,6 +41,7 @@ class Task:
     cost: float = 1.0
     kind: str = ""  # tasks of one kind take about as long, and as much room
     uses: tuple[Path, ...] = ()  # networks that have to be whole before it starts
+    part: int | None = None  # of a training that pauses after so many snapshots; None: the whole
 
 
 class DamagedError(UserError):
@@ -50,6 +53,11 @@ def key(made_from: Mapping[str, Any]) -> str:
     versions = {name: version(name) for name in ("ddo-plugin", "torch", "numpy")}
     told = json.dumps([versions, made_from], sort_keys=True, default=str)
     return hashlib.sha256(told.encode()).hexdigest()[:10]
+
+
+def identity(plan: Plan) -> str:
+    """The key of all that a run is asked to do, wherever its base lies."""
+    return key(asdict(replace(plan, base=Path(plan.base.name))))
 
 
 class Folder:
@@ -76,7 +84,7 @@ class Runner(Folder):
         super().__init__(root)
         self.journal, self.executor, self.policy = journal, executor, policy or NO_POLICY
         self._space = Space(root, journal)
-        self._finished: dict[Path, float] = {}
+        self._finished: dict[tuple[Path, int | None], float] = {}
         self._running: dict[Path, tuple[Task, Path]] = {}
         self._checked: dict[Path, tuple[int, int]] = {}
         self._lock = threading.Lock()
@@ -94,13 +102,20 @@ class Runner(Folder):
             if not self.is_finished(task):
                 self._run_until_it_succeeds(task, may_fail and self.policy.allow_failures)
         with self._lock:
-            self._finished[task.out] = task.cost
+            self._finished[task.out, task.part] = task.cost
         return task.out
 
     def is_finished(self, task: Task) -> bool:
         """Whether the task's output is there and whole."""
-        ends = [fact for fact in self.journal.about(self.relative(task.out)) if fact["fact"] in ("finished", "damaged")]
-        return bool(ends) and ends[-1]["fact"] == "finished" and task.out.exists()
+        end = self._last_end(task)
+        if end is None or end["fact"] != "finished" or not task.out.exists():
+            return False
+        done = end.get("part")
+        return done is None or (task.part is not None and done >= task.part)
+
+    def _last_end(self, task: Task) -> dict[str, Any] | None:
+        facts = self.journal.about(self.relative(task.out))
+        return next((fact for fact in reversed(facts) if fact["fact"] in ENDS), None)
 
     def check(self, network: Path) -> None:
         """Refuse a snapshot that is not what training wrote."""
@@ -120,6 +135,7 @@ class Runner(Folder):
 
     def _run_until_it_succeeds(self, task: Task, may_fail: bool) -> None:
         name = self.relative(task.out)
+        self._note_if_gone(task)
         while True:
             attempt, since = self._attempts(name)
             if may_fail and self._was_given_up(name):
@@ -131,18 +147,26 @@ class Runner(Folder):
                 if failure.status == COLLAPSE_STATUS or since >= self.policy.retries:
                     raise
             else:
-                self.journal.append("finished", task=task.name, kind=task.kind, out=name, measured=measured)
+                part = {} if task.part is None else {"part": task.part}
+                self.journal.append("finished", task=task.name, kind=task.kind, out=name, **part, measured=measured)
                 return
+
+    def _note_if_gone(self, task: Task) -> None:
+        """Else what a killed second attempt leaves would pass for what the first one had finished."""
+        end = self._last_end(task)
+        if end is not None and end["fact"] == "finished" and not task.out.exists():
+            name = self.relative(task.out)
+            self.journal.append("gone", out=name, attempt=self._attempts(name)[0])
 
     def _attempts(self, name: str) -> tuple[int, int]:
         """The number of the next attempt, and how many failed since the task was last given up or finished."""
         facts = [f["fact"] for f in self.journal.about(name)]
-        ends = [place for place, fact in enumerate(facts) if fact in ("abandoned", "finished", "damaged")]
-        number = 1 + sum(fact in ("failed", "finished", "damaged") for fact in facts)
+        ends = [place for place, fact in enumerate(facts) if fact in ("abandoned", *ENDS)]
+        number = 1 + sum(fact in ("failed", *ENDS) for fact in facts)
         return number, facts[ends[-1] if ends else 0 :].count("failed")
 
     def _was_given_up(self, name: str) -> bool:
-        ends = [f["fact"] for f in self.journal.about(name) if f["fact"] in ("abandoned", "finished", "damaged")]
+        ends = [f["fact"] for f in self.journal.about(name) if f["fact"] in ("abandoned", *ENDS)]
         return ends[-1:] == ["abandoned"]
 
     def _last_failure(self, task: Task) -> StepFailedError:

@@ -54,6 +54,20 @@ def test_a_history_is_the_base_and_the_selected_network_of_each_round(tmp_path: 
     assert found.ended == ""
 
 
+def test_a_training_that_was_deleted_to_be_done_again_is_left_out(tmp_path: Path) -> None:
+    story = Story(tmp_path)
+    story.evaluated("a", 0, "base", 10.0)
+    for number in (1, 2):
+        story.evaluated("a", number, f"r{number}/net", 10.0 - number)
+        story.selected("a", number, f"r{number}/net")
+    (tmp_path / "r2/net-eval.json").unlink()
+    found = history.load(tmp_path)["a"]
+    assert scores(found) == [(0, 10.0), (1, 9.0)]
+    assert len(found.judged) == 2
+    (tmp_path / "base-eval.json").unlink()
+    assert history.load(tmp_path) == {}
+
+
 def test_plans_that_share_a_base_have_histories_of_their_own(tmp_path: Path) -> None:
     story = Story(tmp_path)
     for plan, score in {"ddo": 7.0, "mle": 9.0}.items():

@@ -1,4 +1,4 @@
-"""`ddo selfplay` without the seconds that it takes to check a recipe: `python driver.py FOLDER`."""
+"""`ddo selfplay` without the seconds that it takes to check a recipe: `python driver.py FOLDER grid|adaptive`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import sys
 from pathlib import Path
 
 from ddo_plugin.selfplay.interrupts import resumable
-from ddo_plugin.selfplay.recipe import Policy, Recipe, Resources, Settings, Sweep
+from ddo_plugin.selfplay.recipe import Policy, Recipe, Resources, Search, Settings, Sweep
 from ddo_plugin.selfplay.run import run
 
-FOLDER = Path(sys.argv[1])
-SETTINGS = Settings(Sweep("ddo", (2.0, 3.0), (0.1,)), {}, {"ddo-mode": "collapses"}, {}, (1,), refset_count=8)
+FOLDER, KIND = Path(sys.argv[1]), sys.argv[2]
+ALPHAS = {"grid": (2.0, 3.0), "adaptive": (2.0, 2.25, 3.0, 2.5)}[KIND]
+SETTINGS = Settings(Sweep("ddo", ALPHAS, (0.1,)), {}, {"ddo-mode": "collapses"}, {}, (1,), refset_count=8)
 RECIPE = Recipe(
     path=FOLDER / "recipe.toml",
     title="a stand-in",
@@ -22,7 +23,7 @@ RECIPE = Recipe(
     expected={},
     checkout=None,
     torchrun="",
-    search={"kind": "grid"},
+    search=Search(KIND, (1,), 0.5, 1, (1,), {}),
     policy=Policy(retries=1, allow_failures=True, keep="best", stop_on_collapse=None),
     resources=Resources("local", 2, None, {}),
     base=SETTINGS,

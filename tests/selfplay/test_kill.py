@@ -20,20 +20,20 @@ from ddo_plugin.files import sha256_file
 from ddo_plugin.selfplay.journal import FILE_NAME, read
 
 DRIVER = Path(__file__).with_name("driver.py")
-KILLS = 50
+KILLS = {"grid": 50, "adaptive": 25}
 LIMIT_S = 60
 
 pytestmark = pytest.mark.skipif(not Path("/proc").exists(), reason="finds the processes of a run in /proc")
 
 
-def start(world: Any) -> subprocess.Popen[str]:
-    command = [sys.executable, str(DRIVER), str(world.folder)]
+def start(world: Any, kind: str) -> subprocess.Popen[str]:
+    command = [sys.executable, str(DRIVER), str(world.folder), kind]
     env = {**world.env, "STANDIN_SECONDS": "0.02"}
     return subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
-def finish(world: Any) -> None:
-    process = start(world)
+def finish(world: Any, kind: str = "grid") -> None:
+    process = start(world, kind)
     complaint = process.communicate(timeout=LIMIT_S)[1]
     assert process.returncode == 0, complaint
 
@@ -76,56 +76,65 @@ def files(world: Any) -> dict[str, str]:
     return {path.relative_to(world.out).as_posix(): sha256_file(path) for path in found if path.name != ".lock"}
 
 
+def finished(world: Any) -> set[str]:
+    """Steps as they are noted: names of outputs, and of what a training had left when it paused."""
+    parts = [(Path(fact["out"]).name, fact.get("part")) for fact in world.facts("finished")]
+    return {name if part is None else f"{name}@{part}" for name, part in parts}
+
+
 @pytest.fixture
-def undisturbed(tmp_path: Path, make_world: Callable[..., Any]) -> Any:
+def undisturbed(tmp_path: Path, make_world: Callable[..., Any], kind: str) -> Any:
     """A world in which the run went through, at the path at which the killed one will run too."""
     world = make_world(tmp_path / "world")
-    finish(world)
+    finish(world, kind)
     assert world.facts("collapsed")
+    assert bool(world.facts("dropped")) == (kind == "adaptive")
     return world
 
 
-def test_killed_at_fifty_random_moments_a_run_ends_with_the_same_facts_and_redoes_nothing_finished(
-    tmp_path: Path, undisturbed: Any, make_world: Callable[..., Any]
+@pytest.mark.parametrize("kind", KILLS)
+def test_killed_at_random_moments_a_run_ends_with_the_same_facts_and_redoes_nothing_finished(
+    kind: str, tmp_path: Path, undisturbed: Any, make_world: Callable[..., Any]
 ) -> None:
     wanted, network, made = facts(undisturbed), winner(undisturbed), files(undisturbed)
     shutil.rmtree(undisturbed.folder)
     world, moments = make_world(tmp_path / "world"), random.Random(7)
     kills = 0
-    while kills < KILLS:
-        before = {fact["out"] for fact in world.facts("finished")}
+    while kills < KILLS[kind]:
+        before = finished(world)
         noted = len(world.notes())
-        process = start(world)
+        process = start(world, kind)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(moments.uniform(0.1, 0.9))
         done = process.poll() is not None
         kill(process, world.folder)
         repeated = [line.split()[1] for line in world.notes()[noted:]]
-        assert not [name for name in before if Path(name).name in repeated]
+        assert before.isdisjoint(repeated)
         if done:  # through before the kill: from the beginning again
             assert process.returncode == 0
             assert facts(world) == wanted
             shutil.rmtree(world.out)
             continue
         kills += 1
-    finish(world)
+    finish(world, kind)
     assert facts(world) == wanted
     assert winner(world) == network
     assert files(world) == made
-    finish(world)
+    finish(world, kind)
     assert facts(world) == wanted
 
 
-def test_a_journal_cut_short_in_its_last_line_goes_on(undisturbed: Any) -> None:
+@pytest.mark.parametrize("kind", KILLS)
+def test_a_journal_cut_short_in_its_last_line_goes_on(kind: str, undisturbed: Any) -> None:
     wanted, journal = facts(undisturbed), undisturbed.out / FILE_NAME
     for cut in (1, 40, 400):
         os.truncate(journal, journal.stat().st_size - cut)
-        finish(undisturbed)
+        finish(undisturbed, kind)
         assert facts(undisturbed) == wanted
 
 
 def test_a_run_whose_own_process_alone_was_killed_ends_what_it_left_running(world: Any) -> None:
-    command = [sys.executable, str(DRIVER), str(world.folder)]
+    command = [sys.executable, str(DRIVER), str(world.folder), "grid"]
     process = subprocess.Popen(command, env={**world.env, "STANDIN_SECONDS": "30"}, start_new_session=True)
     end = time.monotonic() + LIMIT_S
     while len(processes_in(world.folder)) < 2 and time.monotonic() < end:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.resources import as_file
 from pathlib import Path
 
 import pytest
 
 from ddo_plugin.errors import UserError
-from ddo_plugin.selfplay import schema
+from ddo_plugin.selfplay import plan, schema
 from ddo_plugin.selfplay.recipe import load
+from ddo_plugin.selfplay.run import run
 from ddo_plugin.selfplay.shipped import shipped
 
 DOCS = Path(__file__).parents[2] / "docs/recipes.md"
@@ -50,6 +52,7 @@ warmup = 2
 warm = 0.5
 ddo-alpha = 3
 ddo-strict = 1
+ddo-pause-after = 2
 
 [sweep]
 objective = "dd"
@@ -65,6 +68,9 @@ cont = 3
 
 [search]
 kind = "gird"
+rungs = [2, 1]
+keep = 1
+evaluation = { count = 1, seeds = 7 }
 
 [policy]
 retries = true
@@ -87,21 +93,26 @@ FOUND = """1: start: is missing; it must be a path or URL
 11: training.warm: there is no such option; did you mean 'warmup'?
 12: training.ddo-alpha: is not set here: self-play does, by [sweep]
 13: training.ddo-strict: 1 is not true or false
-15: sweep.beta: is missing; it must be a list of different numbers above 0
-16: sweep.objective: no installed plugin offers 'dd'; did you mean 'ddo'?
-17: sweep.alpha: [1, -2] is not a list of different numbers from 0 on
-21: sweep.bta: there is no such key; did you mean 'beta'?
-23: evaluation.family: is missing; the command asks for it
-25: evaluation.cont: there is no such option; did you mean 'count'?
-28: search.kind: 'gird' is not one of grid, adaptive
-31: policy.retries: true is not a whole number from 0 on
-32: policy.keep: -1 is not "best", "all" or a whole number
-33: policy.stop_on_collapse: 0 is not a number above 0, or false
-36: change[1].from_round: 1 is not a whole number from 2 on
-37: change[1].training.lr: 0.0 is not in the range x>0
-38: change[1].refset: 3 is not a table
-40: change[2].from_round: is missing; it must be a whole number from 2 on
-41: change[2].sweep.beta: [] is not a list of different numbers above 0
+14: training.ddo-pause-after: is not set here: self-play does, by search.rungs
+16: sweep.beta: is missing; it must be a list of different numbers above 0
+17: sweep.objective: no installed plugin offers 'dd'; did you mean 'ddo'?
+18: sweep.alpha: [1, -2] is not a list of different numbers from 0 on
+22: sweep.bta: there is no such key; did you mean 'beta'?
+24: evaluation.family: is missing; the command asks for it
+26: evaluation.cont: there is no such option; did you mean 'count'?
+29: search.kind: 'gird' is not one of grid, adaptive
+30: search.rungs: [2, 1] is not an ascending list of whole numbers from 1 on
+31: search.keep: 1 is not a number above 0 and below 1
+32: search.evaluation.count: 1 is not in the range x>=2
+32: search.evaluation.seeds: is not set here: it is search.seeds
+35: policy.retries: true is not a whole number from 0 on
+36: policy.keep: -1 is not "best", "all" or a whole number
+37: policy.stop_on_collapse: 0 is not a number above 0, or false
+40: change[1].from_round: 1 is not a whole number from 2 on
+41: change[1].training.lr: 0.0 is not in the range x>0
+42: change[1].refset: 3 is not a table
+44: change[2].from_round: is missing; it must be a whole number from 2 on
+45: change[2].sweep.beta: [] is not a list of different numbers above 0
 """
 
 
@@ -224,6 +235,23 @@ def test_paths_are_relative_to_the_recipe_and_typed_ones_to_the_current_folder(w
     assert recipe.training_settings(1)["data"] == tmp_path / "typed"
     assert recipe.refset_settings(1)["data"] == tmp_path / "data"
     assert load(path, ["start=b"]).start == str(here / "b")
+
+
+def test_a_search_is_cheaper_in_what_it_says_and_as_the_evaluation_in_the_rest(write, tmp_path: Path) -> None:
+    search = '[search]\nkind = "adaptive"\nrungs = [1, 3]\nseeds = [9]\nevaluation = { count = 50, data = "other" }\n'
+    made = plan.of_recipe(load(write(DIGITS + search)), tmp_path / "base").rounds[2]
+    assert made.search is not None
+    assert (made.search.rungs, made.search.evaluation_seeds, made.search.keep) == ((1, 3), (9,), 0.3)
+    assert made.search.evaluation == {**made.evaluation, "count": 50, "data": tmp_path / "other"}
+    assert made.expected_trainings == 4 + 1.2 + 1
+
+
+def test_a_search_without_its_engine_is_told_before_anything_runs(write, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    made = load(write(DIGITS), ["search.kind=adaptive"])
+    with pytest.raises(UserError, match=r"needs optuna: pip install 'ddo-plugin\[search\]'"):
+        run(made, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_without_a_table_refset_no_sets_are_made(write) -> None:

@@ -48,6 +48,17 @@ def test_a_jobs_status_is_the_commands(tmp_path: Path, cluster: str) -> None:
     assert (failed.value.status, failed.value.name) == (3, "training")
 
 
+def test_a_job_on_several_nodes_has_the_status_of_the_one_that_failed(tmp_path: Path) -> None:
+    parameters = {"timeout_min": 1, "tasks_per_node": 2}
+    executor = ScheduledExecutor(1, tmp_path / "jobs", parameters, "local")
+    code = "import os; raise SystemExit(3 * (os.environ['SUBMITIT_LOCAL_LOCALID'] == '1'))"
+    with pytest.raises(StepFailedError) as failed:
+        executor.run(python(code), tmp_path / "log", tmp_path / "progress")
+    assert failed.value.status == 3
+    executor.run(python("print('both')"), tmp_path / "other", tmp_path / "progress")
+    assert (tmp_path / "other").read_text() == "both\n" * 2
+
+
 def test_stop_cancels_what_runs_and_refuses_what_comes(tmp_path: Path) -> None:
     executor, raised = ScheduledExecutor(1, tmp_path / "jobs", {"timeout_min": 1}, "local"), []
 

@@ -9,13 +9,14 @@ from ddo_plugin.selfplay import lock, status
 from ddo_plugin.selfplay.journal import FILE_NAME, Journal
 
 CANDIDATE = {"objective": "ddo", "alpha": 2.0, "beta": 0.1, "needs_fakes": True}
+TWO = {"candidates": 2, "trainings": 2}
 
 
 def begun(out: Path) -> Journal:
     """A base was judged in 10 s, a reference set made in 20 s, the first of two trainings is done in 100 s."""
     journal = Journal(out / FILE_NAME)
     journal.begin("settings")
-    journal.append("plan", plan="p", upstream="u", trainings=[2, 2])
+    journal.append("plan", plan="p", upstream="u", rounds=[TWO, TWO])
     for task, kind, name, seconds in (
         ("p base evaluation", "evaluation", "base", 10.0),
         ("p round 1 reference set", "reference set", "p/refset", 20.0),
@@ -54,7 +55,7 @@ def test_only_the_current_settings_rounds_are_told(tmp_path: Path) -> None:
     journal.append("selected", plan="p", round=1, network="old")
     assert "  round 1   1  ddo α=2 β=0.1  old" in list(status.lines(tmp_path))
     journal.begin("other settings")
-    journal.append("plan", plan="p", upstream="u", trainings=[2])
+    journal.append("plan", plan="p", upstream="u", rounds=[TWO])
     assert not [line for line in status.lines(tmp_path) if "old" in line]
 
 
