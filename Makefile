@@ -1,17 +1,22 @@
 # make demo   set up and run the main job on the embedded default
-# make test   set up and run the tests
+# make test   set up and run the tests; with checkouts of the upstreams, those that train in them, too
+# make test-all   those that take minutes each, too
 # make patch UPSTREAM=edm CHECKOUT=path   for maintainers: patches/edm.* from the lines inserted in a checkout
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
-.PHONY: demo test lint bench patch
+.PHONY: demo test test-all lint bench patch
 
 demo: $(VENV)/.installed
 	$(BIN)/ddo demo
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(PYTEST) -m "not thorough"
+
+test-all: $(VENV)/.installed
+	$(PYTEST)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -23,6 +23,15 @@ CLASSES, COUNT = 3, 96
 DETECTOR_URL = (
     "https://api.ngc.nvidia.com/v2/models/nvidia/research/stylegan3/versions/1/files/metrics/inception-2015-12-05.pkl"
 )
+MEAN_DETECTOR = """
+import torch
+
+class Detector(torch.nn.Module):
+    def forward(self, images, return_features):
+        features = torch.zeros(len(images), 2048)
+        features[:, 0] = images.to(torch.float32).mean(dim=(1, 2, 3))
+        return features
+"""
 
 
 @dataclass(frozen=True)
@@ -167,23 +176,6 @@ def make_world(checkout, tmp_path_factory: pytest.TempPathFactory) -> Callable[.
     return make
 
 
-@pytest.fixture
-def stand_in_detector(tmp_path: Path) -> Callable[[str], dict[str, str]]:
-    """A function: the source of a class Detector -> the environment in which upstream's metrics use it.
-
-    It stands where upstream would have cached its Inception network.
-    """
-
-    def place(source: str) -> dict[str, str]:
-        (tmp_path / "stand_in_detector.py").write_text(source)
-        cached = tmp_path / "cache/downloads" / f"{hashlib.md5(DETECTOR_URL.encode()).hexdigest()}_detector.pkl"
-        cached.parent.mkdir(parents=True)
-        cached.write_bytes(b"cstand_in_detector\nDetector\n(tR.")  # a call of the class
-        return {"DNNLIB_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": str(tmp_path)}
-
-    return place
-
-
 @pytest.fixture(scope="session")
 def gradients(completed, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
     """A function: upstream's name, its world, launcher, accumulation rounds -> all gradients in one vector."""
@@ -200,36 +192,19 @@ def gradients(completed, tmp_path_factory: pytest.TempPathFactory) -> Callable[.
     return compute
 
 
-DETECTOR_URL = (
-    "https://api.ngc.nvidia.com/v2/models/nvidia/research/stylegan3/versions/1/files/metrics/inception-2015-12-05.pkl"
-)
-DETECTOR = """
-import torch
-
-class Detector(torch.nn.Module):
-    def forward(self, images, return_features):
-        features = torch.zeros(len(images), 2048)
-        features[:, 0] = images.to(torch.float32).mean(dim=(1, 2, 3))
-        return features
-"""
-
-
 @pytest.fixture(scope="session")
-def detector() -> Callable[[Path], dict[str, str]]:
+def detector() -> Callable[..., dict[str, str]]:
     """A function: folder -> the environment in which upstream finds a stand-in for its Inception network there.
 
-    It lies where the download would be cached; its only feature is an image's mean.
+    It lies where the download would be cached; unless given other source, its only feature is an image's mean.
     """
 
-    def make(root: Path) -> dict[str, str]:
-        (root / "stand_in_detector.py").write_text(DETECTOR)
-        cache = root / "cache/downloads"
-        cache.mkdir(parents=True, exist_ok=True)
-        name = hashlib.md5(DETECTOR_URL.encode()).hexdigest() + "_detector.pkl"
-        dump = "import pickle, sys, stand_in_detector as s; pickle.dump(s.Detector(), open(sys.argv[1], 'wb'))"
-        env = {"DNNLIB_CACHE_DIR": str(root / "cache"), "PYTHONPATH": str(root)}
-        subprocess.run([sys.executable, "-c", dump, str(cache / name)], env={**os.environ, **env}, check=True)
-        return env
+    def make(root: Path, source: str = MEAN_DETECTOR) -> dict[str, str]:
+        (root / "stand_in_detector.py").write_text(source)
+        cached = root / "cache/downloads" / f"{hashlib.md5(DETECTOR_URL.encode()).hexdigest()}_detector.pkl"
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        cached.write_bytes(b"cstand_in_detector\nDetector\n(tR.")  # a call of the class
+        return {"DNNLIB_CACHE_DIR": str(root / "cache"), "PYTHONPATH": str(root)}
 
     return make
 

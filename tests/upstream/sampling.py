@@ -46,12 +46,13 @@ def pristine(world, completed, script: str, out: Path, *flags: object, ranks: in
 
 
 def release(world, completed, checkout: Path, out: Path, *flags: object) -> Path:
-    """The release's EDM2_sample.py on a CPU; not in EDM2's checkout, as its README asks: that one has to stay clean."""
+    """The release's EDM2_sample.py on a CPU, in a copy of EDM2's checkout, as its README asks."""
     folder = world.root / "release"
-    folder.mkdir(exist_ok=True)
-    shutil.copy(checkout / "EDM2_sample.py", folder)
+    if not folder.exists():
+        shutil.copytree(world.repo, folder)
+        shutil.copy(checkout / "EDM2_sample.py", folder)
     driver = ["-m", "ddo_plugin.compat", Path(__file__).parent / "edm2/release_on_cpu.py", f"--outdir={out}", *flags]
-    path = os.pathsep.join([str(folder), str(world.repo), world.variables.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(folder), world.variables.get("PYTHONPATH", "")])
     completed(world.python(*driver, PYTHONPATH=path))
     return out
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.thorough
+
 pytest.importorskip("PIL.Image")
 pytest.importorskip("scipy")
 
@@ -55,7 +57,7 @@ if __name__ == "__main__":
     )
 """
 
-DETECTOR = """
+PIXEL_DETECTOR = """
 import torch
 
 class Detector(torch.nn.Module):
@@ -208,41 +210,29 @@ def test_edm_trains_on_two_processes_that_share_their_statistics(edm, data, tmp_
 
 
 @pytest.fixture
-def detector(stand_in_detector):
-    return stand_in_detector(DETECTOR)
+def pixels(detector, tmp_path):
+    """The environment in which a picture's features are its pixels."""
+    return detector(tmp_path, PIXEL_DETECTOR)
 
 
-def test_edm_computes_the_statistics_of_its_metric(edm, data, detector, tmp_path):
-    run(*COMPAT, edm / "fid.py", "ref", f"--data={data}", f"--dest={tmp_path / 'edm.npz'}", **detector)
+def test_edm_computes_the_statistics_of_its_metric(edm, data, pixels, tmp_path):
+    run(*COMPAT, edm / "fid.py", "ref", f"--data={data}", f"--dest={tmp_path / 'edm.npz'}", **pixels)
     with np.load(tmp_path / "edm.npz") as found:
         assert found["mu"].shape == (2048,)
         assert np.allclose(np.diag(found["sigma"])[:192], np.diag(found["sigma"])[192:384])
 
 
-def test_edm2_computes_the_statistics_of_its_metric(edm2, data, detector, tmp_path):
+def test_edm2_computes_the_statistics_of_its_metric(edm2, data, pixels, tmp_path):
     path = tmp_path / "edm2.pkl"
-    run(*COMPAT, edm2 / "calculate_metrics.py", "ref", f"--data={data}", f"--dest={path}", "--metrics=fid", **detector)
+    run(*COMPAT, edm2 / "calculate_metrics.py", "ref", f"--data={data}", f"--dest={path}", "--metrics=fid", **pixels)
     assert b"numpy._core" not in path.read_bytes()
     assert pickle.loads(path.read_bytes())["num_images"] == 64
-
-
-MEAN_DETECTOR = """
-import torch
-
-class Detector(torch.nn.Module):
-    def forward(self, images, return_features):
-        features = torch.zeros(len(images), 2048)
-        features[:, 0] = images.to(torch.float32).mean(dim=(1, 2, 3))
-        return features
-"""
 
 
 @pytest.mark.parametrize(
     ("script", "options"), [("edm/fid.py", []), ("edm2/calculate_metrics.py", ["--metrics=fid", "--workers=0"])]
 )
-def test_the_metric_runs_from_images_to_the_printed_number(
-    script, options, checkout, data, stand_in_detector, tmp_path
-):
+def test_the_metric_runs_from_images_to_the_printed_number(script, options, checkout, data, detector, tmp_path):
     """A detector whose only feature is an image's mean: the distance is that of two normal distributions of numbers."""
     from PIL import Image
 
@@ -251,7 +241,7 @@ def test_the_metric_runs_from_images_to_the_printed_number(
     np.savez(tmp_path / "ref.npz", mu=np.eye(2048)[0] * 100, sigma=sigma)
     name, _, script = script.partition("/")
     calc = ["calc", f"--images={data.parent / 'images'}", f"--ref={tmp_path / 'ref.npz'}", "--num=64"]
-    printed = run(*COMPAT, checkout(name) / script, *calc, *options, **stand_in_detector(MEAN_DETECTOR))
+    printed = run(*COMPAT, checkout(name) / script, *calc, *options, **detector(tmp_path))
     means = [np.asarray(Image.open(path), np.float64).mean() for path in sorted((data.parent / "images").glob("*.png"))]
     expected = (np.mean(means) - 100) ** 2 + (np.std(means, ddof=1) - 2) ** 2
     assert float(printed.split()[-1]) == pytest.approx(expected, rel=1e-4)

@@ -22,6 +22,8 @@ from ddo_plugin.files import sha256_file
 from ddo_plugin.metrics.frechet import Moments
 from ddo_plugin.records import EvaluationStep
 
+pytestmark = pytest.mark.thorough
+
 Image = pytest.importorskip("PIL.Image")
 COUNT = 48
 IMAGES = np.random.default_rng(0).integers(0, 256, (COUNT, 3, 16, 16), dtype=np.uint8)

@@ -11,6 +11,8 @@ import pytest
 from ddo_plugin.selfplay import journal
 from ddo_plugin.snapshots import sidecar
 
+pytestmark = pytest.mark.thorough
+
 RECIPE = """
 title = "A tiny EDM"
 upstream = "edm"

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
+pytestmark = pytest.mark.thorough
+
 
 def test_accumulation_and_ranks_change_no_gradient(gradients, world) -> None:
     whole = gradients("edm2", world, 1, 1)

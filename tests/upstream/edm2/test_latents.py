@@ -17,6 +17,8 @@ import pytest
 from ddo_plugin import refset, statistics
 from ddo_plugin.snapshots import contents
 
+pytestmark = pytest.mark.thorough
+
 spec = importlib.util.spec_from_file_location("upstream_sampling", Path(__file__).parent.parent / "sampling.py")
 assert spec is not None and spec.loader is not None
 sampling = importlib.util.module_from_spec(spec)

@@ -17,15 +17,6 @@ from ddo_plugin.snapshots import contents, sidecar, unpickler
 
 FOLDER = Path(__file__).parent
 DIGEST = FOLDER / "digest.py"
-MEAN_DETECTOR = """
-import torch
-
-class Detector(torch.nn.Module):
-    def forward(self, images, return_features):
-        features = torch.zeros(len(images), 2048)
-        features[:, 0] = images.to(torch.float32).mean(dim=(1, 2, 3))
-        return features
-"""
 LAST = "network-snapshot-0000002-0.050.pkl"
 STATE = "training-state-0000002.pt"
 
@@ -101,7 +92,7 @@ def test_pristine_generate_images_samples_the_snapshot_without_our_package(tuned
 
 
 def test_pristine_calculate_metrics_judges_the_snapshot_without_our_package(
-    tuned: Path, world, pristine, stand_in_detector, tmp_path
+    tuned: Path, world, pristine, detector, tmp_path
 ) -> None:
     """With an image's mean as the only feature, the distance is that of two normal distributions of numbers."""
     image = pytest.importorskip("PIL.Image")
@@ -110,7 +101,7 @@ def test_pristine_calculate_metrics_judges_the_snapshot_without_our_package(
     np.savez(tmp_path / "ref.npz", mu=np.eye(2048)[0] * 100, sigma=sigma)
     network = f"--net={tuned / LAST}"
     judging = ["gen", network, f"--ref={tmp_path / 'ref.npz'}", "--metrics=fid", "--num=12", "--seed=3", "--batch=6"]
-    printed = pristine("calculate_metrics", *judging, **stand_in_detector(MEAN_DETECTOR))
+    printed = pristine("calculate_metrics", *judging, **detector(tmp_path))
     pristine("generate_images", network, f"--outdir={tmp_path / 'samples'}", "--seeds=3-14", "--batch=6")
     means = [np.asarray(image.open(path), np.float64).mean() for path in (tmp_path / "samples").glob("*.png")]
     expected = (np.mean(means) - 100) ** 2 + (np.std(means, ddof=1) - 2) ** 2

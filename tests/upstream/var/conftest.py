@@ -37,6 +37,6 @@ def world(make_world, completed):
     world = make_world("VAR", "train.py", COMMON, "var_d2.pth", **options)
     write_images(world.data / "train", 12, seed=0)
     write_images(world.data / "val", 4, seed=1)
-    made = [world.data / "train", world.root / VAE, world.base, world.root / SHARED]
+    made = ["1_2_3", world.data / "train", world.root / VAE, world.base, world.root / SHARED]
     completed(world.python(HERE / "make_networks.py", *made, PYTHONPATH=f"{world.repo}:{HERE / 'stand_ins'}"))
     return world

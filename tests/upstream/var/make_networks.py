@@ -1,4 +1,4 @@
-"""`make_networks.py IMAGES VAE VAR SHARED`: an autoencoder and two VARs that were never trained, yet behave as if.
+"""`make_networks.py SIDES IMAGES VAE VAR [SHARED]`: an autoencoder and VARs that were never trained, yet behave as if.
 
 The second VAR has one modulation for all blocks, as upstream's --saln=1 makes it.
 
@@ -15,7 +15,8 @@ from models import VAR, VQVAE
 from torchvision.transforms.transforms import CenterCrop, ToTensor
 from utils.data import normalize_01_into_pm1, pil_loader
 
-PATCHES, CLASSES, DEPTH = (1, 2, 3), 1000, 2
+PATCHES = tuple(map(int, sys.argv[1].split("_")))
+CLASSES, DEPTH = 1000, 2
 LOGIT_STD = 3.0
 
 
@@ -52,8 +53,8 @@ def make_var(vae: VQVAE, images: torch.Tensor, shared: bool) -> VAR:
 if __name__ == "__main__":
     torch.manual_seed(0)
     with torch.no_grad():
-        images = read_images(Path(sys.argv[1]))
+        images = read_images(Path(sys.argv[2]))
         vae = make_vae(images)
-        torch.save(vae.state_dict(), sys.argv[2])
-        for shared, path in enumerate(sys.argv[3:]):
+        torch.save(vae.state_dict(), sys.argv[3])
+        for shared, path in enumerate(sys.argv[4:]):
             torch.save(make_var(vae, images, bool(shared)).state_dict(), path)

@@ -13,6 +13,8 @@ from ddo_plugin.metrics.frechet import frechet_distance, moments
 from ddo_plugin.metrics.images import read_images
 from ddo_plugin.records import EvaluationStep
 
+pytestmark = pytest.mark.thorough
+
 # Features of another plugin's: mean and spread of each channel.
 PLUGIN = """
 import numpy as np

@@ -11,6 +11,8 @@ import pytest
 
 from ddo_plugin import refset, statistics
 
+pytestmark = pytest.mark.thorough
+
 Image = pytest.importorskip("PIL.Image")
 
 # Upstream's inference, as the release's VAR_sample.py turns it into pixels, one image a seed.

@@ -165,7 +165,7 @@ def test_a_compiled_network_trains_and_its_snapshots_are_plain(round_of, world) 
     assert torch.load(out / "var_d2-ddo-0002.pth").keys() == torch.load(world.base).keys()
 
 
-def test_two_ranks_train_one_network(round_of, tuned: Path) -> None:
+def test_two_ranks_learn_from_other_images_than_one(round_of, tuned: Path) -> None:
     out = round_of("two", torchrun="--standalone --nproc_per_node=2")
     rows = statistics.read(out / statistics.FILE_NAME)
     assert len(rows) == STEPS
