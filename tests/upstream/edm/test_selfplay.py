@@ -48,15 +48,26 @@ sampler = "--steps=2"
 
 
 @pytest.fixture(scope="module")
-def played(world, completed, detector) -> Path:
+def play(world, completed, detector):
+    """A function: folder, overrides -> the folder with the recipe's run in it."""
     ref = world.root / "ref.npz"
     np.savez(ref, mu=np.eye(2048)[0] * 120, sigma=np.diag(np.eye(2048)[0] * 900))
     recipe = world.root / "tiny.toml"
     recipe.write_text(RECIPE.format(base=world.base, repo=world.repo, data=world.data, ref=ref))
     env = detector(world.root)
-    completed(world.python("-m", "ddo_plugin", "selfplay", recipe, "--out=played", **env))
-    completed(world.python("-m", "ddo_plugin", "selfplay", recipe, "--out=played", **env))  # nothing is left to do
-    return world.root / "played"
+
+    def run(out: str, *overrides: str) -> Path:
+        chosen = [f"--set={one}" for one in overrides]
+        completed(world.python("-m", "ddo_plugin", "selfplay", recipe, f"--out={out}", *chosen, **env))
+        return world.root / out
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def played(play) -> Path:
+    play("played")
+    return play("played")  # nothing is left to do
 
 
 def facts(played: Path, name: str) -> list[dict]:
@@ -80,6 +91,19 @@ def test_the_best_of_all_evaluations_wins(played: Path) -> None:
 def test_a_second_start_does_nothing_again(played: Path) -> None:
     finished = [fact["out"] for fact in facts(played, "finished")]
     assert len(finished) == len(set(finished))
+
+
+def test_a_search_pauses_trainings_and_lets_the_better_one_go_on(play) -> None:
+    pytest.importorskip("optuna")
+    short = ["rounds=1", "training.duration=0.002", "evaluation.num=12", "search.finalists=1", "policy.keep=all"]
+    out = play("searched", *short, "search.kind=adaptive", "search.keep=0.5")
+    assert len(facts(out, "dropped")) == 1
+    parts = [(fact["task"], fact.get("part")) for fact in facts(out, "finished") if fact["kind"] == "training"]
+    assert [part for _, part in parts] == [1, 1, None]
+    left = {folder: sidecar.steps(folder) for folder in (out / "tiny").glob("r01-train-*/")}
+    assert sorted(map(len, left.values())) == [1, 2]
+    assert len(facts(out, "evaluated")) == 1 + 1
+    assert len(facts(out, "compared")) == 2 + 1
 
 
 def test_the_judge_was_fid_py(played: Path) -> None:
