@@ -41,6 +41,8 @@ class Source:
             if place[:length] in self.lines:
                 line = self.lines[place[:length]]
                 return line, f"{self.path}:{line}"
+        if inside := [told for typed, told in self.typed.items() if typed[: len(place)] == place]:
+            return 0, f"--set {inside[0]}"  # a table that only --set has
         return 1, f"{self.path}:1"
 
 

@@ -30,12 +30,13 @@ def command(recipe: Path, out: Path | None, overrides: tuple[str, ...], dry_run:
     came of it, also while it runs.
     """
     from ddo_plugin.selfplay import recipe as recipes
+    from ddo_plugin.selfplay.shipped import recipe_file
 
     out = out or Path(f"selfplay-{recipe.stem}")
     if status:
         _status(out)
         return
-    loaded = recipes.load(recipe, overrides)
+    loaded = recipes.load(recipe_file(str(recipe)), overrides)
     for note in loaded.notes:
         click.secho(note, fg="yellow", err=True)
     if dry_run:

@@ -20,6 +20,9 @@ def command(file: str, overrides: tuple[str, ...]) -> None:
 
     recipe = load(recipe_file(file), overrides)
     pairs = len(recipe.base.sweep.pairs())
-    click.echo(f"{file}: {recipe.title}; {recipe.rounds} rounds, {pairs} pairs of alpha and beta. No problems.")
+    searched = " in an adaptive search" if recipe.search.kind == "adaptive" else ""
+    click.echo(
+        f"{file}: {recipe.title}; {recipe.rounds} rounds, {pairs} pairs of alpha and beta{searched}. No problems."
+    )
     for note in recipe.notes:
         click.echo(f"  not checked: {note}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -129,19 +129,26 @@ def scores(history: History) -> str:
         return svg(figure)
 
 
-def sweep(best: Mapping[int, Mapping[tuple[float, float], float]]) -> str:
-    """For each round, the best score of each (α, β), on one scale."""
-    finite = [score for grid in best.values() for score in grid.values() if np.isfinite(score)]
+def sweep(
+    best: Mapping[int, Mapping[tuple[float, float], float]], dropped: Collection[tuple[int, float, float]] = ()
+) -> str:
+    """For each round, the best score of each (α, β), on one scale; those that were stopped early are not on it."""
+    through = {
+        number: {at: s for at, s in grid.items() if (number, *at) not in dropped} for number, grid in best.items()
+    }
+    finite = [score for grid in through.values() for score in grid.values() if np.isfinite(score)]
     with matplotlib.rc_context(STYLE):
         figure, row = canvas(len(best), width=max(9.0, 2.2 * len(best)), height=2.6)
         for axes, (number, grid) in zip(row, best.items(), strict=True):
             alphas, betas = sorted({alpha for alpha, _ in grid}), sorted({beta for _, beta in grid})
             cells = np.array([[grid.get((alpha, beta), np.nan) for beta in betas] for alpha in alphas])
-            axes.imshow(cells, "viridis_r", aspect="auto", vmin=min(finite, default=0), vmax=max(finite, default=1))
+            coloured = np.array([[through[number].get((alpha, beta), np.nan) for beta in betas] for alpha in alphas])
+            axes.imshow(coloured, "viridis_r", aspect="auto", vmin=min(finite, default=0), vmax=max(finite, default=1))
             for (i, j), score in np.ndenumerate(cells):
-                dark = np.isfinite(score) and score > (min(finite) + max(finite)) / 2
+                dark = np.isfinite(coloured[i, j]) and score > (min(finite) + max(finite)) / 2
+                ink = "white" if dark else "black" if np.isfinite(coloured[i, j]) else INK
                 told = f"{score:.3g}" if np.isfinite(score) else "–"
-                axes.text(j, i, told, ha="center", va="center", fontsize=8, color="white" if dark else "black")
+                axes.text(j, i, told, ha="center", va="center", fontsize=8, color=ink)
             axes.set(title=f"round {number}", xlabel="β", ylabel="α")
             axes.set_xticks(range(len(betas)), [f"{beta:g}" for beta in betas])
             axes.set_yticks(range(len(alphas)), [f"{alpha:g}" for alpha in alphas])

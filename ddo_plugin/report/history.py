@@ -55,6 +55,7 @@ class History:
     points: list[Point] = field(default_factory=list)
     judged: list[Point] = field(default_factory=list)  # every network that was judged, in any order
     compared: list[Point] = field(default_factory=list)  # what a search looked at in passing, on a scale of its own
+    dropped: set[tuple[int, float, float]] = field(default_factory=set)  # round, α, β of whom it stopped early
     ended: str = ""  # why it ended early, if it did
 
     @property
@@ -82,6 +83,9 @@ def load(root: Path) -> dict[str, History]:
             histories[fact["plan"]].judged.append(_point(root, fact))
         elif fact["fact"] == "compared":
             histories[fact["plan"]].compared.append(_point(root, fact))
+        elif fact["fact"] == "dropped":
+            stopped = fact["candidate"]
+            histories[fact["plan"]].dropped.add((fact["round"], stopped["alpha"], stopped["beta"]))
         elif fact["fact"] == "selected":
             histories[fact["plan"]].ended = ""
             points = histories[fact["plan"]].points

@@ -23,6 +23,8 @@ SHOWN_GRIDS = 4
 def write(out: Path, command: str) -> Path:
     """Write report.html beside the journal."""
     histories = history.load(out)
+    if not (out / FILE_NAME).exists():
+        raise UserError(f"{out}: no run has begun here; give its folder")
     if not histories:
         raise UserError(f"{out}: nothing has been judged yet; `ddo selfplay --status` says what runs")
     facts = read(out / FILE_NAME)
@@ -83,9 +85,9 @@ def _scores(one: History) -> page.Section:
     if best := _best(one.compared):
         caption = (
             "The search: the best score of each α and β in cheap evaluations, which compare with one another alone. "
-            "Those that lost were stopped early."
+            "Cells without colour were stopped early: theirs are scores of earlier snapshots."
         )
-        shown.append(page.Figure(figures.sweep(best), caption))
+        shown.append(page.Figure(figures.sweep(best, one.dropped), caption))
     elif best := _best(one.judged):
         caption = "The sweep: the best score of each α and β in each round; a dash marks what has none."
         shown.append(page.Figure(figures.sweep(best), caption))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +53,14 @@ def check(source: Source) -> tuple[list[str], list[str]]:
                 own = schema.OPTION_TABLES[name]
                 _check_options(problems, (*place, name), table, options[name], complete=not place, own=own)
     cheaper = values.get("search", {})
+    if isinstance(cheaper, dict) and cheaper.get("kind") == "adaptive" and "rungs" not in cheaper:
+        problems.add(("search", "rungs"), f"is missing; it must be {schema.TABLES['search']['rungs'].meant}")
     if isinstance(cheaper, dict) and isinstance(cheaper.get("evaluation"), dict):
         place, known = ("search", "evaluation"), options["evaluation"]
         cheap = replace(known, reserved={**known.reserved, "seeds": "it is search.seeds"})
         _check_options(problems, place, cheaper["evaluation"], cheap, complete=False, own={})
+    if isinstance(cheaper, dict) and cheaper.get("kind") == "adaptive" and find_spec("optuna") is None:
+        notes.append("the search itself: it needs optuna (pip install 'ddo-plugin[search]')")
     _check_objectives(problems, [((), values), *changes])
     return problems.lines(), notes
 
@@ -160,7 +165,10 @@ def _check_options(
             if complaint := options.known[name].complaint(value):
                 problems.add((*place, name), complaint)
         elif options.closed:
-            problems.add((*place, name), f"there is no such option{_nearest(name, [*options.known, *own])}")
+            problems.add(
+                (*place, name),
+                f"there is no such option{_nearest(name, {*options.known, *own} - set(options.reserved))}",
+            )
         elif not isinstance(value, str | int | float | bool):
             problems.add((*place, name), f"{shown(value)} is no value of an option")
     for name in options.required if complete else ():

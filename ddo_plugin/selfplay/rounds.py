@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import click
+
 from ddo_plugin.errors import COLLAPSE_STATUS, UserError
 from ddo_plugin.files import sha256_file
 from ddo_plugin.selfplay import pruning, repair
@@ -70,6 +72,7 @@ class _Play:
         self.steps = Steps(plan, runner)
         self._gave_up: set[int] = set()  # rounds in which a step failed for good
         self._collapsed: set[tuple[int, Candidate]] = set()
+        self._told: set[str] = set()
 
     def play(self) -> Judged:
         rounds = [self._announced(one) for one in self.plan.rounds]
@@ -85,6 +88,8 @@ class _Play:
                 break
             reference = judged[0]
             self._record("selected", round=number, network=self.runner.relative(reference.network))
+            name = self.runner.relative(reference.network)
+            click.echo(f"{self.plan.name} round {number}: {reference.score:.4g}, {name}", err=True)
             pruning.prune(self.runner, self.plan.name, number, [one.network for one in (*judged, *others)])
             best = min(best, reference, key=lambda candidate: candidate.score)
         self.runner.check(best.network)
@@ -193,6 +198,10 @@ class _Play:
             raise UserError(
                 f"{folder} holds no snapshot with a sidecar; training must report them by hook ddo_snapshot"
             )
+        if rung and rung.count and len(steps) < rung.count:
+            self._warn(
+                f"search.rungs: trainings leave fewer than {rung.count} snapshots, so none is stopped before its end"
+            )
         return [one for one in sidecar.described(folder) if sidecar.step(one) in steps]
 
     def _evaluate(
@@ -201,6 +210,7 @@ class _Play:
         """The network and what was found of it; None if that failed for good, or came too late for what was pruned."""
         task = self.steps.evaluation(number, network, candidate, search)
         if not network.exists() and not self.runner.is_finished(task) and pruning.is_pruned(self.runner, network):
+            self._warn(f"round {number}: snapshots that were deleted since (policy.keep) cannot be judged anew")
             return None
         try:
             self.runner.run(task, may_fail=candidate is not None)
@@ -227,6 +237,12 @@ class _Play:
         if not self.runner.policy.allow_failures:
             raise failure
         self._gave_up.add(number)
+
+    def _warn(self, what: str) -> None:
+        """Once, on the terminal; what follows from it stands in the journal."""
+        if what not in self._told:
+            self._told.add(what)
+            click.secho(f"{self.plan.name} {what}", fg="yellow", err=True)
 
     def _record(self, fact: str, **data: Any) -> None:
         self.runner.journal.append(fact, plan=self.plan.name, **data)

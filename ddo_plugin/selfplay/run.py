@@ -5,7 +5,9 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from ddo_plugin.checkout import open_checkout
 from ddo_plugin.download import cache_entry, default_cache_dir, is_url, local_file
+from ddo_plugin.errors import UserError
 from ddo_plugin.files import sha256_file
 from ddo_plugin.selfplay import plan as plans
 from ddo_plugin.selfplay import search, slots
@@ -22,6 +24,13 @@ def run(recipe: Recipe, out: Path) -> Judged:
     """Play the recipe in the folder `out`, or go on where an earlier process left it; returns the best network."""
     if recipe.search.kind == "adaptive":
         search.import_engine()  # missing, it is told now, not after the first trainings
+    if recipe.checkout is not None:
+        open_checkout(recipe.checkout)  # likewise
+    if not is_url(recipe.start) and not Path(recipe.start).exists():
+        raise UserError(
+            f"start = {recipe.start}: there is no such file; the rounds begin from a network, and the recipe's header "
+            "may say how to make it"
+        )
     base = local_file(recipe.start, sha256=recipe.sha256).resolve()
     plan = plans.of_recipe(recipe, base, recipe.sha256 or sha256_file(base))
     with opened(out, _executor(recipe.resources, out), identity(plan), recipe.policy) as runner:

@@ -31,7 +31,7 @@ def now(out: Path) -> Iterator[str]:
     facts, working = read(out / FILE_NAME), is_held(out)
     current = _current(facts)
     plans = _plans(current)
-    yield from _steps(out, facts, working)
+    yield from _steps(out, facts, current, working)
     if not plans:
         yield f"{out}: nothing has begun"
     elif len([fact for fact in current if fact["fact"] == "winner"]) == len(plans):
@@ -90,11 +90,11 @@ def _score(evaluated: Fact) -> float:
     return math.inf if math.isnan(evaluated["score"]) else float(evaluated["score"])
 
 
-def _steps(out: Path, facts: Sequence[Fact], working: bool) -> Iterator[str]:
-    """Steps that run, and those that did not end well."""
+def _steps(out: Path, facts: Sequence[Fact], current: Sequence[Fact], working: bool) -> Iterator[str]:
+    """Steps that run, and those that did not end well; not what a run with other settings began."""
     for name, last in _last(facts).items():
         task = next((fact["task"] for fact in facts if fact.get("out") == name and "task" in fact), name)
-        if last["fact"] == "started":
+        if last["fact"] == "started" and last in current:
             share = read_fraction(out / f"{name}.progress")
             yield f"  {'running' if working else 'interrupted'}: {task}, {share:.0%}"
         elif last["fact"] == "abandoned":

@@ -37,6 +37,7 @@ beta = [0.3]
 
 [search]
 kind = "adaptive"
+rungs = [1]
 keep = 0.4
 finalists = 1
 evaluation = {{ count = 20 }}

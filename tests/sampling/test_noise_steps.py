@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ddo_plugin.sampling import heun
 from ddo_plugin.sampling.noise_steps import SPACINGS, noise_steps
 
 EVEN = {"edm": lambda sigmas: sigmas ** (1 / 7), "logSNR": lambda sigmas: sigmas.log(), "time_uniform": lambda x: x}
@@ -30,10 +29,6 @@ def test_levels_are_one_more_than_steps_and_end_where_they_should(spacing: str, 
     assert float(sigmas[-1]) == pytest.approx(0 if to_zero else 0.002)
     if to_zero and steps > 1:
         assert float(sigmas[-2]) == pytest.approx(0.002)
-
-
-def test_heuns_levels_are_these() -> None:
-    assert heun.noise_steps is noise_steps
 
 
 def test_an_unknown_spacing_is_refused_with_the_known_ones() -> None:

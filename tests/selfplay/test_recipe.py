@@ -248,7 +248,7 @@ def test_a_search_is_cheaper_in_what_it_says_and_as_the_evaluation_in_the_rest(w
 
 def test_a_search_without_its_engine_is_told_before_anything_runs(write, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
-    made = load(write(DIGITS), ["search.kind=adaptive"])
+    made = load(write(DIGITS), ["search.kind=adaptive", "search.rungs=[1]"])
     with pytest.raises(UserError, match=r"needs optuna: pip install 'ddo-plugin\[search\]'"):
         run(made, tmp_path / "out")
     assert not (tmp_path / "out").exists()

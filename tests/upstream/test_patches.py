@@ -149,6 +149,7 @@ def test_run_does_the_same_and_leaves_the_checkout_clean(clone, any_machine, dat
     assert ran == run(sys.executable, str(folder / UPSTREAMS[name]), *arguments, cwd=tmp_path)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("way", ["torchrun starts ddo", "ddo starts torchrun"])
 def test_run_works_on_two_ranks(clone, any_machine, dataset, tmp_path, way):
     folder = clone("edm")

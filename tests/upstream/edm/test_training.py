@@ -138,6 +138,7 @@ def test_the_control_needs_no_fakes_and_is_native_training_of_the_same_network(w
     assert rows[0]["loss/real"] == -rows[0]["logps/real"]
 
 
+@pytest.mark.thorough
 def test_fakes_may_be_a_zip_of_upstreams_and_strict_refuses_what_it_cannot_tell(world, images, completed) -> None:
     zipped = images(world.root / "fakes.zip")
     flags = [f"--ddo-fakes={zipped}", f"--outdir={world.root / 'zipped'}", "--duration=0.001"]
@@ -149,6 +150,7 @@ def test_fakes_may_be_a_zip_of_upstreams_and_strict_refuses_what_it_cannot_tell(
     assert "drop --ddo-strict" in refused.stderr
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("torchrun", ["", "--standalone --nproc_per_node=1"])
 def test_a_collapse_ends_the_run_with_status_3(torchrun: str, world) -> None:
     out = world.root / f"collapsed-{len(torchrun)}"
@@ -158,6 +160,7 @@ def test_a_collapse_ends_the_run_with_status_3(torchrun: str, world) -> None:
     assert "collapsed at step" in process.stdout  # upstream sends both streams to one, and to log.txt
 
 
+@pytest.mark.thorough
 def test_after_a_kill_the_round_goes_on_with_its_learning_rate_and_average(world, completed, refused) -> None:
     out = world.root / "killed"
     flags = [f"--outdir={out}", "--duration=0.003", "--dump=1", "--lr=3e-4", "--ema=0.001"]
@@ -186,6 +189,7 @@ def test_after_a_kill_the_round_goes_on_with_its_learning_rate_and_average(world
     assert json.loads((out / "training_options.json").read_text())["ema_rampup_ratio"] is None
 
 
+@pytest.mark.thorough
 def test_two_ranks_train_together(world, completed) -> None:
     out = world.root / "ranks"
     completed(world.finetune(f"--outdir={out}", "--duration=0.001", torchrun="--standalone --nproc_per_node=2"))

@@ -91,6 +91,7 @@ def test_pristine_generate_images_samples_the_snapshot_without_our_package(tuned
         shutil.rmtree(world.root / "samples")
 
 
+@pytest.mark.thorough
 def test_pristine_calculate_metrics_judges_the_snapshot_without_our_package(
     tuned: Path, world, pristine, detector, tmp_path
 ) -> None:
@@ -202,6 +203,7 @@ def test_the_settings_of_the_paper_are_the_defaults_and_upstreams_flags_override
     assert not (world.root / "nowhere").exists()
 
 
+@pytest.mark.thorough
 def test_two_ranks_and_accumulation_train_together_with_the_noise_of_the_papers_last_rounds(world, completed) -> None:
     out = world.root / "ranks"
     flags = [f"--outdir={out}", "--duration=1024", "--batch-gpu=32", "--P_std=3.0"]

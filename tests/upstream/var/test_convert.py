@@ -38,6 +38,7 @@ def test_pristine_var_samples_with_the_converted_network(native, world, complete
     completed(world.python("-c", LOAD, plain, PYTHONPATH=path))
 
 
+@pytest.mark.thorough
 def test_pristine_var_trains_on_from_plain_weights(native, world, completed, tmp_path):
     folder = tmp_path / "resumed"
     folder.mkdir()

@@ -44,6 +44,7 @@ def test_it_repeats_itself(world, completed, alone):
     assert equal(weights(world.root / "repeated"), weights(alone))
 
 
+@pytest.mark.thorough
 def test_two_ranks_train_one_network(world, completed, alone):
     """Upstream alone would train two on a CPU, each without the other; their meters count both ranks' images."""
     process = world.train_pristine("--local_out_dir_path=two", ranks=2)

@@ -58,7 +58,7 @@ def tuned(round_of) -> Path:
     return round_of("tuned", "--ddo_round=1")
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.thorough)])
 def test_without_ddo_it_trains_as_pristine_does_bit_for_bit(ranks: int, world, completed) -> None:
     torchrun = f"--standalone --nproc_per_node={ranks}" if ranks > 1 else ""
     completed(world.train(f"--local_out_dir_path=patched-{ranks}", torchrun=torchrun))
@@ -133,6 +133,7 @@ def test_upstreams_modes_keep_working_and_have_their_effect(flag: str, round_of)
     assert not equal(weights(out), weights(plain))
 
 
+@pytest.mark.thorough
 def test_accumulation_counts_as_one_step_everywhere(round_of) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     out = round_of("accumulated", "--ac=2", "--ddo_iters=2")
@@ -160,11 +161,13 @@ def test_one_modulation_for_all_blocks_works(round_of, world) -> None:
     assert abs(first["rewards/real"]) < 1e-5 and abs(first["rewards/fake"]) < 1e-5
 
 
+@pytest.mark.thorough
 def test_a_compiled_network_trains_and_its_snapshots_are_plain(round_of, world) -> None:
     out = round_of("compiled", "--tfast=3", "--ddo_iters=2")
     assert torch.load(out / "var_d2-ddo-0002.pth").keys() == torch.load(world.base).keys()
 
 
+@pytest.mark.thorough
 def test_two_ranks_learn_from_other_images_than_one(round_of, tuned: Path) -> None:
     out = round_of("two", torchrun="--standalone --nproc_per_node=2")
     rows = statistics.read(out / statistics.FILE_NAME)
