@@ -8,10 +8,10 @@ import queue
 import signal
 import subprocess
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 from ddo_plugin.errors import UserError
 from ddo_plugin.progress import PARENT_VARIABLE, PROGRESS_VARIABLE
@@ -146,8 +146,20 @@ class LocalExecutor:
         return process
 
 
+@contextlib.contextmanager
+def appended(log: Path) -> Iterator[IO[bytes]]:
+    """The log of a further attempt: on a line of its own, for a kill may have cut the last one short."""
+    with log.open("a+b") as out:
+        if out.tell():
+            out.seek(-1, os.SEEK_END)
+            if out.read(1) != b"\n":
+                out.write(b"\n")
+                out.flush()
+        yield out
+
+
 def _popen(command: Command, log: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    with log.open("ab") as out:
+    with appended(log) as out:
         try:
             return subprocess.Popen(
                 command.argv,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import click
+from tqdm import tqdm
 
 from ddo_plugin.errors import COLLAPSE_STATUS, UserError
 from ddo_plugin.files import sha256_file
@@ -87,9 +88,9 @@ class _Play:
                 self._record("stopped", round=number, why="every candidate collapsed")
                 break
             reference = judged[0]
-            self._record("selected", round=number, network=self.runner.relative(reference.network))
             name = self.runner.relative(reference.network)
-            click.echo(f"{self.plan.name} round {number}: {reference.score:.4g}, {name}", err=True)
+            self._record("selected", round=number, network=name)
+            self._tell(f"round {number}: {reference.score:.4g}, {name}")
             pruning.prune(self.runner, self.plan.name, number, [one.network for one in (*judged, *others)])
             best = min(best, reference, key=lambda candidate: candidate.score)
         self.runner.check(best.network)
@@ -238,11 +239,15 @@ class _Play:
             raise failure
         self._gave_up.add(number)
 
+    def _tell(self, what: str) -> None:
+        """A line above the progress bar."""
+        tqdm.write(f"{self.plan.name} {what}", file=sys.stderr)
+
     def _warn(self, what: str) -> None:
-        """Once, on the terminal; what follows from it stands in the journal."""
+        """Once; what follows from it stands in the journal."""
         if what not in self._told:
             self._told.add(what)
-            click.secho(f"{self.plan.name} {what}", fg="yellow", err=True)
+            self._tell(what)
 
     def _record(self, fact: str, **data: Any) -> None:
         self.runner.journal.append(fact, plan=self.plan.name, **data)

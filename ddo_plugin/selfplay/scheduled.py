@@ -17,7 +17,7 @@ from typing import Any
 from ddo_plugin.errors import UserError
 from ddo_plugin.progress import PARENT_VARIABLE, PROGRESS_VARIABLE
 from ddo_plugin.records import Command
-from ddo_plugin.selfplay.executor import StepFailedError, StoppedError
+from ddo_plugin.selfplay.executor import StepFailedError, StoppedError, appended
 
 POLL_S = 1.0
 CANCEL_S = 120.0  # Slurm itself kills what ignores it after half a minute
@@ -34,7 +34,7 @@ class Job:
 
     def __call__(self) -> int:
         told = {PROGRESS_VARIABLE: str(self.progress), PARENT_VARIABLE: str(os.getpid())}
-        with self.log.open("ab") as out:
+        with appended(self.log) as out:
             return subprocess.call(
                 list(self.command.argv),
                 stdin=subprocess.DEVNULL,

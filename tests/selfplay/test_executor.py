@@ -47,6 +47,11 @@ def test_both_streams_go_to_the_log_and_a_second_attempt_is_added(tmp_path: Path
     assert run(executor, command, tmp_path / "new").split() == ["out", "err", "out", "err"]
 
 
+def test_a_second_attempt_begins_a_line_of_the_log_where_a_kill_cut_the_last_one_short(tmp_path: Path) -> None:
+    (tmp_path / "step.log").write_text("Error: colla")
+    assert run(LocalExecutor(), python("print('again')"), tmp_path) == "Error: colla\nagain\n"
+
+
 def test_a_failure_carries_status_command_log_and_last_words(tmp_path: Path) -> None:
     code = "import sys; print(*range(100), sep='\\n', flush=True); sys.exit('no such device')"
     with pytest.raises(StepFailedError) as failed:
