@@ -96,7 +96,7 @@ def test_a_second_start_does_nothing_again(played: Path) -> None:
 def test_a_search_pauses_trainings_and_lets_the_better_one_go_on(play) -> None:
     pytest.importorskip("optuna")
     short = ["rounds=1", "training.duration=0.002", "evaluation.num=12", "search.finalists=1", "policy.keep=all"]
-    out = play("searched", *short, "search.kind=adaptive", "search.keep=0.5")
+    out = play("searched", *short, "search.kind=adaptive", "search.rungs=[1]", "search.keep=0.5")
     assert len(facts(out, "dropped")) == 1
     parts = [(fact["task"], fact.get("part")) for fact in facts(out, "finished") if fact["kind"] == "training"]
     assert [part for _, part in parts] == [1, 1, None]
