@@ -87,6 +87,16 @@ def sha256_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder; 0 if it is not there."""
+    try:
+        if path.is_dir():
+            return sum(file.lstat().st_size for file in path.rglob("*") if not file.is_dir())
+        return path.lstat().st_size
+    except FileNotFoundError:  # or a file in it went away meanwhile
+        return 0
+
+
 def _beside(path: Path) -> Path:
     """A new name in the same folder. What is created there under it gets the permissions of the umask."""
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from ddo_plugin.errors import UserError
+from ddo_plugin.files import size_of
 from ddo_plugin.progress import PARENT_VARIABLE, PROGRESS_VARIABLE
 from ddo_plugin.records import Command
 from ddo_plugin.selfplay.slots import Slot
@@ -25,11 +26,11 @@ _KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows has only one way
 
 
 class StepFailedError(Exception):
-    """A command ended with a status other than 0."""
+    """A command ended with a status other than 0. What its log says before byte `begun`, earlier attempts said."""
 
-    def __init__(self, command: Command, status: int, log: Path, name: str = ""):
+    def __init__(self, command: Command, status: int, log: Path, name: str = "", begun: int = 0):
         self.command, self.status, self.log, self.name = command, status, log, name
-        told = log.read_text(errors="replace") if log.exists() else ""
+        told = log.read_bytes()[begun:].decode(errors="replace") if log.exists() else ""
         self.tail = "\n".join(told.splitlines()[-TAIL_LINES:])
         super().__init__(f"exit status {status}: {command}\nlog: {log}\n{self.tail}")
 
@@ -95,6 +96,7 @@ class LocalExecutor:
     ) -> None:
         """Wait for a slot, then run the command in it, `during` around it."""
         slot = self._free.get()
+        begun = size_of(log)
         try:
             if self.stopping.is_set():
                 raise StoppedError
@@ -105,7 +107,7 @@ class LocalExecutor:
         if self.stopping.is_set():
             raise StoppedError
         if status != 0:
-            raise StepFailedError(command, status, log, name)
+            raise StepFailedError(command, status, log, name, begun)
 
     def stop(self) -> None:
         with self._lock:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ddo_plugin.errors import UserError
+from ddo_plugin.files import size_of
 from ddo_plugin.progress import PARENT_VARIABLE, PROGRESS_VARIABLE
 from ddo_plugin.records import Command
 from ddo_plugin.selfplay.executor import StepFailedError, StoppedError, appended
@@ -79,6 +80,7 @@ class ScheduledExecutor:
     ) -> None:
         """Wait for a slot, then run the command as a job, `during` around it."""
         with self._slots:
+            begun = size_of(log)
             if self.stopping.is_set():
                 raise StoppedError
             with during or contextlib.nullcontext():
@@ -89,7 +91,7 @@ class ScheduledExecutor:
                 status = self._status_of(job)
                 progress.unlink(missing_ok=True)
         if status != 0:
-            raise StepFailedError(command, status, log, name)
+            raise StepFailedError(command, status, log, name, begun)
 
     def stop(self) -> None:
         """Every thread cancels its own job."""

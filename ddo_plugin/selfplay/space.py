@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ddo_plugin.errors import UserError
+from ddo_plugin.files import size_of
 from ddo_plugin.selfplay.executor import StepFailedError
 from ddo_plugin.selfplay.journal import Journal
 
@@ -61,13 +62,3 @@ class Space:
         """Bytes that the last finished step of this kind took; 0 if there was none."""
         sizes = [fact["measured"]["bytes"] for fact in self._journal.find("finished", kind=kind)]
         return int(sizes[-1]) if sizes else 0
-
-
-def size_of(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder; 0 if it is not there."""
-    try:
-        if path.is_dir():
-            return sum(file.lstat().st_size for file in path.rglob("*") if not file.is_dir())
-        return path.lstat().st_size
-    except FileNotFoundError:  # or a file in it went away meanwhile
-        return 0

@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from ddo_plugin.errors import COLLAPSE_STATUS, UserError
-from ddo_plugin.files import sha256_file
+from ddo_plugin.files import sha256_file, size_of
 from ddo_plugin.progress import read_fraction
 from ddo_plugin.records import Command
 from ddo_plugin.selfplay.executor import Executor, StepFailedError, StoppedError
 from ddo_plugin.selfplay.journal import Journal
 from ddo_plugin.selfplay.plan import Plan
 from ddo_plugin.selfplay.recipe import Policy
-from ddo_plugin.selfplay.space import Space, size_of
+from ddo_plugin.selfplay.space import Space
 from ddo_plugin.snapshots import sidecar
 
 ENDS = ("finished", "damaged", "gone")

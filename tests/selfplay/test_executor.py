@@ -63,6 +63,13 @@ def test_a_failure_carries_status_command_log_and_last_words(tmp_path: Path) -> 
     assert str(tmp_path / "step.log") in str(failed.value)
 
 
+def test_a_failure_does_not_speak_for_an_earlier_attempt(tmp_path: Path) -> None:
+    (tmp_path / "step.log").write_text("Error: [Errno 28] No space left on dev")
+    with pytest.raises(StepFailedError) as failed:
+        run(LocalExecutor(), python("raise SystemExit('no such device')"), tmp_path)
+    assert failed.value.words == failed.value.tail.strip() == "no such device"
+
+
 def test_a_killed_command_is_a_failure(tmp_path: Path) -> None:
     with pytest.raises(StepFailedError) as failed:
         run(LocalExecutor(), python("import os; os.kill(os.getpid(), 9)"), tmp_path)
