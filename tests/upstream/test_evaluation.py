@@ -75,12 +75,15 @@ def status(folder: Path) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
+@pytest.mark.parametrize("torchrun", ["", "--standalone --nproc_per_node=2"])
 @pytest.mark.parametrize(("upstream", "ref"), [("edm", "ref.npz"), ("edm2", "ref.pkl")])
-def test_samples_are_judged_by_upstreams_own_script(upstream, ref, world, checkout, completed, tmp_path) -> None:
+def test_samples_are_judged_by_upstreams_own_script(upstream, ref, torchrun, world, checkout, completed, tmp_path):
     """A reference set, which upstream cannot read, is unpacked for it; the checkout stays as it is."""
     folder, out = checkout(upstream), tmp_path / "eval.json"
     before = status(folder)
     arguments = [f"--checkout={folder}", f"--ref={world / ref}", f"--num={COUNT}", f"--out={out}", "--batch=16"]
+    if torchrun:
+        arguments.append(f"--torchrun={torchrun}")
     printed = completed(evaluate(world, world / "samples", *arguments))
     means = IMAGES.mean((1, 2, 3), dtype=np.float64)
     found = json.loads(out.read_text())
