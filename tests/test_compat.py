@@ -347,7 +347,7 @@ def group():
 
 @group.command()
 def command(device=torch.device("cuda")):
-    torch.distributed.init_process_group("nccl", init_method="tcp://localhost:0", rank=0, world_size=1)
+    torch.distributed.init_process_group("nccl", store=torch.distributed.HashStore(), rank=0, world_size=1)
     torch.cuda.set_device(0)
     training_stats.init_multiprocessing(rank=0, sync_device=torch.device("cuda"))
     ddp = DistributedDataParallel(torch.nn.Linear(1, 1), device_ids=[loop()])

@@ -20,8 +20,12 @@ def _autocast() -> None:
     original = torch.autocast.__init__
 
     @functools.wraps(original)
-    def __init__(self: Any, device_type: str, *args: Any, **kwargs: Any) -> None:  # noqa: N807
-        original(self, "cpu" if device_type == "cuda" else device_type, *args, **kwargs)
+    def __init__(  # noqa: N807
+        self: Any, device_type: str, dtype: Any = None, enabled: bool = True, cache_enabled: bool | None = None
+    ) -> None:
+        if device_type == "cuda":
+            device_type, dtype = "cpu", dtype if enabled else None  # a GPU's may be none of the CPU's (torch 2.1)
+        original(self, device_type, dtype, enabled, cache_enabled)
 
     torch.autocast.__init__ = __init__  # type: ignore[method-assign]
 

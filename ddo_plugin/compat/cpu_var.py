@@ -16,6 +16,7 @@ def stand_in(announce: Callable[[], None]) -> None:
     """Answer what VAR's files ask of a GPU; `announce` is called when such a run starts."""
     _find_no_gpu(announce)
     _keep_tensors()
+    _let_adamw_take_the_cpu()
 
 
 def adjust() -> None:
@@ -82,3 +83,18 @@ def _keep_tensors() -> None:
 
     torch.Tensor.cuda = cuda  # type: ignore[method-assign]
     torch.tensor = tensor
+
+
+def _let_adamw_take_the_cpu() -> None:
+    """VAR asks for the fused AdamW, which CPUs have since torch 2.4."""
+    import torch
+
+    if torch.__version__ >= "2.4":
+        return
+    original = torch.optim.AdamW.__init__
+
+    @functools.wraps(original)
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+        original(self, *args, **{**kwargs, "fused": None})
+
+    torch.optim.AdamW.__init__ = __init__  # type: ignore[method-assign]

@@ -55,7 +55,7 @@ def ddo_configure(upstream: str, config: MutableMapping[str, Any], options: Mapp
     run = finetuning.prepare(UPSTREAM, options["outdir"], options)
     state = options["outdir"] / CHECKPOINT
     if state.exists():
-        run.leave_if_paused(torch.load(state, weights_only=True, mmap=True)["step"])
+        run.leave_if_paused(torch.load(str(state), weights_only=True, mmap=True)["step"])
     network = config["family"].network()
     network.load_state_dict(run.reference.network.state_dict())
     config.update(network=network, loss=FinetuningLoss(run, config["family"]))

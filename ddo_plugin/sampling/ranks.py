@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -110,4 +111,6 @@ def ranks() -> Iterator[Ranks]:
     try:
         yield Ranks(rank, world)
     finally:
+        # Until torch 2.8 the end of the group waits, holding the GIL, for threads that may want it to let tensors go.
+        time.sleep(0.1)
         dist.destroy_process_group()

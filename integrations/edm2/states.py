@@ -23,7 +23,7 @@ def check(run: Finetuning, total_nimg: int, batch_size: int) -> None:
     state = next((path for path in _newest_first(run.run.outdir) if not damaged.is_damaged(path)), None)
     if state is None:
         return
-    held = torch.load(state, map_location="cpu", mmap=True, weights_only=False)  # as upstream is about to
+    held = torch.load(str(state), map_location="cpu", mmap=True, weights_only=False)  # as upstream is about to
     loss = held.get("loss_fn") or {}
     if "reference" not in loss:
         raise UserError(f"{state} is no state of a DDO run, and this run would go on from it; use another --outdir")

@@ -25,7 +25,7 @@ def read_tensors(path: Path, flag: str) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickles that it then refuses
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            return torch.load(str(path), map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError:  # whose text advises to run the file's code
         raise UserError(
             f"{flag}={path} cannot be read as a file of tensors: it is none, or holds more than them"
