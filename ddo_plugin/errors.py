@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import IO, Any
 
 import click
 
 COLLAPSE_STATUS = 3  # exit status of a finetuning run that stopped because it collapsed
+FIRST_S = 2.0  # how long the first rank of a machine has to say what is wrong, and torchrun to end the others
 
 
 class UserError(click.ClickException):
-    """Something the user gave us cannot be used: one line, exit status 2, no traceback."""
+    """Something the user gave us cannot be used: one line, exit status 2, no traceback.
+
+    Most errors are every rank's. The first one tells; another one does only if it is still there a little later.
+    """
 
     exit_code = 2
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        if os.environ.get("LOCAL_RANK", "0") != "0":
+            time.sleep(FIRST_S)
+        super().show(file)
 
 
 class CollapseError(click.ClickException):
@@ -31,5 +43,5 @@ def in_one_line() -> Iterator[None]:
     except click.ClickException as error:
         if click.get_current_context(silent=True) is not None:
             raise
-        sys.stderr.write(f"Error: {error.format_message()}\n")
+        error.show(sys.stderr)
         raise SystemExit(error.exit_code) from None
