@@ -16,6 +16,20 @@ SOLVERS = ("heun", "euler", DPM_SOLVER_V3)
 SPACINGS = ("edm", "logSNR", "time_uniform")
 
 
+class Finite(click.types.FloatParamType):
+    """A float that is a number."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return number
+
+
+class Number(click.FloatRange, Finite):
+    """The same, within bounds."""
+
+
 def finetuning_options(*, alpha: float, beta: float) -> list[click.Option]:
     """The common `--ddo…` options with this upstream's default α and β."""
     return [
@@ -26,14 +40,14 @@ def finetuning_options(*, alpha: float, beta: float) -> list[click.Option]:
         ),
         click.Option(
             ["--ddo-alpha"],
-            type=click.FloatRange(min=0),
+            type=Number(0),
             default=alpha,
             show_default=True,
             help="Weight of the fake term (α).",
         ),
         click.Option(
             ["--ddo-beta"],
-            type=click.FloatRange(min=0, min_open=True),
+            type=Number(0, min_open=True),
             default=beta,
             show_default=True,
             help="Scale of the log-ratio (β); goes like 1/dimensions.",
@@ -42,7 +56,7 @@ def finetuning_options(*, alpha: float, beta: float) -> list[click.Option]:
             ["--ddo-stop-on-collapse"],
             is_flag=False,
             flag_value=COLLAPSE_BOUND,
-            type=click.FloatRange(min=0, min_open=True),
+            type=Number(0, min_open=True),
             metavar="[BOUND]",
             help=f"Stop when the mean reward of real data falls below -BOUND ({COLLAPSE_BOUND} if none is given).",
         ),
@@ -83,7 +97,7 @@ def pickle_options() -> list[click.Option]:
 
 def sampler_options(steps: int) -> list[click.Option]:
     """For networks of EDM's kind: upstream's sampler flags and defaults; `steps` differs between EDM and EDM2."""
-    positive, not_negative = click.FloatRange(min=0, min_open=True), click.FloatRange(min=0)
+    positive, not_negative = Number(0, min_open=True), Number(0)
 
     def option(*names: str, type: Any, default: Any, help: str) -> click.Option:
         return click.Option([*names], type=type, default=default, show_default=True, help=help)
@@ -103,8 +117,14 @@ def sampler_options(steps: int) -> list[click.Option]:
         option("--solver", type=click.Choice(SOLVERS), default=None, help=_unless_told("Solver of the ODE", "heun")),
         option("--S_churn", "S_churn", type=not_negative, default=0.0, help="Fresh noise at each step; 0 is the ODE."),
         option("--S_min", "S_min", type=not_negative, default=0.0, help="Lowest level that gets fresh noise."),
-        option("--S_max", "S_max", type=not_negative, default=math.inf, help="Highest level that gets fresh noise."),
-        option("--S_noise", "S_noise", type=float, default=1.0, help="Inflation of the fresh noise."),
+        option(
+            "--S_max",
+            "S_max",
+            type=click.FloatRange(min=0),
+            default=math.inf,
+            help="Highest level that gets fresh noise.",
+        ),
+        option("--S_noise", "S_noise", type=Finite(), default=1.0, help="Inflation of the fresh noise."),
         *_multistep_options(),
     ]
 

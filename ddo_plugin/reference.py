@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ddo_plugin.download import is_url, local_file
 from ddo_plugin.errors import UserError
@@ -42,7 +42,16 @@ def _load(source: str, options: Mapping[str, Any], overrides: Mapping[str, Any])
         raise UserError(f"{TRUST_OPTION} runs code from {source}; say what it must be with --ddo-sha256=HEX")
     path = local_file(source, sha256=sha256)
     loaded = network.load(path, trust=trust, overrides=overrides, trust_option=TRUST_OPTION)
+    check_finite(loaded.module.state_dict(), source)
     return freeze(loaded.module, source, path, loaded.info)
+
+
+def check_finite(state: Mapping[str, Tensor], source: str | Path) -> None:
+    """A training that diverged leaves networks which sample black images, or nothing, and teach nothing."""
+    for name, tensor in state.items():
+        # a sum is quick to make, and finite only if all are
+        if tensor.is_floating_point() and not tensor.sum().isfinite() and not tensor.isfinite().all():
+            raise UserError(f"{source}: {name} is not finite, as if its training had diverged; take another snapshot")
 
 
 def target_settings(reference: Reference) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from ddo_plugin import hookimpl
-from ddo_plugin.options import continue_option, finetuning_options, pickle_options, sampler_options
+from ddo_plugin.options import Number, continue_option, finetuning_options, pickle_options, sampler_options
 from ddo_plugin.records import Command, EvaluationStep, Fakes, Generator, Reference, RefsetStep, RoundStep, Upstream
 
 UPSTREAM = "edm"
@@ -45,7 +45,7 @@ def ddo_options(upstream: str) -> Sequence[click.Option]:
         return []
     rampup = click.Option(
         ["--ddo-rampup"],
-        type=click.FloatRange(min=0),
+        type=Number(0),
         metavar="MIMG",
         help="Learning rate rises from 0 over so many images  [default: all of --duration]",
     )

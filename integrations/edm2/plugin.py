@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from ddo_plugin import hookimpl
-from ddo_plugin.options import continue_option, finetuning_options, pickle_options, sampler_options
+from ddo_plugin.options import Finite, Number, continue_option, finetuning_options, pickle_options, sampler_options
 from ddo_plugin.records import Command, EvaluationStep, Fakes, Generator, Reference, RefsetStep, RoundStep, Upstream
 
 UPSTREAM = "edm2"
@@ -41,7 +41,7 @@ def _guidance_options() -> list[click.Option]:
     return [
         click.Option(["--gnet"], metavar="PKL|URL", help="Guiding network."),
         click.Option(["--gnet-sha256"], metavar="HEX", help="What its file must have; checked before its use."),
-        click.Option(["--guidance"], type=float, default=1.0, show_default=True, help="Its strength; 1 is none."),
+        click.Option(["--guidance"], type=Finite(), default=1.0, show_default=True, help="Its strength; 1 is none."),
     ]
 
 
@@ -60,7 +60,7 @@ def ddo_options(upstream: str) -> Sequence[click.Option]:
         return []
     rampup = click.Option(
         ["--ddo-rampup"],
-        type=click.FloatRange(min=0),
+        type=Number(0),
         default=1.0,
         show_default=True,
         metavar="MIMG",

@@ -17,6 +17,9 @@ from ddo_plugin.download import local_file
 from ddo_plugin.errors import UserError
 from ddo_plugin.files import atomic_write, sha256_file
 from ddo_plugin.records import Reference
+from ddo_plugin.reference import check_finite
+
+MASK = "attn_bias_for_masking"  # of −∞ where a token must not look
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ def read_weights(path: Path, flag: str) -> Weights:
         raise UserError(
             f"{flag}={path} is not plain weights, as upstream publishes them; `ddo convert {path} var.pth` makes some"
         )
+    check_finite({name: tensor for name, tensor in weights.items() if name != MASK}, path)
     return Weights(
         weights,
         classes=len(weights["class_emb.weight"]) - 1,

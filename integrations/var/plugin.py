@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from ddo_plugin import hookimpl
-from ddo_plugin.options import continue_option, finetuning_options, sha256_option
+from ddo_plugin.options import Number, continue_option, finetuning_options, sha256_option
 from ddo_plugin.records import (
     Command,
     EvaluationStep,
@@ -127,11 +127,11 @@ def ddo_generator_options(upstream: str) -> Sequence[click.Option]:
     if upstream != UPSTREAM:
         return []
     not_negative = click.IntRange(min=0)
-    cfg = click.FloatRange(min=0)
+    cfg = Number(0)
     return [
         click.Option(["--cfg"], type=cfg, default=0.0, show_default=True, help=GUIDANCE),
         click.Option(["--top-k"], type=not_negative, default=0, show_default=True, help="Of the likeliest; 0: of all."),
-        click.Option(["--top-p"], type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Of their share."),
+        click.Option(["--top-p"], type=Number(0, 1), default=0.0, show_default=True, help="Of their share."),
         click.Option(["--more-smooth"], is_flag=True, help="Smoothed embeddings, for looking at images."),
         click.Option(["--precision"], type=click.Choice(["fp32", "fp16", "bf16"]), default="fp32", show_default=True),
         click.Option(["--vae"], metavar="FILE", help="Image tokeniser's weights  [default: as train.py finds them]"),
