@@ -9,7 +9,7 @@ import logging
 import shlex
 import sys
 
-from ddo_plugin.errors import COLLAPSE_STATUS, UserError
+from ddo_plugin.errors import COLLAPSE_STATUS, UserError, in_one_line
 
 SAID = (COLLAPSE_STATUS, UserError.exit_code)  # whoever ends with one of these has said why
 
@@ -32,8 +32,9 @@ def main() -> None:
     except SignalException as signalled:
         sys.exit(128 + signalled.sigval)
     except (AssertionError, ValueError) as error:
-        options = shlex.join(sys.argv[1:])
-        sys.exit(f"Error: torchrun cannot start `{options}`: {error or 'its options do not go together'}")
+        reason = " ".join(str(error).split()) or "its options do not go together"
+        with in_one_line():
+            raise UserError(f"torchrun cannot start `{shlex.join(sys.argv[1:])}`: {reason}") from None
 
 
 if __name__ == "__main__":
