@@ -36,7 +36,8 @@ with in_one_line():
 def test_what_the_ranks_say_is_all_that_is_said(kind: str, status: int, tmp_path: Path) -> None:
     done = run(tmp_path, REFUSES.format(kind=kind), *TWO)
     assert done.returncode == status
-    assert set(done.stderr.splitlines()) == {"Error: nothing is there"}
+    ours = {line for line in done.stderr.splitlines() if "] torch.distributed" not in line}  # torch 2.1 logs it besides
+    assert ours == {"Error: nothing is there"}
 
 
 def test_an_error_of_another_rank_is_said_too(tmp_path: Path) -> None:
