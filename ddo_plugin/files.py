@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from ddo_plugin.errors import UserError
+
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
@@ -28,6 +30,12 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def refuse_to_replace(path: Path) -> None:
+    """What a user's file or folder would take the place of is left alone."""
+    if os.path.lexists(path):
+        raise UserError(f"{path} is there already and is left alone; choose another place, or remove it")
 
 
 def write_json(path: Path, value: Any) -> None:

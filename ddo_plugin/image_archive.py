@@ -9,17 +9,21 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ddo_plugin import refset
 from ddo_plugin.errors import UserError
-from ddo_plugin.files import atomic_folder, atomic_write, sha256_file
+from ddo_plugin.files import atomic_folder, atomic_write, refuse_to_replace, sha256_file
 from ddo_plugin.progress import progress
 from ddo_plugin.refset import Refset
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 LABELS_FILE = "dataset.json"
+MOST_CLASSES = 1 << 31
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
 
@@ -33,14 +37,25 @@ class Archive:
 
     def image(self, name: str) -> np.ndarray:
         """uint8 [C, H, W]."""
-        from PIL import Image, UnidentifiedImageError
+        from PIL import Image
 
         try:
             with Image.open(io.BytesIO(self.read(name))) as image:
-                pixels = np.asarray(image)
-        except (UnidentifiedImageError, OSError) as error:
+                pixels = np.asarray(_grey_or_colour(image, name))
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
             raise UserError(f"{name} cannot be read as an image ({error}); make it again") from None
         return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+def _grey_or_colour(image: Image.Image, name: str) -> Image.Image:
+    """Eight bits a channel, one channel or three. What would be lost silently is refused."""
+    if image.mode in ("L", "RGB"):
+        return image
+    if image.mode not in ("1", "P", "CMYK", "YCbCr") or "transparency" in image.info:
+        raise UserError(
+            f"{name} is {image.mode}: no grey or colours of 8 bits without transparency; make it grey or RGB"
+        )
+    return image.convert("L" if image.mode == "1" else "RGB")
 
 
 @contextlib.contextmanager
@@ -51,28 +66,34 @@ def open_images(path: Path) -> Iterator[Archive]:
         yield _archive(path, list(files), lambda name: files[name].read_bytes())
         return
     try:
-        with zipfile.ZipFile(path) as archive:
-            yield _archive(path, archive.namelist(), archive.read)
+        archive = zipfile.ZipFile(path)
     except (OSError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is neither a folder nor a zip of images ({error})") from None
+    with archive:
+        yield _archive(path, archive.namelist(), archive.read)
 
 
 def _archive(path: Path, names: list[str], read: Callable[[str], bytes]) -> Archive:
     images = sorted(name for name in names if Path(name).suffix.lower() in SUFFIXES)
     if not images:
         raise UserError(f"{path} holds no images ({', '.join(SUFFIXES)})")
-    labels = _labels(path, images, read(LABELS_FILE)) if LABELS_FILE in names else None
+    labels = _labels(path, images, read) if LABELS_FILE in names else None
     return Archive(images, labels, read)
 
 
-def _labels(path: Path, images: list[str], told: bytes) -> np.ndarray | None:
+def _labels(path: Path, images: list[str], read: Callable[[str], bytes]) -> np.ndarray | None:
     try:
-        pairs = json.loads(told)["labels"]
+        pairs = json.loads(read(LABELS_FILE))["labels"]
         if pairs is None:
             return None
-        by_name = {str(name): int(label) for name, label in pairs}
-    except (ValueError, KeyError, TypeError) as error:
+        by_name = dict(pairs)
+    except (OSError, zipfile.BadZipFile, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: its {LABELS_FILE} is not as upstream writes it ({error!r})") from None
+    if len(by_name) < len(pairs):
+        raise UserError(f"{path}: its {LABELS_FILE} names an image twice")
+    for name, label in by_name.items():
+        if type(label) is not int or not 0 <= label < MOST_CLASSES:
+            raise UserError(f"{path}: its {LABELS_FILE} says that {name} has class {label}; classes are 0, 1, 2, …")
     if missing := [name for name in images if name not in by_name]:
         raise UserError(f"{path}: its {LABELS_FILE} has no class for {missing[0]} ({len(missing)} images without)")
     return np.array([by_name[name] for name in images], dtype=np.int64)
@@ -80,6 +101,7 @@ def _labels(path: Path, images: list[str], told: bytes) -> np.ndarray | None:
 
 def pack(images: Path, folder: Path, label: int | None, network: Path | None) -> None:
     """A reference set of images. They are read one by one; the set appears whole or not at all."""
+    refuse_to_replace(folder)
     with open_images(images) as archive:
         labels = archive.labels
         if label is not None:
@@ -104,16 +126,15 @@ def pack(images: Path, folder: Path, label: int | None, network: Path | None) ->
 
 
 def _fill(path: Path, plan: dict[str, Any], archive: Archive) -> None:
-    told = plan["arrays"]["images.npy"]
-    rows = np.lib.format.open_memmap(path, "w+", np.dtype(told["dtype"]), tuple(told["shape"]))
-    with progress("packing", len(rows), unit=" images") as bar:
-        for row, name in enumerate(archive.names):
+    shape = tuple(plan["arrays"]["images.npy"]["shape"])
+    with path.open("wb") as file, progress("packing", len(archive.names), unit=" images") as bar:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        for name in archive.names:
             image = archive.image(name)
-            if image.shape != rows.shape[1:] or image.dtype != np.uint8:
-                raise UserError(f"{name} is {image.shape} {image.dtype}, but the first image is {rows.shape[1:]} uint8")
-            rows[row] = image
+            if image.shape != shape[1:]:
+                raise UserError(f"{name} is {image.shape}, but the first image is {shape[1:]}; make them one size")
+            file.write(image.tobytes())
             bar.update()
-    rows.flush()
 
 
 def unpack(opened: Refset, path: Path) -> None:
@@ -126,6 +147,7 @@ def unpack(opened: Refset, path: Path) -> None:
         )
     if path.suffix != ".zip":
         raise UserError(f"{path}: upstream tells a dataset by its name; let it end in .zip")
+    refuse_to_replace(path)
     names = [f"{row // 1000:05d}/img{row:08d}.png" for row in range(len(samples))]
     with (
         atomic_write(path) as file,

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ddo_plugin.errors import UserError
-from ddo_plugin.files import atomic_folder, sha256_file, write_json
+from ddo_plugin.files import atomic_folder, refuse_to_replace, sha256_file, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,6 +59,7 @@ def write(
     seed: int,
 ) -> Refset:
     """Write a reference set whole or not at all. `reference` holds its `source` and `sha256`."""
+    refuse_to_replace(path)
     if labels is not None and len(labels) != len(samples):
         raise ValueError(f"{len(labels)} labels for {len(samples)} samples")
     plan = draft(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ddo_plugin import refset
 from ddo_plugin.errors import UserError
@@ -27,7 +28,7 @@ def write_folder(path: Path, images: np.ndarray = IMAGES, labels: object = None)
     return path
 
 
-def told(labels: np.ndarray = LABELS) -> dict[str, object]:
+def told(labels: np.ndarray = LABELS) -> dict[str, list[list[object]]]:
     return {"labels": [[f"{n // 3:06d}/{n:06d}.png", int(label)] for n, label in enumerate(labels)]}
 
 
@@ -75,6 +76,10 @@ def test_without_labels_the_dataset_has_none(tmp_path: Path) -> None:
         (told(LABELS[:3]), "has no class for 000001/000003.png .2 images without"),
         ({"classes": []}, "is not as upstream writes it"),
         ({"labels": [["000000/000000.png"]]}, "is not as upstream writes it"),
+        (told(LABELS - 1), "says that 000000/000001.png has class -1; classes are 0, 1, 2"),
+        ({"labels": [["000000/000000.png", 0.5]]}, "says that 000000/000000.png has class 0.5"),
+        ({"labels": [["000000/000000.png", 10**30]]}, "has class 10000000"),
+        ({"labels": told()["labels"] * 2}, "names an image twice"),
     ],
 )
 def test_a_dataset_json_that_does_not_fit_is_refused(tmp_path: Path, labels: object, says: str) -> None:
@@ -91,9 +96,47 @@ def test_two_sources_of_classes_are_one_too_many(tmp_path: Path) -> None:
 def test_images_of_different_sizes_are_refused_by_name(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "png")
     (folder / "000009.png").write_bytes(png(IMAGES[0, :, :4, :4]))
-    with pytest.raises(UserError, match=r"000009\.png is \(3, 4, 4\) uint8, but the first image is \(3, 8, 8\) uint8"):
+    with pytest.raises(UserError, match=r"000009\.png is \(3, 4, 4\), but the first image is \(3, 8, 8\); make them"):
         pack(folder, tmp_path / "set", None, None)
     assert [path.name for path in tmp_path.iterdir()] == ["png"]
+
+
+def as_mode(mode: str, folder: Path) -> Path:
+    """The images of `write_folder` in another of Pillow's modes."""
+    for file in write_folder(folder).rglob("*.png"):
+        with Image.open(file) as image:
+            image.convert(mode).save(file)
+    return folder
+
+
+def test_a_palettes_colours_are_packed_and_not_their_numbers(tmp_path: Path) -> None:
+    palette = as_mode("P", tmp_path / "png")
+    with open_images(palette) as archive:
+        first = np.asarray(Image.open(palette / archive.names[0]).convert("RGB"))
+    pack(palette, tmp_path / "set", None, None)
+    np.testing.assert_array_equal(refset.open_refset(tmp_path / "set").samples[0], first.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "I;16"])
+def test_what_is_neither_grey_nor_colour_of_8_bits_is_refused(tmp_path: Path, mode: str) -> None:
+    with pytest.raises(UserError, match=rf"000000\.png is {mode}: .* make it grey or RGB"):
+        pack(as_mode(mode, tmp_path / "png"), tmp_path / "set", None, None)
+    assert [path.name for path in tmp_path.iterdir()] == ["png"]
+
+
+def test_what_lies_in_the_place_is_left_alone(tmp_path: Path) -> None:
+    """Be it the folder of the images themselves."""
+    images = write_folder(tmp_path / "png", labels=told())
+    pack(images, tmp_path / "set", None, None)
+    before = sorted(tmp_path.rglob("*"))
+    for place in (images, tmp_path / "set", tmp_path):
+        with pytest.raises(UserError, match="is there already and is left alone; choose another place"):
+            pack(images, place, None, None)
+    (tmp_path / "mine.zip").write_text("mine")
+    with pytest.raises(UserError, match="is there already and is left alone"):
+        unpack(refset.open_refset(tmp_path / "set"), tmp_path / "mine.zip")
+    assert (tmp_path / "mine.zip").read_text() == "mine"
+    assert sorted(tmp_path.rglob("*")) == sorted([*before, tmp_path / "mine.zip"])
 
 
 def test_a_truncated_image_is_refused_by_name(tmp_path: Path) -> None:

@@ -88,7 +88,9 @@ def info(folder: Path) -> None:
 @command.command("pack")
 @click.argument("images", type=click.Path(exists=True, path_type=Path))
 @click.argument("folder", type=FOLDER)
-@click.option("--class", "label", type=click.IntRange(min=0), help="Of all images, where no dataset.json says it.")
+@click.option(
+    "--class", "label", type=click.IntRange(0, (1 << 31) - 1), help="Of all images, where no dataset.json says it."
+)
 @click.option(
     "--network", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="What made them, for the record."
 )
@@ -99,7 +101,8 @@ def pack(images: Path, folder: Path, label: int | None, network: Path | None) ->
     """
     from ddo_plugin import image_archive
 
-    image_archive.pack(images, folder, label, network)
+    with writing("set"):
+        image_archive.pack(images, folder, label, network)
     click.echo(f"{folder}: {_described(folder)}")
 
 
@@ -111,7 +114,9 @@ def unpack(folder: Path, archive: Path) -> None:
     from ddo_plugin import image_archive
     from ddo_plugin.refset import open_refset
 
-    image_archive.unpack(open_refset(folder), archive)
+    opened = open_refset(folder)
+    with writing("zip"):
+        image_archive.unpack(opened, archive)
     click.echo(f"{archive}: {_described(folder)}")
 
 

@@ -137,6 +137,37 @@ def test_a_place_that_takes_nothing_is_told_in_one_line(ddo, tmp_path: Path, com
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+def test_what_cannot_be_packed_or_unpacked_there_is_told_in_one_line(ddo, tmp_path: Path) -> None:
+    assert ddo("sample", "--outdir=png", "--seeds=0-2", "--own").returncode == 0
+    assert ddo("refset", "pack", "png", "set").returncode == 0
+    (tmp_path / "file").touch()
+    for command, what in ((("pack", "png", "file/set"), "set"), (("unpack", "set", "file/a.zip"), "zip")):
+        done = ddo("refset", *command)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith(f"Error: the {what} cannot be written (")
+        assert len(done.stderr.splitlines()) == 1
+    here = ddo("refset", "pack", "png", ".")
+    assert (here.returncode, here.stderr) == (
+        2,
+        "Error: . is there already and is left alone; choose another place, or remove it\n",
+    )
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir() or os.geteuid() != 0, reason="needs a small disk of its own")
+def test_a_full_disk_is_told_in_one_line(ddo, tmp_path: Path) -> None:
+    (tmp_path / "small").mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", tmp_path / "small"], check=False)
+    if mounted.returncode:
+        pytest.skip("may not mount")
+    try:
+        assert ddo("sample", "--outdir=png", "--seeds=0-1999", "--own").returncode == 0
+        done = ddo("refset", "pack", "png", "small/set")
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+        assert "the set cannot be written ([Errno 28]" in done.stderr
+    finally:
+        subprocess.run(["umount", tmp_path / "small"], check=True)
+
+
 @pytest.mark.parametrize(
     ("command", "says"),
     [
