@@ -48,6 +48,7 @@ class DiffusionGenerator:
             labels = drawn if labels is None else labels.to(self.device)
             conditions = one_hot(labels, self.classes).to(torch.float32)
         made = self._solve(self._denoiser(conditions), noise, streams)
+        streams.check(made)
         return made.to(torch.float32) if self._decode else _to_uint8(made), labels if self.classes else None
 
     @torch.no_grad()

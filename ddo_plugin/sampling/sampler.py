@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -136,4 +137,8 @@ def _levels(options: Mapping[str, Any], supported: tuple[float, float]) -> tuple
     highest = min(SIGMA_MAX if options["sigma_max"] is None else options["sigma_max"], supported[1])
     if lowest >= highest:
         raise UserError(f"noise would go from --sigma-max={highest:g} up to --sigma-min={lowest:g}; it has to go down")
+    if math.log(highest) / options["rho"] > math.log(sys.float_info.max):
+        raise UserError(
+            f"--rho={options['rho']:g} is too small for noise from {highest:g}, whose power 1/ρ no float holds"
+        )
     return lowest, highest

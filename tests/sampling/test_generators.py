@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ddo_plugin.errors import UserError
 from ddo_plugin.sampling.generators import _STREAMS, _STRIDE, SampleGenerators
 
 SHAPE = (3, 4, 4)
@@ -67,3 +68,13 @@ def test_numbers_are_standard_normal_and_uniform_across_samples() -> None:
 
 def test_dtype_is_what_was_asked_for() -> None:
     assert SampleGenerators(0, [1]).randn(2, dtype=torch.float64).dtype == torch.float64
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_sample_that_is_not_finite_is_refused_by_its_number(value: float) -> None:
+    streams = SampleGenerators(0, [7, 8, 9])
+    made = streams.randn(*SHAPE)
+    streams.check(made)
+    made[1, 2, 3, 3] = value
+    with pytest.raises(UserError, match=r"sample 8 is not finite .1 of 3 made with it.*; look at both"):
+        streams.check(made)

@@ -122,6 +122,7 @@ def test_statistics_that_do_not_fit_are_refused_before_anything_is_sampled(stati
         (["--solver=euler", "--spacing=logSNR"], "--spacing is of dpm-solver-v3, not of euler"),
         ([V3, "--S_churn=1"], "--S_churn asks for fresh noise"),
         (["--sigma-min=2", "--sigma-max=1"], "from --sigma-max=1 up to --sigma-min=2"),
+        (["--rho=0.001"], "--rho=0.001 is too small for noise from 80"),
     ],
 )
 def test_options_that_contradict_each_other_are_refused(flags: list[str], message: str) -> None:
