@@ -9,16 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import models
 import torch
 from models import build_vae_var
 from models.helpers import gumbel_softmax_with_rng, sample_with_top_k_top_p_
 from torch import Tensor
 
 from ddo_integrations.var import networks, tokenizer
-from ddo_integrations.var.formats import read_tensors
 from ddo_integrations.var.sampling import Drawn, sample
 from ddo_plugin import compat
 from ddo_plugin.errors import UserError
+from ddo_plugin.files import sha256_file
 from ddo_plugin.records import DEPARTS, Reference
 from ddo_plugin.sampling.generators import SampleGenerators
 
@@ -45,7 +46,7 @@ class Sampler:
 class TokenGenerator:
     """Makes token pyramids; images where smoothed embeddings, which no token stands for, are asked for."""
 
-    def __init__(self, var: Any, vae: Any, reference: Reference, sampler: Sampler):
+    def __init__(self, var: Any, vae: Any, vae_file: Path, reference: Reference, sampler: Sampler):
         self.var, self.vae, self.sampler = var, vae, sampler
         self.device, self.batch = compat.device(), BATCH
         self.reference = {"source": reference.source, "sha256": reference.sha256}
@@ -55,7 +56,8 @@ class TokenGenerator:
         self.dtype = "uint8" if sampler.more_smooth else "int16"
         self.classes: int = var.num_classes
         departs = {DEPARTS: names} if (names := sampler.departs_by) else {}
-        self.settings: Mapping[str, Any] = {"name": "autoregressive", **vars(sampler), **departs}
+        decoder = {"source": str(vae_file), "sha256": sha256_file(vae_file)}
+        self.settings: Mapping[str, Any] = {"name": "autoregressive", **vars(sampler), "vae": decoder, **departs}
 
     @torch.no_grad()
     def sample(self, streams: SampleGenerators, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -63,7 +65,9 @@ class TokenGenerator:
         with self._precision():
             made = self._draw(streams, labels)
             if self.kind == "images":
-                return self._to_images(self.vae.fhat_to_img(made.canvas)), labels
+                decoded = self.vae.fhat_to_img(made.canvas)
+                streams.check(decoded)
+                return self._to_images(decoded), labels
         return made.tokens.to(torch.int16), labels
 
     @torch.no_grad()
@@ -85,6 +89,7 @@ class TokenGenerator:
         settings, generators = self.sampler, streams.generators
 
         def choose(logits: Tensor) -> Tensor:
+            streams.check(logits)
             each = [
                 sample_with_top_k_top_p_(row[None], top_k=settings.top_k, top_p=settings.top_p, rng=generator)
                 for row, generator in zip(logits.clone(), generators, strict=True)  # it masks what it is given
@@ -117,11 +122,9 @@ def generator(source: str, options: Mapping[str, Any]) -> TokenGenerator:
     """The network of a file of plain weights, with the image tokeniser, ready to be sampled."""
     reference = networks.load_reference(source, options["ddo_sha256"], flag="--network")
     weights: networks.Weights = reference.info
-    if options["vae"] is None:
-        tokenizer.fetch()
-    file = Path(options["vae"] or tokenizer.FILE)
-    if not file.is_file():
-        raise UserError(f"--vae={file}: no such file; it is the image tokeniser's weights, {tokenizer.URL}")
+    if options["top_k"] > weights.vocabulary:
+        raise UserError(f"--top-k={options['top_k']}: the network has {weights.vocabulary} tokens; 0 is all of them")
+    file = tokenizer.find(options["vae"], Path(models.__file__).parents[1])
     with redirect_stdout(io.StringIO()):  # upstream's constructors talk
         vae, var = build_vae_var(
             device=compat.device(),
@@ -131,9 +134,9 @@ def generator(source: str, options: Mapping[str, Any]) -> TokenGenerator:
             shared_aln=weights.shared_modulation,
             attn_l2_norm=weights.normalised_attention,
         )
-    vae.load_state_dict(read_tensors(file, "--vae"))
+    tokenizer.fill(vae, file)
     networks.fill(var, reference)
     for network in (vae, var):
         network.eval().requires_grad_(False)
     names = ("cfg", "top_k", "top_p", "more_smooth", "precision")
-    return TokenGenerator(var, vae, reference, Sampler(**{name: options[name] for name in names}))
+    return TokenGenerator(var, vae, file, reference, Sampler(**{name: options[name] for name in names}))

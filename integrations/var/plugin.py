@@ -30,6 +30,7 @@ LANDMARKS = {
     "utils/arg_util.py": r"^class Args\b",
 }
 GUIDANCE = "Classifier-free guidance, as upstream's; 0 is none (1 is not)."
+VAE_HELP = "Image tokeniser's weights  [default: in the current folder or the checkout, or downloaded]"
 PATCHES = files("ddo_patches")
 # The training script imports these inside functions, so that a run would end after minutes.
 NEEDS = {"huggingface_hub": "models/var.py", "tensorboard": "utils/misc.py"}
@@ -134,7 +135,7 @@ def ddo_generator_options(upstream: str) -> Sequence[click.Option]:
         click.Option(["--top-p"], type=Number(0, 1), default=0.0, show_default=True, help="Of their share."),
         click.Option(["--more-smooth"], is_flag=True, help="Smoothed embeddings, for looking at images."),
         click.Option(["--precision"], type=click.Choice(["fp32", "fp16", "bf16"]), default="fp32", show_default=True),
-        click.Option(["--vae"], metavar="FILE", help="Image tokeniser's weights  [default: as train.py finds them]"),
+        click.Option(["--vae"], metavar="FILE", help=VAE_HELP),
         sha256_option(),
     ]
 

@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 
 from ddo_plugin import refset, statistics
+from ddo_plugin.files import sha256_file
 
 pytestmark = pytest.mark.thorough
 
 Image = pytest.importorskip("PIL.Image")
+
+VAE = "vae_ch160v4096z32.pth"
 
 # Upstream's inference, as the release's VAR_sample.py turns it into pixels, one image a seed.
 PRISTINE = """
@@ -98,7 +101,7 @@ def test_a_seed_gives_upstreams_image(flags, label, settings, world, completed, 
     archive, theirs = tmp_path / "ours.npz", tmp_path / "theirs.npy"
     completed(command("sample", f"--network={world.base}", "--seeds=0-2", "--batch=1", f"--npz={archive}", *flags))
     variables = {"PYTHONPATH": f"{world.repo}:{world.variables['PYTHONPATH']}"}
-    vae = world.root / "vae_ch160v4096z32.pth"
+    vae = world.root / VAE
     completed(world.python("-c", PRISTINE, vae, world.base, theirs, label, repr(settings), **variables))
     ours = np.load(archive)["arr_0"].astype(int)
     difference = np.abs(ours - np.load(theirs).astype(int))
@@ -129,3 +132,46 @@ def test_a_network_of_another_upstream_is_refused_in_one_line(world, refused, co
 def test_a_missing_tokenizer_is_named(world, refused, command) -> None:
     process = command("sample", f"--network={world.base}", "--grid=look.png", "--vae=nowhere.pth")
     assert "--vae=nowhere.pth: no such file" in refused(process)
+
+
+def test_another_tokenizer_makes_another_set(fakes: Path, world, refused, command, tmp_path: Path) -> None:
+    import torch
+
+    vae = torch.load(world.root / VAE)
+    told = refset.open_refset(fakes).manifest["sampler"]["vae"]
+    assert told["sha256"] == sha256_file(world.root / VAE)
+    other = tmp_path / "other.pth"
+    torch.save({name: tensor * 1.5 if tensor.is_floating_point() else tensor for name, tensor in vae.items()}, other)
+    flags = [f"--network={world.base}", f"--out={fakes}", "--count=30", "--labels=0-2", "--batch=8"]
+    line = refused(command("refset", "make", *flags, f"--vae={other}"))
+    assert f"holds another set: its sampler.vae.sha256 is {told['sha256']}, not {sha256_file(other)}" in line
+
+
+def test_the_tokenizer_is_found_in_the_checkout(world, completed, refused, command, tmp_path: Path) -> None:
+    """By who samples from elsewhere; nothing is copied there."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    chdir = f"import os, runpy; os.chdir({str(elsewhere)!r}); runpy.run_module('ddo_plugin', run_name='__main__')"
+    flags = ["sample", f"--checkout={world.repo}", f"--network={world.base}", "--seeds=0", "--npz=a.npz"]
+    offline = {"DNNLIB_CACHE_DIR": str(tmp_path / "cache"), "https_proxy": "http://127.0.0.1:9"}
+    there = world.repo / VAE
+    there.symlink_to(world.root / VAE)
+    try:
+        completed(world.python("-c", chdir, *flags, **offline))
+    finally:
+        there.unlink()
+    assert VAE not in [path.name for path in elsewhere.iterdir()]
+    line = refused(world.python("-c", chdir, *flags, **offline))
+    assert f"{VAE} is neither in {elsewhere} nor in {world.repo} and cannot be fetched; name it by --vae=FILE" in line
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--vae={base}"], "does not hold the weights of VAR's image tokeniser"),
+        (["--top-k=5000"], "--top-k=5000: the network has 4096 tokens; 0 is all of them"),
+    ],
+)
+def test_what_does_not_fit_the_network_is_refused(flags, says, world, refused, command) -> None:
+    told = [flag.format(base=world.base) for flag in flags]
+    assert says in refused(command("sample", f"--network={world.base}", "--grid=look.png", *told))
