@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -116,11 +116,12 @@ def open_refset(path: Path) -> Refset:
     except (OSError, ValueError) as error:
         raise UserError(f"{path / MANIFEST} cannot be read ({error}); make the set again") from None
     _check_format(path, manifest)
-    try:
-        arrays = {name: _map(path / name, stored) for name, stored in manifest["arrays"].items()}
-        return Refset(path, manifest, arrays[f"{manifest['kind']}.npy"], arrays.get(LABELS))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path / MANIFEST} lacks what a manifest holds ({error!r}); make the set again") from None
+    _check_fields(path, manifest)
+    samples = f"{manifest['kind']}.npy"
+    arrays = {name: _map(path / name, stored) for name, stored in manifest["arrays"].items()}
+    opened = Refset(path, manifest, arrays[samples], arrays.get(LABELS))
+    _check_rows(opened)
+    return opened
 
 
 def _check_format(path: Path, manifest: Any) -> None:
@@ -131,6 +132,39 @@ def _check_format(path: Path, manifest: Any) -> None:
             f"{path}: this is version {manifest.get('version')} of the format, but this ddo-plugin reads version "
             f"{VERSION}; upgrade it, or make the set again"
         )
+
+
+def _check_fields(path: Path, manifest: Mapping[str, Any]) -> None:
+    """Whoever opens the set relies on these."""
+    arrays, samples = manifest.get("arrays"), f"{manifest.get('kind')}.npy"
+    fits = {
+        "kind": manifest.get("kind") in get_args(Kind),
+        "count": _is_number(manifest.get("count")),
+        "reference": isinstance(manifest.get("reference"), dict),
+        "sampler": isinstance(manifest.get("sampler"), dict),
+        "seed": "seed" in manifest and (manifest["seed"] is None or _is_number(manifest["seed"])),
+        "arrays": isinstance(arrays, dict)
+        and samples in arrays
+        and arrays.keys() <= {samples, LABELS}
+        and all(isinstance(told, dict) and told.keys() >= {"shape", "dtype", "sha256"} for told in arrays.values()),
+    }
+    if wrong := [name for name, good in fits.items() if not good]:
+        raise UserError(f"{path / MANIFEST}: its {wrong[0]} is missing or not as it is written; make the set again")
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _check_rows(opened: Refset) -> None:
+    """As many samples as the manifest counts, and a class number for each, if there are classes."""
+    samples, labels, count = opened.samples, opened.labels, opened.manifest["count"]
+    if samples.shape[:1] != (count,) or not count:
+        raise UserError(f"{opened.path} holds samples {list(samples.shape)}, but its count is {count}; make it again")
+    if labels is None:
+        return
+    if labels.shape != (count,) or labels.dtype.kind not in "iu" or labels.min() < 0:
+        raise UserError(f"{opened.path / LABELS} is no list of {count} class numbers; make the set again")
 
 
 def _map(file: Path, stored: Mapping[str, Any]) -> np.ndarray:

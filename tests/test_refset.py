@@ -177,12 +177,48 @@ def test_a_manifest_that_is_none_is_refused(tmp_path: Path, contents: bytes) -> 
 
 
 @pytest.mark.parametrize(
-    "changes", [{"arrays": {}}, {"arrays": None}, {"kind": "sounds"}, {"arrays": {"images.npy": {}}}]
+    ("field", "values"),
+    [
+        ("arrays", [{}, None, {"images.npy": {}}, {"images.npy": "a"}]),
+        ("kind", ["sounds", 3, None]),
+        ("count", [11, "12", 12.0, None, -1]),
+        ("reference", [None, "network.pkl", []]),
+        ("sampler", [None, "heun"]),
+        ("seed", ["7", 0.5, True, -1]),
+    ],
 )
-def test_a_manifest_that_lacks_something_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_a_manifest_that_lacks_something_is_refused(tmp_path: Path, field: str, values: list[Any]) -> None:
     write(tmp_path / "set")
-    change_manifest(tmp_path / "set", **changes)
-    with pytest.raises(UserError, match="lacks what a manifest holds"):
+    for value in values:
+        change_manifest(tmp_path / "set", **{field: value})
+        with pytest.raises(UserError, match=rf"{field} is .*make (the set|it) again"):
+            open_refset(tmp_path / "set")
+
+
+def test_a_manifest_without_a_seed_is_refused(tmp_path: Path) -> None:
+    manifest = dict(write(tmp_path / "set").manifest)
+    del manifest["seed"]
+    (tmp_path / "set" / MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=r"manifest\.json: its seed is missing or not as it is written; make the set"):
+        open_refset(tmp_path / "set")
+
+
+@pytest.mark.parametrize("name", ["../outside.npy", "more.npy"])
+def test_a_manifest_that_names_another_array_is_refused(tmp_path: Path, name: str) -> None:
+    arrays = write(tmp_path / "set").manifest["arrays"]
+    np.save(tmp_path / "set" / name, LABELS)
+    change_manifest(tmp_path / "set", arrays={**arrays, name: arrays["labels.npy"]})
+    with pytest.raises(UserError, match="its arrays is missing or not as it is written"):
+        open_refset(tmp_path / "set")
+
+
+@pytest.mark.parametrize("labels", [LABELS[:11], LABELS.astype(float), LABELS - 1, LABELS[:, None]])
+def test_labels_that_are_no_classes_of_the_samples_are_refused(tmp_path: Path, labels: np.ndarray) -> None:
+    arrays = write(tmp_path / "set").manifest["arrays"]
+    np.save(tmp_path / "set/labels.npy", labels)
+    told = {**arrays["labels.npy"], "shape": list(labels.shape), "dtype": str(labels.dtype)}
+    change_manifest(tmp_path / "set", arrays={**arrays, "labels.npy": told})
+    with pytest.raises(UserError, match=r"labels\.npy is no list of 12 class numbers; make the set again"):
         open_refset(tmp_path / "set")
 
 
