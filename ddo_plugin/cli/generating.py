@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import signal
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -84,6 +85,16 @@ def writing(what: str) -> Iterator[None]:
         if error.errno not in DISK_ERRORS:
             raise
         raise UserError(f"the {what} cannot be written ({error}); make room or choose another place") from None
+
+
+@contextlib.contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM ends the process as an error does, so that no temporary file stays behind; status 143, as of a shell."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _peek(wanted: list[click.Parameter], args: list[str]) -> dict[str, Any]:

@@ -7,9 +7,10 @@ from typing import Any
 
 import click
 
-from ddo_plugin.cli.generating import GeneratingCommand, open_generator, writing
+from ddo_plugin.cli.generating import GeneratingCommand, ended_by_sigterm, open_generator, writing
+from ddo_plugin.options import MOST_SAMPLES, Place
 
-FOLDER = click.Path(file_okay=False, path_type=Path)
+FOLDER = Place(file_okay=False, path_type=Path)
 
 SEED_HELP = "Of all randomness; 0 has the noise of upstream's seeds, which networks are judged on."
 
@@ -22,7 +23,7 @@ def command() -> None:
 @command.command("make", cls=GeneratingCommand)
 @click.option("--network", required=True, metavar="PATH|URL", help="Network to sample.")
 @click.option("--out", type=FOLDER, required=True, help="Folder to write.")
-@click.option("--count", type=click.IntRange(min=1), default=50000, show_default=True, help="Samples.")
+@click.option("--count", type=click.IntRange(1, MOST_SAMPLES), default=50000, show_default=True, help="Samples.")
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help=SEED_HELP)
 @click.option(
     "--labels", default="uniform", show_default=True, help="Classes: uniform, dataset:PATH, or a list as 0,3,5-7."
@@ -74,15 +75,14 @@ def info(folder: Path) -> None:
     opened = open_refset(folder)
     click.echo(f"{folder}: {_described(folder)}")
     manifest = opened.manifest
-    click.echo(f"  network  {manifest['reference'].get('source')}, sha256 {manifest['reference'].get('sha256')}")
-    click.echo(f"  seed     {manifest['seed']}")
-    click.echo(f"  sampler  {', '.join(f'{name} {value}' for name, value in manifest['sampler'].items())}")
+    _say(f"  network  {manifest['reference'].get('source')}, sha256 {manifest['reference'].get('sha256')}")
+    _say(f"  seed     {manifest['seed']}")
+    _say(f"  sampler  {', '.join(f'{name} {value}' for name, value in manifest['sampler'].items())}")
     if opened.labels is not None:
-        counts = np.bincount(opened.labels)
-        counts = counts[counts > 0]
+        counts = np.unique(opened.labels, return_counts=True)[1]
         click.echo(f"  classes  {len(counts)}, each {counts.min()} to {counts.max()} times")
     for name, stored in manifest["arrays"].items():
-        click.echo(f"  {name}  sha256 {stored['sha256']}")
+        _say(f"  {name}  sha256 {stored['sha256']}")
 
 
 @command.command("pack")
@@ -101,23 +101,28 @@ def pack(images: Path, folder: Path, label: int | None, network: Path | None) ->
     """
     from ddo_plugin import image_archive
 
-    with writing("set"):
+    with ended_by_sigterm(), writing("set"):
         image_archive.pack(images, folder, label, network)
     click.echo(f"{folder}: {_described(folder)}")
 
 
 @command.command("unpack")
 @click.argument("folder", type=FOLDER)
-@click.argument("archive", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("archive", type=Place(dir_okay=False, path_type=Path))
 def unpack(folder: Path, archive: Path) -> None:
     """Write a set's images to the zip ARCHIVE, in the format of upstream's datasets."""
     from ddo_plugin import image_archive
     from ddo_plugin.refset import open_refset
 
     opened = open_refset(folder)
-    with writing("zip"):
+    with ended_by_sigterm(), writing("zip"):
         image_archive.unpack(opened, archive)
     click.echo(f"{archive}: {_described(folder)}")
+
+
+def _say(line: str) -> None:
+    """A line with a manifest's strings, which may hold anything."""
+    click.echo("".join(character if character.isprintable() else " " for character in line))
 
 
 def _described(folder: Path) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ddo_plugin.errors import UserError
+from ddo_plugin.options import MOST_SAMPLES
 
 DATASET = "dataset:"  # before the path of the dataset whose counts are followed
 GOLDEN = (5**0.5 - 1) / 2  # multiples of it, modulo 1, spread evenly over every stretch
@@ -46,22 +47,33 @@ def choose(wish: str, count: int, classes: int, *, others: Sequence[str] = ()) -
     if wish.startswith(DATASET):
         chosen = _of_dataset(wish.removeprefix(DATASET), count)
     else:
-        chosen = _of_list(wish, count, others)
-    if chosen.max() >= classes:
-        raise UserError(f"--labels={wish} has class {chosen.max()}, but the network knows 0 to {classes - 1}")
+        chosen = _of_list(wish, count, classes, others)
+    _check_known(wish, int(chosen.max()), classes)
     return chosen
+
+
+def _check_known(wish: str, highest: int, classes: int) -> None:
+    if highest >= classes:
+        raise UserError(f"--labels={wish} has class {highest}, but the network knows 0 to {classes - 1}")
 
 
 def numbers(text: str) -> list[int]:
     """ "1,2,5-7" as 1, 2, 5, 6, 7."""
-    found: list[int] = []
+    found = _ranges(text)
+    if sum(map(len, found)) > MOST_SAMPLES:
+        raise ValueError(f"{text!r} holds more than {MOST_SAMPLES:,} numbers")
+    return [number for one in found for number in one]
+
+
+def _ranges(text: str) -> list[range]:
+    found: list[range] = []
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
         if match is None:
             raise ValueError(f"{text!r} is no list of numbers as 1,2,5-7")
         first, last = int(match[1]), int(match[2] or match[1])
-        found.extend(range(first, last + 1))
-    if not found:
+        found.append(range(first, last + 1))
+    if not any(found):
         raise ValueError(f"{text!r} holds no number: a range as 5-7 rises")
     return found
 
@@ -75,8 +87,9 @@ def _of_dataset(path: str, count: int) -> np.ndarray:
         return like(count, archive.labels)
 
 
-def _of_list(wish: str, count: int, others: Sequence[str]) -> np.ndarray:
+def _of_list(wish: str, count: int, classes: int, others: Sequence[str]) -> np.ndarray:
     try:
+        _check_known(wish, max(one[-1] for one in _ranges(wish) if one), classes)  # before a long range is counted out
         return listed(count, numbers(wish))
     except ValueError:
         names = ", ".join([*others, "uniform", f"{DATASET}PATH"])

@@ -95,6 +95,7 @@ def ranks() -> Iterator[Ranks]:
     from ddo_plugin import compat
 
     compat.apply()
+    _check_device()
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if not 0 <= rank < world:
         raise UserError(f"RANK={rank} and WORLD_SIZE={world} do not go together; start several processes by torchrun")
@@ -114,3 +115,14 @@ def ranks() -> Iterator[Ranks]:
         # Until torch 2.8 the end of the group waits, holding the GIL, for threads that may want it to let tensors go.
         time.sleep(0.1)
         dist.destroy_process_group()
+
+
+def _check_device() -> None:
+    import torch
+
+    from ddo_plugin import compat
+
+    if compat.device().type == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "a GPU is asked for (DDO_DEVICE, DDO_COMPAT_OFF), but torch finds none; unset it, or DDO_DEVICE=cpu"
+        )

@@ -84,3 +84,10 @@ def test_an_unconditional_network_has_no_labels_to_choose() -> None:
 
 def test_seeds_are_read_as_upstream_reads_them() -> None:
     assert labels.numbers("1,2,5-10") == [1, 2, 5, 6, 7, 8, 9, 10]
+
+
+def test_a_list_without_end_is_refused_before_it_fills_the_memory() -> None:
+    with pytest.raises(ValueError, match="'0-99999999999' holds more than 10,000,000 numbers"):
+        labels.numbers("0-99999999999")
+    with pytest.raises(UserError, match="has class 9999999999, but the network knows 0 to 9"):
+        labels.choose("3,0-9999999999", 10, 10)
