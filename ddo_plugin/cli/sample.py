@@ -7,32 +7,24 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ddo_plugin.cli.generating import GeneratingCommand, open_generator, writing
+from ddo_plugin.cli.generating import GeneratingCommand, ended_by_sigterm, open_generator, writing
 from ddo_plugin.errors import UserError
+from ddo_plugin.options import Place
 
 if TYPE_CHECKING:
     from ddo_plugin.sampling.images import Outputs
 
-FILE = click.Path(dir_okay=False, path_type=Path)
+FILE = Place(dir_okay=False, path_type=Path)
 RANDOM = "random"
-
-
-def _seeds(context: click.Context, option: click.Parameter, value: str) -> list[int]:
-    from ddo_plugin.sampling.labels import numbers
-
-    try:
-        return numbers(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
 
 
 @click.command("sample", cls=GeneratingCommand)
 @click.option("--network", required=True, metavar="PATH|URL", help="Network to sample.")
-@click.option("--outdir", type=click.Path(file_okay=False, path_type=Path), help="Folder for PNGs named by their seed.")
+@click.option("--outdir", type=Place(file_okay=False, path_type=Path), help="Folder for PNGs named by their seed.")
 @click.option("--subdirs", is_flag=True, help="A subfolder for every 1000 seeds.")
 @click.option("--npz", type=FILE, help="Compressed npz for OpenAI's evaluator: arr_0, and classes in arr_1.")
 @click.option("--grid", type=FILE, help="PNG of the first 100 images side by side.")
-@click.option("--seeds", default="0-63", show_default=True, callback=_seeds, help="Random seeds, as 1,2,5-10.")
+@click.option("--seeds", default="0-63", show_default=True, help="Random seeds, as 1,2,5-10.")
 @click.option(
     "--labels",
     default=RANDOM,
@@ -46,7 +38,7 @@ def command(
     subdirs: bool,
     npz: Path | None,
     grid: Path | None,
-    seeds: list[int],
+    seeds: str,
     labels: str,
     batch: int | None,
     **options: Any,
@@ -57,22 +49,48 @@ def command(
         ddo sample --network=PKL --outdir=out --subdirs --seeds=0-49999 --torchrun "--nproc_per_node=8"
         ddo sample --network=PKL --grid=look.png --labels=uniform --seeds=0-99
     """
+    from ddo_plugin.environment import device_name
     from ddo_plugin.sampling import labels as classes
     from ddo_plugin.sampling.images import Outputs, write_images
     from ddo_plugin.sampling.ranks import ranks
 
     if outdir is None and npz is None and grid is None:
         raise UserError("nothing would be written; say where images go: --outdir, --npz or --grid")
+    if grid is not None and grid.suffix.lower() != ".png":
+        raise UserError(f"--grid={grid}: a grid is a PNG; let its name end in .png")
+    wanted = _seeds(seeds, named_by_them=outdir is not None)
     with ranks() as group:
         generator = group.together(lambda: open_generator(network, options))
         numbers = None
         if labels != RANDOM:
-            numbers = group.agree(lambda: classes.choose(labels, len(seeds), generator.classes, others=[RANDOM]))
-        outputs = Outputs(outdir, subdirs, npz, grid)
-        with writing("images"):
-            write_images(generator, group, outputs, seeds=seeds, labels=numbers, batch=batch or generator.batch)
+            numbers = group.agree(lambda: classes.choose(labels, len(wanted), generator.classes, others=[RANDOM]))
+        outputs, batch = Outputs(outdir, subdirs, npz, grid), batch or generator.batch
+        with ended_by_sigterm(), writing("images"):
+            write_images(generator, group, outputs, seeds=wanted, labels=numbers, batch=batch)
+            if group.first:
+                own = {"batch": batch, "ranks": group.world, "device": device_name(generator.device)}
+                outputs.record(
+                    {
+                        "reference": dict(generator.reference),
+                        "sampler": {**generator.settings, **own},
+                        "seeds": seeds,
+                        "labels": labels if generator.classes else None,
+                    }
+                )
         if group.first:
-            _report(outputs, seeds)
+            _report(outputs, wanted)
+
+
+def _seeds(text: str, *, named_by_them: bool) -> list[int]:
+    from ddo_plugin.sampling.labels import numbers
+
+    try:
+        seeds = numbers(text)
+    except ValueError as error:
+        raise UserError(f"--seeds: {error}") from None
+    if named_by_them and len(set(seeds)) < len(seeds):
+        raise UserError(f"--seeds={text} names a seed twice, and --outdir has one PNG a seed; name each once")
+    return seeds
 
 
 def _report(outputs: Outputs, seeds: list[int]) -> None:

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import os
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import torch
 
-from ddo_plugin.files import atomic_write
+from ddo_plugin.files import atomic_write, write_json
 from ddo_plugin.image_archive import add_labels, png
 from ddo_plugin.progress import progress
 from ddo_plugin.records import Generator
 from ddo_plugin.sampling.generators import SampleGenerators
 from ddo_plugin.sampling.ranks import Ranks
 
+RECORD = "samples.json"  # in a folder of PNGs; upstream's readers pass over it
 GRID = 100  # images in a grid at most
 QUICK = 1  # zlib's level: images hardly compress, and higher ones cost time
 
@@ -48,6 +50,17 @@ class Outputs:
     def written(self) -> list[str]:
         """The paths of all that is written."""
         return [str(path) for path in (self.folder, self.npz, self.grid) if path is not None]
+
+    def record(self, told: Mapping[str, Any]) -> None:
+        """Say beside the images what made them. In the folder stands each run that wrote into it, the last one last."""
+        for path in (self.npz, self.grid):
+            if path is not None:
+                write_json(path.with_name(f"{path.name}.json"), told)
+        if self.folder is not None:
+            earlier: list[Any] = []
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # none yet, or nothing that can be kept
+                earlier = list(json.loads((self.folder / RECORD).read_bytes())["runs"])
+            write_json(self.folder / RECORD, {"runs": [*(one for one in earlier if one != told), told]})
 
 
 @dataclass(frozen=True)

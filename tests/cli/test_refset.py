@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import torch
 from safetensors.torch import save_file
 
 from ddo_plugin import refset
+from ddo_plugin.files import sha256_file
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -105,12 +107,48 @@ def test_a_damaged_set_is_found(ddo, tmp_path: Path) -> None:
     assert "images.npy is damaged" in found.stderr
 
 
+def test_what_a_manifest_says_does_not_steer_the_terminal(ddo, tmp_path: Path) -> None:
+    made_by = {"source": "a\x1b[2Jb\n.pkl", "sha256": "ab"}
+    refset.write(
+        tmp_path / "set", np.zeros((2, 1, 4, 4), np.uint8), None, kind="images", reference=made_by, sampler={}, seed=0
+    )
+    assert "  network  a [2Jb .pkl, sha256 ab\n" in ddo("refset", "info", "set").stdout
+
+
 def test_images_of_a_network_are_looked_at_in_one_command(ddo, tmp_path: Path) -> None:
     made = ddo("sample", "--grid=look.png", "--npz=look.npz", "--labels=uniform", "--seeds=0-19", "--own")
     assert made.returncode == 0, made.stderr
     assert np.load(tmp_path / "look.npz")["arr_0"].shape == (20, 8, 8, 1)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["look.npz", "look.png"]
+    names = ["look.npz", "look.npz.json", "look.png", "look.png.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
     assert made.stdout == "20 images: look.npz, look.png\n"
+
+
+def test_sigterm_leaves_no_temporary_file(network, tmp_path: Path) -> None:
+    data, path = network
+    own = ["--upstream=digits", "--family=diffusion", f"--data={data}", f"--network={path}"]
+    images = ["--npz=look.npz", "--grid=look.png", "--seeds=0-99999", "--batch=10"]
+    command = [sys.executable, "-m", "ddo_plugin", "sample", *images, *own]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
+    while len(list(tmp_path.iterdir())) < 2:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.terminate()
+    assert process.wait() == 128 + signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_made_images_stands_beside_them(ddo, network, tmp_path: Path) -> None:
+    for flags in (["--seeds=0-2"], ["--seeds=3,5", "--labels=uniform", "--batch=1"], ["--seeds=0-2"]):
+        assert ddo("sample", "--outdir=out", "--npz=a.npz", *flags, "--own").returncode == 0
+    told = json.loads((tmp_path / "a.npz.json").read_text())
+    assert told["reference"] == {"source": "network.safetensors", "sha256": sha256_file(network[1])}
+    own = {"batch": 500, "ranks": 1, "device": "cpu"}
+    assert told["sampler"] == {"name": "heun", "steps": 18, **own}
+    assert (told["seeds"], told["labels"]) == ("0-2", "random")
+    runs = json.loads((tmp_path / "out/samples.json").read_text())["runs"]
+    assert [(one["seeds"], one["labels"]) for one in runs] == [("3,5", "uniform"), ("0-2", "random")]
+    assert ddo("refset", "pack", "out", "set").stdout == "set: 5 images of 1×8×8, uint8, with labels\n"
 
 
 def test_images_of_an_earlier_run_in_the_folder_are_mentioned(ddo) -> None:
@@ -191,6 +229,13 @@ def test_a_full_disk_is_told_in_one_line(ddo, tmp_path: Path) -> None:
             ["refset", "make", "--out=a", "--labels=random", "--own"],
             "--labels=random: give uniform, dataset:PATH, or class numbers as 0,3,5-7",
         ),
+        (["sample", "--grid=a.png", "--seeds=0-99999999999", "--own"], "holds more than 10,000,000 numbers"),
+        (["refset", "make", "--out=a", "--count=99999999999999", "--own"], "'--count': 99999999999999 is not in"),
+        (["sample", "--grid=a.jpg", "--own"], "--grid=a.jpg: a grid is a PNG; let its name end in .png"),
+        (["sample", "--outdir=a", "--seeds=0,0,1", "--own"], "--seeds=0,0,1 names a seed twice"),
+        (["sample", "--outdir=", "--own"], "Invalid value for '--outdir': it is empty; say which."),
+        (["sample", "--npz=", "--own"], "Invalid value for '--npz': it is empty; say which."),
+        (["refset", "make", "--out=", "--own"], "Invalid value for '--out': it is empty; say which."),
         (["refset", "verify", "nowhere"], "nowhere is not a reference set"),
         (["refset", "make", "--out=a", "--network=b", "--checkout=nowhere"], "nowhere is no folder"),
     ],
@@ -201,6 +246,14 @@ def test_what_cannot_work_is_refused_in_words(ddo, tmp_path: Path, command: list
     assert says in done.stderr
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_told_in_one_line(ddo, monkeypatch) -> None:
+    monkeypatch.setenv("DDO_DEVICE", "cuda")
+    done = ddo("sample", "--grid=a.png", "--own")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "but torch finds none; unset it" in done.stderr
 
 
 def test_help_shows_the_options_of_an_upstreams_networks() -> None:
