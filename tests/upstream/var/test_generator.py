@@ -88,6 +88,7 @@ def test_a_round_takes_its_fakes_from_a_set(fakes: Path, world, completed) -> No
     [
         (["--labels=1"], "torch.tensor([1])", {"cfg": 0}),
         ([], "None", {"cfg": 0}),
+        (["--labels=2", "--cfg=1"], "torch.tensor([2])", {"cfg": 1}),
         (
             ["--labels=2", "--cfg=1.5", "--top-k=900", "--top-p=0.96"],
             "torch.tensor([2])",
@@ -95,7 +96,7 @@ def test_a_round_takes_its_fakes_from_a_set(fakes: Path, world, completed) -> No
         ),
         (["--labels=2", "--cfg=4", "--more-smooth"], "torch.tensor([2])", {"cfg": 4, "more_smooth": True}),
     ],
-    ids=["guidance-free", "random classes", "guided and cut", "smooth"],
+    ids=["guidance-free", "random classes", "by the release's 1.0", "guided and cut", "smooth"],
 )
 def test_a_seed_gives_upstreams_image(flags, label, settings, world, completed, command, tmp_path) -> None:
     archive, theirs = tmp_path / "ours.npz", tmp_path / "theirs.npy"
