@@ -3,7 +3,8 @@
 Pristine VAR trains a network of one block on scikit-learn's digits as pyramids of 1 + 4 + 16 tokens; patched train.py
 finetunes it by DDO and, as the control, by more maximum likelihood; pristine autoregressive_infer_cfg samples them
 all. The image tokeniser alone is not upstream's: var/stand_ins makes it one that codes patches (with what the tests
-of VAR have for a missing torchvision). A quarter of an hour on two cores; started again, it goes on where it stopped.
+of VAR have for a missing torchvision). A quarter of an hour on two cores for each training seed; started again, it goes
+on where it stopped.
 """
 
 from __future__ import annotations
@@ -29,11 +30,12 @@ HERE = Path(__file__).parent
 TOKENIZER = "vae_ch160v4096z32.pth"  # where train.py looks for it: in the current folder
 SIDES = (1, 2, 4)
 CODES = 3 * 64  # in use; others, which only an untrained network draws, count as one
-NETWORK = ["--depth=1", "--pn=1_2_4", "--patch_size=2", "--mid_reso=1", "--bs=128", "--seed=0"]
+NETWORK = ["--depth=1", "--pn=1_2_4", "--patch_size=2", "--mid_reso=1", "--bs=128"]
 EPOCHS, STEPS = 15, 150  # an epoch is 15 steps: the base is cut short, more training would help it
 BASE = ["--tblr=6e-3"]
 ROUND = [f"--ddo_iters={STEPS}", "--ddo_save=1000", "--tblr=1e-2"]
 DDO = ["--ddo_alpha=0.5", "--ddo_beta=0.1"]
+SEEDS = 3  # of trainings
 SETS, PER_CLASS = 4, 300
 
 
@@ -117,17 +119,17 @@ class Bench(Workshop):
         self.run(tokenised, HERE / "var/make_tokenizer.py", self.digits.path, self.root / TOKENIZER, tokenised)
         return Judge(self.digits, Samples(**np.load(tokenised), labels=self.digits.labels))
 
-    def pretrain(self, name: str, epochs: int) -> Path:
+    def pretrain(self, name: str, epochs: int, seed: int) -> Path:
         """Pristine train.py."""
-        flags = [*NETWORK, *BASE, f"--ep={epochs}", f"--data_path={self.root / 'images'}"]
+        flags = [*NETWORK, *BASE, f"--seed={seed}", f"--ep={epochs}", f"--data_path={self.root / 'images'}"]
         out = self.root / f"{name}-{key({'flags': flags})}"
         self.run(out, "-m", "ddo_plugin.compat", self.repo / "train.py", *flags, f"--local_out_dir_path={out}")
         plain = out / "var.pth"
         return self.run(plain, "-m", "ddo_plugin", "convert", out / "ar-ckpt-last.pth", plain)
 
-    def finetune(self, arm: str, base: Path) -> Path:
+    def finetune(self, arm: str, base: Path, seed: int) -> Path:
         """A round of patched train.py."""
-        flags = [*NETWORK, *ROUND, f"--data_path={self.root / 'images'}", f"--ddo={base}"]
+        flags = [*NETWORK, *ROUND, f"--seed={seed}", f"--data_path={self.root / 'images'}", f"--ddo={base}"]
         flags += DDO if arm == "ddo" else ["--ddo_objective=mle"]
         out = self.root / f"{arm}-{key({'flags': flags})}"
         own = [*flags, f"--local_out_dir_path={out}"]
@@ -145,19 +147,22 @@ class Bench(Workshop):
         ]
 
 
-def prove(bench: Bench) -> dict[str, list[dict[str, float]]]:
-    """What the judge finds of each network, one a set."""
-    judge = bench.prepare()
+def prove(bench: Bench, judge: Judge, seed: int) -> dict[str, dict[str, float]]:
+    """What the judge finds of each network of a training seed, on average over the sets."""
     with ThreadPoolExecutor() as threads:
-        longer = threads.submit(bench.pretrain, "longer", EPOCHS + STEPS // 15)
-        base = bench.pretrain("base", EPOCHS)
-        arms = {arm: threads.submit(bench.finetune, arm, base) for arm in ("mle", "ddo")}
+        longer = threads.submit(bench.pretrain, "longer", EPOCHS + STEPS // 15, seed)
+        base = bench.pretrain("base", EPOCHS, seed)
+        arms = {arm: threads.submit(bench.finetune, arm, base, seed) for arm in ("mle", "ddo")}
         networks = {"base": base, "longer": longer.result()} | {arm: made.result() for arm, made in arms.items()}
         sampled = dict(zip(networks, threads.map(bench.sample, networks.values()), strict=True))
     learned = stats.read(networks["ddo"].with_name(stats.FILE_NAME))
     first, last = (accuracy(rows) for rows in (learned[: STEPS // 10], learned[-STEPS // 10 :]))
-    print(f"discriminator's accuracy: {first:.2f} in the first tenth, {last:.2f} in the last\n")
-    return {name: [judge(samples) for samples in sets] for name, sets in sampled.items()} | {"digits": judge.floor()}
+    print(f"seed {seed}, discriminator's accuracy: {first:.2f} in the first tenth, {last:.2f} in the last", flush=True)
+    return {name: average([judge(samples) for samples in sets]) for name, sets in sampled.items()}
+
+
+def average(found: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {name: statistics.mean(one[name] for one in found) for name in found[0]}
 
 
 def accuracy(rows: list[dict[str, float]]) -> float:
@@ -167,9 +172,9 @@ def accuracy(rows: list[dict[str, float]]) -> float:
 
 def show(judged: dict[str, list[dict[str, float]]]) -> None:
     columns = list(judged["base"][0])
-    print(f"| samples of | {' | '.join(columns)} |\n|---{'|---' * len(columns)}|")
-    for name, sets in judged.items():
-        cells = [[found[column] for found in sets] for column in columns]
+    print(f"\n| samples of | {' | '.join(columns)} |\n|---{'|---' * len(columns)}|")
+    for name, found in judged.items():
+        cells = [[one[column] for one in found] for column in columns]
         print(f"| {name} | {' | '.join(f'{statistics.mean(c):.3g} ± {statistics.stdev(c):.2g}' for c in cells)} |")
 
 
@@ -180,7 +185,10 @@ def show(judged: dict[str, list[dict[str, float]]]) -> None:
 def main(checkout: Path, out: Path, cores: int) -> None:
     """Base, control and DDO in the real VAR, by their tokens and by Fréchet distance."""
     out.mkdir(parents=True, exist_ok=True)
-    judged = prove(Bench(checkout.resolve(), out.resolve(), cores))
+    bench = Bench(checkout.resolve(), out.resolve(), cores)
+    judge = bench.prepare()
+    proofs = [prove(bench, judge, seed) for seed in range(SEEDS)]
+    judged = {name: [proof[name] for proof in proofs] for name in proofs[0]} | {"digits": judge.floor()}
     write_json(out / "distances.json", judged)
     show(judged)
 
