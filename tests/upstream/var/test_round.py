@@ -29,6 +29,7 @@ var.load_state_dict(torch.load(sys.argv[2]), strict=True)
 images = var.eval().autoregressive_infer_cfg(B=2, label_B=torch.tensor([0, 1]), cfg=1.5, g_seed=0)
 assert images.shape == (2, 3, 48, 48) and images.isfinite().all()
 """
+MIXES = pytest.mark.skipif(torch.__version__ < "2.3", reason="torch does not mix VAR's precisions on a CPU")
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -123,7 +124,10 @@ def test_the_learning_rate_is_the_papers_unless_it_is_given(given: str | None, u
     assert f"tblr                : {used}\n" in (out / "stdout.txt").read_text()
 
 
-@pytest.mark.parametrize("flag", ["--tclip=0", "--fp16=2", "--fp16=1", "--workers=1"])
+@pytest.mark.parametrize(
+    "flag",
+    ["--tclip=0", "--workers=1", pytest.param("--fp16=2", marks=MIXES), pytest.param("--fp16=1", marks=MIXES)],
+)
 def test_upstreams_modes_keep_working_and_have_their_effect(flag: str, round_of) -> None:
     out, plain = round_of(flag, flag, "--ddo_iters=2"), round_of("plain", "--tclip=0.01", "--ddo_iters=2")
     rows = statistics.read(out / statistics.FILE_NAME)
