@@ -25,11 +25,12 @@ from ddo_plugin.checkout import Checkout, commit, open_checkout
 from ddo_plugin.commands import flags, launcher, module_command
 from ddo_plugin.download import local_file
 from ddo_plugin.errors import UserError
-from ddo_plugin.files import sha256_file, write_json
+from ddo_plugin.files import sha256_file
 from ddo_plugin.metrics.images import read_images
 from ddo_plugin.metrics.references import open_standard
 from ddo_plugin.progress import progress
 from ddo_plugin.records import Command, EvaluationStep
+from ddo_plugin.results import check_place, write_result
 
 F = TypeVar("F", bound=Callable[..., Any])
 NETWORKS = ("--net", "--gnet", "--network")  # options of the samplers whose value is unpickled
@@ -140,6 +141,7 @@ def evaluate(
     """Judge what `network` names and write {"score", "metrics", "by_seed", ...} to `out`."""
     chosen, seeded = _metrics(metrics, known), numbers(seeds)
     opened = open_checkout(checkout)
+    check_place(out)
     standard = open_standard(ref)  # a damaged file is found here, not after 50,000 samples
     for name in chosen:
         if name not in standard.moments:
@@ -284,8 +286,8 @@ def _write(job: Job, found: Sequence[Mapping[str, float]], source: str, referenc
         "commands": job.commands,
         "versions": environment.versions(),
     }
-    write_json(job.out, value)
     click.echo("\n".join(f"{name}  {value:.6g}" for name, value in told["metrics"].items()))
+    write_result(job.out, value)
 
 
 def _run(command: Command) -> tuple[str, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ddo_plugin.cli.dashes import ARGUMENTS, SplitAtDashes
 from ddo_plugin.errors import UserError
 
 USUAL_SEED = "0"
+OURS = "is for our own metrics; drop it or --checkout"
 
 
 @click.command("eval", cls=SplitAtDashes, options_metavar="[OPTIONS]")
@@ -23,7 +25,11 @@ USUAL_SEED = "0"
 )
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="JSON file to write.")
 @click.option("--batch", type=click.IntRange(min=1), default=64, show_default=True, help="Images at a time.")
-@click.option("--features", metavar="NAME", help="Feature extractor, by hook ddo_features.  [default: inception]")
+@click.option(
+    "--features",
+    metavar="NAME",
+    help="Feature extractor, by hook ddo_features; not EDM's and EDM2's.  [default: inception]",
+)
 @click.option("--seed", type=click.IntRange(min=0), help="Of random subsets and splits.  [default: 0]")
 @click.option(
     "--checkout",
@@ -57,7 +63,7 @@ def command(ctx: click.Context, /, what: str, checkout: Path | None, **options: 
         _refuse_others(ctx, ("num", "seeds", "torchrun", "trust"), "needs --checkout")
         _measure(what, **options)
     else:
-        _refuse_others(ctx, ("features", "seed"), "is for our own metrics; drop it or --checkout")
+        _refuse_others(ctx, ("seed",), OURS)
         _by_upstream(what, checkout, ctx.meta[ARGUMENTS], **options)
 
 
@@ -80,18 +86,18 @@ def _measure(
     **_: Any,
 ) -> None:
     from ddo_plugin import environment
-    from ddo_plugin.files import write_json
     from ddo_plugin.metrics.images import read_images
-    from ddo_plugin.metrics.measure import METRICS, features_named, measure
+    from ddo_plugin.metrics.measure import features_named, measure, metrics_named
     from ddo_plugin.metrics.references import INCEPTION, open_standard
+    from ddo_plugin.results import check_place, write_result
 
-    chosen = list(dict.fromkeys(name.strip() for name in metrics.split(",")))
-    for name in chosen:
-        if name not in METRICS:
-            raise UserError(f"--metrics={metrics}: there is no {name!r}; there are {', '.join(METRICS)}")
+    chosen = metrics_named(metrics)
+    if out:
+        check_place(out)
     samples, standard = read_images(Path(what)), open_standard(ref) if ref else None
     extractor = features_named(features or INCEPTION)
     found = measure(samples, chosen, extractor, standard, batch=batch, seed=seed or 0)
+    click.echo("\n".join(f"{name}  {value:.6g}" for name, value in found.items()))
     if out:
         score = found.get("fid", found.get("kid"))
         value = {
@@ -104,8 +110,7 @@ def _measure(
             "commands": [shlex.join(["ddo", *sys.argv[1:]])],
             "versions": environment.versions(),
         }
-        write_json(out, value)
-    click.echo("\n".join(f"{name}  {value:.6g}" for name, value in found.items()))
+        write_result(out, value)
 
 
 def _by_upstream(
@@ -121,13 +126,20 @@ def _by_upstream(
         raise UserError(f"--{'out' if ref else 'ref'} is missing; with --checkout both --ref and --out are needed")
     upstream = open_checkout(checkout).upstream
     network = local_file(what) if is_url(what) else Path(what)
-    names = ("metrics", "num", "batch", "torchrun", "trust")
+    names = ("metrics", "num", "batch", "torchrun", "trust", "features")
     settings = {"checkout": checkout, "ref": ref, **{name: options[name] for name in names}}
     seeds = numbers(options["seeds"] or USUAL_SEED)
-    step = EvaluationStep(upstream.name, network, out, seeds, settings | {"sampler": shlex.join(sampler) or None})
+    known = {one.name for one in plugins.collect(plugins.manager().hook.ddo_evaluation_options(upstream=upstream.name))}
+    if options["features"] and "features" not in known:
+        raise UserError(f"--features {OURS}")
+    if options["trust"] and known and "trust" not in known:
+        raise UserError(f"--trust: networks of {upstream.title} carry no code; drop it")
+    own_options = bool(known) and "sampler" not in known  # the command samples by itself, and takes ARGS as they are
+    settings["sampler"] = None if own_options else shlex.join(sampler) or None
+    step = EvaluationStep(upstream.name, network, out, seeds, settings)
     made = plugins.manager().hook.ddo_evaluation_command(step=step)
     if made is None:
         raise UserError(
             f"no plugin knows how {upstream.title} judges a network; measure its samples without --checkout"
         )
-    running.become_process(made)
+    running.become_process(replace(made, argv=[*made.argv, *sampler]) if own_options else made)

@@ -36,6 +36,15 @@ class Features:
     extract: FeatureExtractor
 
 
+def metrics_named(text: str) -> list[str]:
+    """What `--metrics` lists."""
+    chosen = list(dict.fromkeys(name.strip() for name in text.split(",")))
+    for name in chosen:
+        if name not in METRICS:
+            raise UserError(f"--metrics={text}: there is no {name!r}; there are {', '.join(METRICS)}")
+    return chosen
+
+
 def features_named(name: str) -> Features:
     """Ask the plugins for a feature extractor."""
     extractor = plugins.manager().hook.ddo_features(name=name)
@@ -60,7 +69,7 @@ def measure(
     Sets too small for subsets have no "kid_std".
     Everything that cannot work is refused before a second batch is looked at.
     """
-    stored = _check(samples, metrics, features, standard)
+    stored = check(len(samples), metrics, features, standard)
     keep = not set(metrics).isdisjoint(BY_IMAGES)
     score = InceptionScore(len(samples), seed=seed) if "is" in metrics else None
     found = _gather("samples", samples, features, batch, keep=keep, score=score, width=stored and len(stored.mean))
@@ -87,8 +96,8 @@ class _Gathered:
         return np.concatenate(self.batches)
 
 
-def _check(samples: Images, metrics: Sequence[str], features: Features, standard: Standard | None) -> Moments | None:
-    """Refuse what cannot work; returns the standard's stored moments, if they are asked for and there."""
+def check(count: int, metrics: Sequence[str], features: Features, standard: Standard | None) -> Moments | None:
+    """Refuse what cannot work with so many samples; returns the standard's moments, if they are asked for and there."""
     compared = [name for name in metrics if name != "is"]
     if compared and standard is None:
         raise UserError(f"{', '.join(compared)} compare with real images; say with which by --ref")
@@ -103,9 +112,10 @@ def _check(samples: Images, metrics: Sequence[str], features: Features, standard
             "images, or OpenAI's .npz that holds some"
         )
     least = NEIGHBOURS + 1 if "pr" in metrics else 2
-    for name, images in (("samples", samples), ("reference images", standard.images if standard else None)):
-        if images is not None and len(images) < least:
-            raise UserError(f"there are {len(images)} {name}, but {', '.join(metrics)} need at least {least}")
+    real = least if standard is None or standard.images is None else len(standard.images)
+    for name, there in (("samples", count), ("reference images", real)):
+        if there < least:
+            raise UserError(f"there are {there} {name}, but {', '.join(metrics)} need at least {least}")
     return standard.moments_in(features.name) if standard and "fid" in metrics else None
 
 

@@ -7,9 +7,12 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +21,13 @@ import click
 from ddo_integrations.var.plugin import UPSTREAM
 from ddo_plugin import evaluation, plugins
 from ddo_plugin.commands import flags
+from ddo_plugin.download import local_file
 from ddo_plugin.errors import UserError
-from ddo_plugin.files import write_json
+from ddo_plugin.files import sha256_file
+from ddo_plugin.metrics.measure import check, features_named, metrics_named
+from ddo_plugin.metrics.references import open_standard
 from ddo_plugin.progress import progress
+from ddo_plugin.results import check_place, write_result
 
 SAMPLED_BY = ("cfg", "top-k", "top-p", "more-smooth", "precision", "vae")
 OWN = [
@@ -48,8 +55,12 @@ def _sampling_options() -> list[click.Option]:
 @click.command(params=[*OWN, *_sampling_options()])
 def main(out: Path, seeds: str, num: int, metrics: str, **options: Any) -> None:
     """Write {"score": the first metric, ...}. Without --cfg the network is sampled without guidance."""
-    numbers = evaluation.numbers(seeds)
-    names = [name.strip() for name in metrics.split(",")]
+    numbers, names = evaluation.numbers(seeds), metrics_named(metrics)
+    _refuse_samples(options["network"])
+    check_place(out)
+    network = {"source": options["network"], "sha256": sha256_file(local_file(options["network"]))}
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as elsewhere:
+        elsewhere.submit(_check_measuring, num, names, options["features"], options["ref"]).result()
     found: list[dict[str, Any]] = []
     commands: list[str] = []
     with progress("evaluation", len(numbers)) as bar:
@@ -60,9 +71,21 @@ def main(out: Path, seeds: str, num: int, metrics: str, **options: Any) -> None:
     by_seed = [{"seed": seed, **one["metrics"]} for seed, one in zip(numbers, found, strict=True)]
     shared = {name: found[0][name] for name in ("reference", "features", "versions")}
     sampler = {name: options[name] for name in ("labels", *(one.name or "" for one in _sampling_options()))}
-    network = {"source": options["network"]}
     told = {"network": network, "sampler": sampler, **shared, "commands": commands}
-    write_json(out, {**evaluation.summary(by_seed, measured), "count": num, **told})
+    write_result(out, {**evaluation.summary(by_seed, measured), "count": num, **told})
+
+
+def _refuse_samples(network: str) -> None:
+    if Path(network).is_dir() or Path(network).suffix.lower() in (".npz", ".zip"):
+        raise UserError(
+            f"{network}: samples, not a network; upstream has no script that measures, `ddo eval {network}` without "
+            "--checkout does"
+        )
+
+
+def _check_measuring(count: int, metrics: Sequence[str], features: str, ref: str) -> None:
+    """What `ddo eval` would refuse after all images are made; elsewhere, for features stay on a GPU while they live."""
+    check(count, metrics, features_named(features), open_standard(ref))
 
 
 def _judge(out: Path, seeds: range, metrics: list[str], commands: list[str], options: dict[str, Any]) -> dict[str, Any]:
@@ -88,6 +111,8 @@ def _ddo(arguments: list[str], commands: list[str]) -> None:
     """A command of ours in a process of its own."""
     commands.append(shlex.join(["ddo", *arguments]))
     status = subprocess.run([sys.executable, "-m", "ddo_plugin", *arguments], check=False).returncode
+    if status == UserError.exit_code:
+        raise SystemExit(status)  # it has said why in a line of its own
     if status != 0:
         raise UserError(f"{commands[-1]} ended with status {status}; what it said stands above")
 

@@ -64,6 +64,15 @@ def test_the_numbers_are_printed_and_no_file_is_needed(digits: Path) -> None:
     assert [line.split()[0] for line in result.stdout.splitlines()] == ["fid", "is", "is_std"]
 
 
+def test_a_disk_that_fills_up_meanwhile_costs_the_file_alone(digits: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("ddo_plugin.results.check_place", lambda out: None)
+    (tmp_path / "file").touch()
+    result = evaluate(digits, "samples.npz", f"--out={tmp_path / 'file/e.json'}")
+    assert result.exit_code == 2
+    assert result.stdout.startswith("fid  ")
+    assert "e.json cannot be written" in result.stderr
+
+
 REFUSALS = {
     "there is no 'fd'": ["samples.npz", "--metrics=fd"],
     "no such file or folder": ["none.npz"],
@@ -71,7 +80,10 @@ REFUSALS = {
     "--num needs --checkout": ["samples.npz", "--num=10"],
     "--trust needs --checkout": ["samples.npz", "--trust"],
     "goes to upstream's sampler; it needs --checkout": ["samples.npz", "--", "--steps=3"],
-    "--features is for our own metrics": ["samples.npz", "--checkout=."],
+    "--seed is for our own metrics": ["samples.npz", "--checkout=.", "--seed=1"],
+    "/proc/e.json cannot be written": ["samples.npz", "--out=/proc/e.json"],
+    "--out=pyproject.toml/e.json cannot be written (Not a directory)": ["samples.npz", "--out=pyproject.toml/e.json"],
+    "--out=. cannot be written (Is a directory)": ["samples.npz", "--out="],
     "is no checkout of an upstream": ["samples.npz", "--checkout=tests", "--features=", "--out=x.json"],
 }
 

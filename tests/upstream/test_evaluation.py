@@ -177,6 +177,11 @@ def test_a_network_with_source_of_its_own_is_not_handed_to_the_scripts(world, ne
     assert not list(tmp_path.iterdir())
 
 
+def test_upstreams_scripts_have_features_of_their_own(world, networks, checkout, refused, tmp_path) -> None:
+    arguments = [f"--checkout={checkout('edm')}", f"--ref={world / 'ref.npz'}", f"--out={tmp_path / 'e'}"]
+    assert "--features is for our own" in refused(evaluate(world, networks["edm"], *arguments, "--features=inception"))
+
+
 def test_a_script_that_fails_leaves_no_result(world, networks, checkout, tmp_path) -> None:
     arguments = [f"--checkout={checkout('edm')}", f"--ref={world / 'ref.npz'}", "--num=4", f"--out={tmp_path / 'e'}"]
     done = evaluate(world, networks["edm"], *arguments, "--", "--solver=none")

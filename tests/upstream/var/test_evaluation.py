@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ddo_plugin import plugins
+from ddo_plugin.files import sha256_file
 from ddo_plugin.metrics.frechet import frechet_distance, moments
 from ddo_plugin.metrics.images import read_images
 from ddo_plugin.records import EvaluationStep
@@ -62,6 +63,7 @@ def test_the_score_is_the_mean_distance_over_disjoint_seeds(world, site, complet
         (True, False),
         (False, True),
     ]
+    assert found["network"] == {"source": str(world.base), "sha256": sha256_file(world.base)}
     assert all("--cfg=0.0" in line for line in found["commands"][::2])
     assert [path.name for path in tmp_path.iterdir()] == ["eval.json"]
 
@@ -75,3 +77,39 @@ def test_the_score_is_the_mean_distance_over_disjoint_seeds(world, site, complet
         for source in (npz, world.data / "val")
     )
     assert found["scores"][0] == pytest.approx(frechet_distance(ours, real))
+
+
+def evaluate(world, site: Path, network: Path, *arguments: object):
+    path = f"{site}:{world.variables['PYTHONPATH']}"
+    options = [f"--checkout={world.repo}", "--num=6", *arguments]
+    return world.python("-m", "ddo_plugin", "eval", network, *options, PYTHONPATH=path, DDO_INCEPTION="none.pth")
+
+
+def test_arguments_after_the_dashes_guide_and_other_features_measure(world, site, completed, tmp_path: Path) -> None:
+    out = tmp_path / "eval.json"
+    arguments = [f"--ref={world.data / 'val'}", "--features=brightness", f"--out={out}", "--", "--cfg=1.5"]
+    assert "\nfid  " in completed(evaluate(world, site, world.base, *arguments))
+    found = json.loads(out.read_text())
+    assert found["features"]["name"] == "brightness"
+    assert "--cfg=1.5" in found["commands"][0]
+
+
+REFUSALS = {
+    "features 'inception' need weights": [],
+    "there is no 'fd'": ["--metrics=fd"],
+    "no-such.npz: no such file": ["--features=brightness", "--ref=no-such.npz"],
+    "/proc/e.json cannot be written": ["--features=brightness", "--out=/proc/e.json"],
+    "carry no code; drop it": ["--trust"],
+}
+
+
+@pytest.mark.parametrize("words", REFUSALS)
+def test_what_cannot_be_measured_is_refused_before_an_image_is_made(words, world, site, refused, tmp_path) -> None:
+    usual = [f"--ref={world.data / 'val'}", f"--out={tmp_path / 'e.json'}"]
+    assert words in refused(evaluate(world, site, world.base, *usual, *REFUSALS[words]))
+    assert not list(tmp_path.iterdir())
+
+
+def test_samples_are_told_where_they_are_judged(world, site, refused, tmp_path: Path) -> None:
+    arguments = [f"--ref={world.data / 'val'}", f"--out={tmp_path / 'e.json'}"]
+    assert "samples, not a network" in refused(evaluate(world, site, world.data / "val", *arguments))
