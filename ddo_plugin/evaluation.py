@@ -128,6 +128,7 @@ def evaluate(
     judge_samples: JudgeSamples,
     *,
     known: Sequence[str],
+    reads: Sequence[str],
     network: str,
     out: Path,
     ref: str,
@@ -138,11 +139,18 @@ def evaluate(
     sampler: str,
     **options: Any,
 ) -> None:
-    """Judge what `network` names and write {"score", "metrics", "by_seed", ...} to `out`."""
+    """Judge what `network` names and write {"score", "metrics", "by_seed", ...} to `out`.
+
+    Of upstream's script, `known` are the metrics and `reads` the suffixes of statistics that it reads.
+    """
     chosen, seeded = _metrics(metrics, known), numbers(seeds)
     opened = open_checkout(checkout)
     check_place(out)
     standard = open_standard(ref)  # a damaged file is found here, not after 50,000 samples
+    if standard.moments and Path(ref).suffix.lower() not in reads:
+        raise UserError(
+            f"--ref={ref}: the script of {opened.upstream.title} reads statistics as {' or '.join(reads)} alone"
+        )
     for name in chosen:
         if name not in standard.moments:
             raise UserError(
@@ -155,6 +163,7 @@ def evaluate(
             refuse_foreign_code(loaded, opened, trust)
         found = _judge_network(job, judge if job.labels is None else _by_our_samples(judge_samples), seeded)
     else:
+        _check_count(job)
         found = [{"seed": seeded[0], **_judge_samples(job, judge_samples, seeded[0])}]
     _write(job, found, network, standard.description)
 
@@ -171,6 +180,8 @@ def refuse_foreign_code(path: Path, checkout: Checkout, trust: bool) -> None:
     if trust:
         return
     found = contents.describe(path, checkout=checkout.root)
+    if missing := contents.missing_module(found, checkout.root):
+        raise UserError(f"{path}: {missing}; name the checkout of the network's own upstream by --checkout")
     foreign = [", ".join(source.classes) for source in found.sources if source.local is None]
     why = found.damage or (found.refusals and found.refusals[0]) or (foreign and f"its own source of {foreign[0]}")
     if why:
@@ -227,9 +238,23 @@ def _by_our_samples(judge_samples: JudgeSamples) -> Judge:
     return judge
 
 
+def _check_count(job: Job) -> None:
+    """Fewer would be found by the script after they are unpacked, and unpacked they are alone."""
+    if _is_read_by_scripts(job.what):
+        return
+    count = len(read_images(job.what))
+    if count < job.num:
+        raise UserError(f"{job.what}: it has {count:,} samples, fewer than --num={job.num:,}; add --num={count}")
+
+
+def _is_read_by_scripts(samples: Path) -> bool:
+    """A folder of pictures, which is no reference set, or a zip."""
+    return (samples.is_dir() and not (samples / refset.MANIFEST).exists()) or samples.suffix == ".zip"
+
+
 def _judge_samples(job: Job, judge_samples: JudgeSamples, seed: int) -> Mapping[str, float]:
     """A reference set or an .npz is unpacked for the script, which reads pictures alone."""
-    if (job.what.is_dir() and not (job.what / refset.MANIFEST).exists()) or job.what.suffix == ".zip":
+    if _is_read_by_scripts(job.what):
         return judge_samples(job, job.what, seed)
     with scratch_folder(job) as folder:
         _unpack(job.what, folder)

@@ -98,7 +98,7 @@ def test_a_guide_that_is_a_program_is_not_handed_to_the_scripts(form: str, tmp_p
     def run(**changed: Any) -> None:
         given = {"network": "fine.pkl", "out": Path("e.json"), "ref": "ref.npz", "checkout": Path(), "metrics": "fid"}
         rest = {"seeds": "0", "num": 4, "batch": 2, "torchrun": None, "trust": False, **changed}
-        evaluation.evaluate(judge, judge, known=["fid"], **{**given, **rest})
+        evaluation.evaluate(judge, judge, known=["fid"], reads=[".npz"], **{**given, **rest})
 
     judged: list[int] = []
     run(sampler=form.format("fine.pkl"))

@@ -14,6 +14,7 @@ from ddo_plugin.cli.dashes import ARGUMENTS, SplitAtDashes
 from ddo_plugin.errors import UserError
 
 USUAL_SEED = "0"
+NETWORKS = (".pkl", ".pth", ".pt", ".safetensors")
 OURS = "is for our own metrics; drop it or --checkout"
 
 
@@ -92,6 +93,10 @@ def _measure(
     from ddo_plugin.results import check_place, write_result
 
     chosen = metrics_named(metrics)
+    if Path(what).suffix in NETWORKS and not Path(what).is_dir():
+        raise UserError(
+            f"{what}: a network, not samples; add --checkout=REPO, of its upstream, and it is sampled first"
+        )
     if out:
         check_place(out)
     samples, standard = read_images(Path(what)), open_standard(ref) if ref else None

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -13,6 +14,17 @@ import torch
 from ddo_plugin.errors import UserError
 from ddo_plugin.snapshots import unpickler
 from ddo_plugin.snapshots.nodes import BrokenError, Node, plain
+
+# The only classes that a file may ask for, each with the module of the checkout that has it.
+CLASSES: Mapping[str, str] = MappingProxyType(
+    {
+        "EDMPrecond": "training.networks",
+        "VPPrecond": "training.networks",
+        "VEPrecond": "training.networks",
+        "iDDPMPrecond": "training.networks",
+        "Precond": "training.networks_edm2",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -94,6 +106,15 @@ def describe(path: Path, *, checkout: Path | None = None) -> Contents:
             damage = damage or f"{key}: {error}"
     sources = _sources(entries, module_files(checkout) if checkout else {})
     return Contents(networks, objects, values, sources, found.globals, found.refusals, damage)
+
+
+def missing_module(found: Contents, checkout: Path) -> str:
+    """That the checkout is another upstream's than the network, told by where upstreams have their classes; or ""."""
+    for network in found.networks.values():
+        module = CLASSES.get(network.class_name)
+        if module and not (checkout / f"{module.replace('.', '/')}.py").is_file():
+            return f"its network is a {network.class_name} of {module}, which {checkout} has not"
+    return ""
 
 
 def network_node(value: Any, key: str, path: Path) -> Node:

@@ -11,7 +11,7 @@ import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType, ModuleType
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -19,20 +19,10 @@ import torch
 from ddo_plugin.errors import UserError
 from ddo_plugin.snapshots import unpickler
 from ddo_plugin.snapshots.budget import Budget, TooBigError
-from ddo_plugin.snapshots.contents import NetworkInfo, network_info, network_node, sha256_text, state_dict
+from ddo_plugin.snapshots.contents import CLASSES, NetworkInfo, network_info, network_node, sha256_text, state_dict
 from ddo_plugin.snapshots.machine import one_line
 from ddo_plugin.snapshots.nodes import BrokenError, Node, plain
 
-# The only classes that a file may ask for, each with the module of the checkout that has it.
-CLASSES: Mapping[str, str] = MappingProxyType(
-    {
-        "EDMPrecond": "training.networks",
-        "VPPrecond": "training.networks",
-        "VEPrecond": "training.networks",
-        "iDDPMPrecond": "training.networks",
-        "Precond": "training.networks_edm2",
-    }
-)
 _SAME_NUMBER = 1e-4  # a constant that upstream computes in fp32 differs in its last digits between machines
 
 

@@ -35,7 +35,7 @@ def judge(job: Job, seed: int) -> dict[str, float]:
 @evaluation_options(METRICS)
 def main(**options: Any) -> None:
     """Write {"score": FID, ...}. Classes are drawn by generate.py; --labels=uniform balances them."""
-    evaluation.evaluate(judge, judge_samples, known=METRICS, **options)
+    evaluation.evaluate(judge, judge_samples, known=METRICS, reads=(".npz",), **options)
 
 
 if __name__ == "__main__":

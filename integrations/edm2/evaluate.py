@@ -42,7 +42,7 @@ def _metrics(job: Job, subcommand: str, **arguments: object) -> dict[str, float]
 @evaluation_options(METRICS)
 def main(**options: Any) -> None:
     """Write {"score": the first metric, ...}. Classes are drawn by upstream; --labels=uniform balances them."""
-    evaluation.evaluate(judge, judge_samples, known=METRICS, **options)
+    evaluation.evaluate(judge, judge_samples, known=METRICS, reads=(".pkl", ".npz"), **options)
 
 
 if __name__ == "__main__":

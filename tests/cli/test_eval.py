@@ -81,6 +81,7 @@ REFUSALS = {
     "--trust needs --checkout": ["samples.npz", "--trust"],
     "goes to upstream's sampler; it needs --checkout": ["samples.npz", "--", "--steps=3"],
     "--seed is for our own metrics": ["samples.npz", "--checkout=.", "--seed=1"],
+    "a network, not samples; add --checkout=REPO": ["network.pkl"],
     "/proc/e.json cannot be written": ["samples.npz", "--out=/proc/e.json"],
     "--out=pyproject.toml/e.json cannot be written (Not a directory)": ["samples.npz", "--out=pyproject.toml/e.json"],
     "--out=. cannot be written (Is a directory)": ["samples.npz", "--out="],

@@ -177,6 +177,12 @@ def test_a_network_with_source_of_its_own_is_not_handed_to_the_scripts(world, ne
     assert not list(tmp_path.iterdir())
 
 
+def test_a_network_of_another_upstream_is_told_by_its_class(world, networks, checkout, refused, tmp_path) -> None:
+    arguments = [f"--checkout={checkout('edm')}", f"--ref={world / 'ref.npz'}", f"--out={tmp_path / 'e'}"]
+    line = refused(evaluate(world, networks["edm2"], *arguments))
+    assert f"its network is a Precond of training.networks_edm2, which {checkout('edm')} has not" in line
+
+
 def test_upstreams_scripts_have_features_of_their_own(world, networks, checkout, refused, tmp_path) -> None:
     arguments = [f"--checkout={checkout('edm')}", f"--ref={world / 'ref.npz'}", f"--out={tmp_path / 'e'}"]
     assert "--features is for our own" in refused(evaluate(world, networks["edm"], *arguments, "--features=inception"))
@@ -195,6 +201,10 @@ def test_wrong_statistics_are_refused_before_anything_is_generated(world, networ
     (tmp_path / "ref.npz").write_bytes(b"PK")
     arguments = [f"--checkout={checkout('edm')}", f"--ref={tmp_path / 'ref.npz'}", f"--out={tmp_path / 'e'}"]
     assert "cannot be read" in refused(evaluate(world, networks["edm"], *arguments))
+    arguments = [f"--checkout={checkout('edm')}", f"--ref={world / 'ref.pkl'}", f"--out={tmp_path / 'e'}"]
+    assert "(NVlabs/edm) reads statistics as .npz alone" in refused(evaluate(world, networks["edm"], *arguments))
+    arguments = [f"--checkout={checkout('edm')}", f"--ref={world / 'ref.npz'}", f"--out={tmp_path / 'e'}"]
+    assert f"add --num={COUNT}" in refused(evaluate(world, world / "samples", *arguments))
     only_dino = tmp_path / "ref.pkl"
     only_dino.write_bytes(pickle.dumps({"fd_dinov2": {"mu": np.zeros(2), "sigma": np.eye(2)}}))
     arguments = [f"--checkout={checkout('edm2')}", f"--ref={only_dino}", f"--out={tmp_path / 'e'}"]
