@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ddo_plugin.errors import UserError
+
 if TYPE_CHECKING:
     from ddo_plugin.snapshots.contents import Contents, NetworkInfo, ObjectInfo, Source
     from ddo_plugin.snapshots.kinds import Kind
@@ -25,12 +27,15 @@ _LONGEST_LINE = 400
     "--checkout",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     default=".",
-    help="Compare that source with this upstream checkout's.  [default: the current folder]",
+    help="Compare that source with this upstream checkout's, and if it is named here try to load the network by its "
+    "classes.  [default: the current folder]",
 )
-def command(file: str, sha256: str | None, source: bool, checkout: Path) -> None:
+@click.pass_context
+def command(ctx: click.Context, /, file: str, sha256: str | None, source: bool, checkout: Path) -> None:
     """Say what a network pickle contains, without running it.
 
-    Exit status 0: it holds a network that can be loaded without running its code; 1: it does not, and why.
+    Exit status 0: it holds a network whose loading asks for none of its code, and that --checkout, if it is given,
+    takes; 1: it does not, and why.
     """
     from ddo_plugin.download import local_file
     from ddo_plugin.files import sha256_file
@@ -44,11 +49,43 @@ def command(file: str, sha256: str | None, source: bool, checkout: Path) -> None
         click.echo(_statement(path, kind))
         sys.exit(REFUSED_STATUS)
     contents = describe(path, checkout=checkout)
+    tried = ctx.get_parameter_source("checkout") is click.core.ParameterSource.COMMANDLINE
+    trouble = "" if source else _trouble(path, contents, checkout, tried)
     if source:
         _print_sources(contents.sources)
     else:
         _print(contents, in_checkout=(checkout / "training").is_dir())
-    sys.exit(REFUSED_STATUS if contents.refusals or contents.damage or not contents.networks else 0)
+        _print_verdict(contents, trouble, tried)
+    sys.exit(REFUSED_STATUS if _is_refused(contents) or trouble else 0)
+
+
+def _is_refused(contents: Contents) -> bool:
+    return bool(contents.refusals or contents.damage or not contents.networks)
+
+
+def _trouble(path: Path, contents: Contents, checkout: Path, tried: bool) -> str:
+    """Why the checkout does not take a network that is harmless; code of a folder that nobody named is not run."""
+    from ddo_plugin.checkout import open_checkout
+    from ddo_plugin.snapshots.contents import missing_module
+
+    try:
+        root = open_checkout(checkout).root
+    except UserError as error:
+        return error.message if tried else ""
+    return "" if _is_refused(contents) else missing_module(contents, root) or (_attempt(path, root) if tried else "")
+
+
+def _attempt(path: Path, root: Path) -> str:
+    """What `ddo sample` and the training script would refuse."""
+    from ddo_plugin.reference import load_as_stored
+
+    sys.path.insert(0, str(root))
+    sys.dont_write_bytecode = True
+    try:
+        load_as_stored(str(path), {"ddo_trust": False, "ddo_sha256": None})
+    except UserError as error:
+        return error.message
+    return ""
 
 
 def _statement(path: Path, kind: Kind) -> str:
@@ -82,7 +119,6 @@ def _print(contents: Contents, in_checkout: bool) -> None:
     for name, allowed in contents.globals.items():
         click.secho(f"  {name}{'' if allowed else '   not allowed'}", fg=None if allowed else "red")
     click.echo()
-    _print_verdict(contents)
 
 
 def _print_network(key: str, network: NetworkInfo) -> None:
@@ -109,7 +145,7 @@ def _print_sources(sources: tuple[Source, ...]) -> None:
         click.echo("".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in source.text))
 
 
-def _print_verdict(contents: Contents) -> None:
+def _print_verdict(contents: Contents, trouble: str, tried: bool) -> None:
     if contents.refusals:
         click.secho("It may run code, and is not loaded without trust. It asks for:", fg="red")
         for refusal in contents.refusals:
@@ -118,8 +154,12 @@ def _print_verdict(contents: Contents) -> None:
         click.secho(_line(f"It cannot be loaded: {contents.damage}."), fg="red")
     elif not contents.networks:
         click.secho("It holds no network.", fg="red")
+    elif trouble:
+        click.secho(_line(f"It cannot be loaded here: {trouble}"), fg="red")
+    elif tried:
+        click.echo("This checkout loads it, without running its code.")
     else:
-        click.echo("It can be loaded without running its code.")
+        click.echo("Loading it runs none of its code. Whether a checkout takes it: --checkout=REPO tries.")
 
 
 def _title(source: Source, in_checkout: bool = False) -> str:

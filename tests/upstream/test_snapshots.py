@@ -147,18 +147,40 @@ def test_inspect_needs_no_checkout_and_describes_a_snapshot(snapshots, tmp_path,
     assert "EDMPrecond of a SongUNet" in result.output
     assert "16×16, 3 channels, 10 classes, 9 augment labels" in result.output
     assert "torch_utils.persistence._reconstruct_persistent_obj\n" in result.output
-    assert "It can be loaded without running its code." in result.output
+    assert "Loading it runs none of its code." in result.output
     assert not any(name.startswith("training") for name in sys.modules)
 
 
+def inspect(file: Path, root: Path, cwd: Path, *options: str) -> subprocess.CompletedProcess:
+    """By a process of its own, for it imports the checkout's classes."""
+    return run("-m", "ddo_plugin", "inspect", file, f"--checkout={root}", *options, checkout="", cwd=cwd)
+
+
 def test_inspect_names_the_module_that_the_source_came_from(checkout, snapshots, tmp_path):
-    invoke = CliRunner().invoke
-    root = str(checkout("edm"))
-    honest = invoke(main, ["inspect", str(snapshots("edm") / "edm-song.pkl"), "--checkout", root])
-    assert "same as training/networks.py" in honest.output
-    tampered = str(snapshots("edm") / "tampered-source.pkl")
-    assert "in no module of this checkout" in invoke(main, ["inspect", tampered, "--checkout", root]).output
-    assert "open('pwned', 'w')" in invoke(main, ["inspect", tampered, "--source"]).output
+    root, tampered = checkout("edm"), snapshots("edm") / "tampered-source.pkl"
+    honest = inspect(snapshots("edm") / "edm-song.pkl", root, tmp_path)
+    assert "same as training/networks.py" in honest.stdout
+    assert "This checkout loads it, without running its code." in honest.stdout
+    assert honest.returncode == 0
+    assert "in no module of this checkout" in inspect(tampered, root, tmp_path).stdout
+    assert "open('pwned', 'w')" in inspect(tampered, root, tmp_path, "--source").stdout
+    assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize("name", ["gadget", "setting"])
+def test_inspect_says_what_the_checkout_named_does_not_take(checkout, snapshots, name, tmp_path):
+    found = inspect(snapshots("edm") / f"tampered-{name}.pkl", checkout("edm"), tmp_path)
+    assert TAMPERED[name] in found.stdout
+    assert (found.returncode, found.stderr) == (1, "")
+
+
+def test_inspect_tells_the_checkout_of_another_upstream_and_imports_nothing_unasked(checkout, snapshots, monkeypatch):
+    monkeypatch.chdir(checkout("edm"))
+    result = CliRunner().invoke(main, ["inspect", str(snapshots("edm2") / "rgb.pkl")])
+    assert result.exit_code == 1
+    assert "It cannot be loaded here: its network is a Precond of training.networks_edm2" in result.output
+    assert CliRunner().invoke(main, ["inspect", str(snapshots("edm") / "tampered-setting.pkl")]).exit_code == 0
+    assert not any(name.startswith("training") for name in sys.modules)
 
 
 def test_inspect_describes_an_edm2_snapshot(snapshots):
