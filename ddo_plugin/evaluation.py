@@ -301,7 +301,7 @@ def scratch_folder(job: Job) -> Iterator[Path]:
 
 def _write(job: Job, found: Sequence[Mapping[str, float]], source: str, reference: Mapping[str, Any]) -> None:
     root = job.checkout.root
-    judged = {"source": source, "sha256": sha256_file(job.what) if job.what.is_file() else None}
+    judged = {"source": source, "sha256": _digest(job.what)}
     value = {
         **(told := summary(found, job.metrics)),
         "count": job.num,
@@ -313,6 +313,13 @@ def _write(job: Job, found: Sequence[Mapping[str, float]], source: str, referenc
     }
     click.echo("\n".join(f"{name}  {value:.6g}" for name, value in told["metrics"].items()))
     write_result(job.out, value)
+
+
+def _digest(what: Path) -> str | None:
+    """Of a file, or of the samples of a reference set; a folder of pictures has none."""
+    if (what / refset.MANIFEST).exists():
+        return refset.open_refset(what).samples_sha256
+    return sha256_file(what) if what.is_file() else None
 
 
 def _run(command: Command) -> tuple[str, int]:

@@ -41,6 +41,12 @@ class Refset:
     def __len__(self) -> int:
         return len(self.samples)
 
+    @property
+    def samples_sha256(self) -> str | None:
+        """As the manifest has it."""
+        digest: str | None = self.manifest["arrays"][f"{self.manifest['kind']}.npy"].get("sha256")
+        return digest
+
     def verify(self) -> None:
         """Read everything and compare checksums."""
         for name, stored in self.manifest["arrays"].items():

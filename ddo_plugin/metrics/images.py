@@ -13,6 +13,7 @@ import numpy as np
 
 from ddo_plugin import refset
 from ddo_plugin.errors import UserError
+from ddo_plugin.files import sha256_file
 from ddo_plugin.image_archive import SUFFIXES
 
 NPZ_KEY = "arr_0"  # as OpenAI's evaluator and VAR's sampler name it; [N, H, W, C]
@@ -24,7 +25,7 @@ class Images(Protocol):
 
     @property
     def description(self) -> Mapping[str, Any]:
-        """Where they come from, for the record."""
+        """Where they come from, for the record; with the sha256 of a file or of a reference set's array."""
 
     def __len__(self) -> int: ...
 
@@ -67,7 +68,10 @@ class Pictures:
         except ImportError:
             raise UserError(f"{path}: reading pictures needs pillow: pip install pillow") from None
         self._path, self._names, self._read, self._open = path, names, read, PIL.Image.open
-        self.description = {"path": str(path), "count": len(names)}
+
+    @property
+    def description(self) -> Mapping[str, Any]:
+        return {"path": str(self._path), "count": len(self), "sha256": _digest(self._path)}
 
     def __len__(self) -> int:
         return len(self._names)
@@ -103,7 +107,10 @@ class NpzImages:
         self._path = path
         with self._opened() as (_, shape):
             self._shape = shape
-        self.description = {"path": str(path), "count": len(self)}
+
+    @property
+    def description(self) -> Mapping[str, Any]:
+        return {"path": str(self._path), "count": len(self), "sha256": _digest(self._path)}
 
     def __len__(self) -> int:
         return self._shape[0]
@@ -119,6 +126,11 @@ class NpzImages:
 
     def _opened(self) -> _Member:
         return _Member(self._path)
+
+
+def _digest(path: Path) -> str | None:
+    """A folder of pictures has none."""
+    return sha256_file(path) if path.is_file() else None
 
 
 class _Member:
@@ -165,8 +177,8 @@ class RefsetImages:
             held = f"{opened.samples.dtype} {opened.manifest['kind']}"
             raise UserError(f"{opened.path}: it holds {held}, which are no pixels yet; decode them first")
         self._samples = opened.samples
-        reference = opened.manifest["reference"]
-        self.description = {"path": str(opened.path), "count": len(opened), "network": dict(reference)}
+        network, digest = dict(opened.manifest["reference"]), opened.samples_sha256
+        self.description = {"path": str(opened.path), "count": len(opened), "sha256": digest, "network": network}
 
     def __len__(self) -> int:
         return len(self._samples)

@@ -33,7 +33,7 @@ class Standard:
     source: str
     moments: Mapping[str, Moments] = field(default_factory=dict)  # by EDM2's name
     images: Images | None = None
-    sha256: str | None = None  # of the file
+    sha256: str | None = None  # of the file, or of a reference set's array
 
     def moments_in(self, features: str) -> Moments | None:
         """Its moments in these features; None where they have to be measured on its images."""
@@ -55,7 +55,8 @@ class Standard:
 def open_standard(source: str) -> Standard:
     """Open what `--ref` names, a path or URL."""
     if Path(source).is_dir():
-        return Standard(source, images=read_images(Path(source)))
+        images = read_images(Path(source))
+        return Standard(source, images=images, sha256=images.description["sha256"])
     path = local_file(source)
     suffix = Path(source).suffix.lower()
     if suffix == ".npz":

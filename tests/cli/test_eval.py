@@ -53,8 +53,9 @@ def test_the_record_says_what_was_measured_on_what_by_what(digits: Path, tmp_pat
     record = found(digits, "samples.npz", tmp_path / "new/eval.json")
     assert record["score"] == record["metrics"]["fid"]
     assert record["count"] == 898
-    assert record["samples"] == {"path": str(digits / "samples.npz"), "count": 898}
-    assert record["reference"] == {"source": str(digits / "real.npz"), "sha256": sha256_file(digits / "real.npz")}
+    samples, real = digits / "samples.npz", digits / "real.npz"
+    assert record["samples"] == {"path": str(samples), "count": 898, "sha256": sha256_file(samples)}
+    assert record["reference"] == {"source": str(real), "sha256": sha256_file(real)}
     assert record["features"]["name"].startswith("digits:")
     assert {"ddo-plugin", "torch", "numpy", "python"} <= record["versions"].keys()
 

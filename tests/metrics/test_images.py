@@ -11,6 +11,7 @@ import pytest
 
 from ddo_plugin import refset
 from ddo_plugin.errors import UserError
+from ddo_plugin.files import sha256_file
 from ddo_plugin.metrics.images import read_images
 
 PIL = pytest.importorskip("PIL.Image")
@@ -87,6 +88,7 @@ def test_what_macs_add_to_archives_is_no_picture(tmp_path: Path) -> None:
 
 def test_a_reference_set_tells_the_network_that_made_it(tmp_path: Path) -> None:
     path = FORMS["refset"](tmp_path / "set")
+    assert read_images(path).description["sha256"] == sha256_file(path / "images.npy")
     assert read_images(path).description["network"] == {"source": "net.pkl", "sha256": "aa"}
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ddo_plugin import refset
 from ddo_plugin.errors import UserError
+from ddo_plugin.files import sha256_file
 from ddo_plugin.metrics.references import open_standard
 
 MU, SIGMA = np.arange(3.0), np.diag([1.0, 2.0, 3.0])
@@ -104,3 +106,11 @@ def test_what_holds_no_statistics_is_refused_in_one_line(tmp_path: Path) -> None
             open_standard(str(path))
         assert str(path) in refused.value.message
         assert "\n" not in refused.value.message
+
+
+def test_a_reference_set_is_known_by_the_digest_of_its_samples(tmp_path: Path) -> None:
+    made_by = {"source": "a.pkl", "sha256": "00"}
+    images = IMAGES.transpose(0, 3, 1, 2)
+    refset.write(tmp_path / "set", images, None, kind="images", reference=made_by, sampler={}, seed=0)
+    standard = open_standard(str(tmp_path / "set"))
+    assert standard.description["sha256"] == sha256_file(tmp_path / "set/images.npy")
