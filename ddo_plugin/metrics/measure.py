@@ -78,6 +78,7 @@ def measure(
         measured = None
         if standard.images and (keep or not stored):
             measured = _gather("reference", standard.images, features, batch, keep=keep)
+            _check_width(features.name, found, measured)
         results = _distances(metrics, found, stored, measured, seed)
     if score:
         results["is"], results["is_std"] = score.get()
@@ -144,6 +145,15 @@ def _gather(
                 found.batches.append(rows)
             bar.update(len(pixels))
     return found
+
+
+def _check_width(name: str, samples: _Gathered, real: _Gathered) -> None:
+    widths = [len(one.moments.get().mean) for one in (samples, real)]
+    if widths[0] != widths[1]:
+        raise UserError(
+            f"the features {name!r} are {widths[0]} numbers of a sample and {widths[1]} of an image of --ref, as if "
+            "one were grey and the other in colour; make them alike"
+        )
 
 
 def _extract(features: Features, pixels: np.ndarray, *, classify: bool) -> tuple[np.ndarray, np.ndarray | None]:

@@ -22,6 +22,7 @@ from ddo_plugin.files import sha256_file
 from ddo_plugin.metrics.frechet import Moments
 from ddo_plugin.metrics.images import NPZ_KEY, Images, NpzImages, read_images
 
+_ROUNDING = 1e-3  # of the largest entry
 INCEPTION = "inception"
 KEYS = {INCEPTION: "fid", "dinov2": "fd_dinov2"}  # features -> EDM2's name of the distance that is measured in them
 
@@ -106,7 +107,17 @@ def _moments(source: str, mean: Any, covariance: Any) -> Moments:
         raise UserError(f"--ref={source}: mu {list(mean.shape)} and sigma {list(covariance.shape)} do not fit together")
     if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
         raise UserError(f"--ref={source}: its statistics are not finite; compute them again")
+    if not _is_covariance(covariance):
+        raise UserError(
+            f"--ref={source}: its sigma is no covariance (symmetric, no negative variance); compute it again"
+        )
     return Moments(mean, covariance)
+
+
+def _is_covariance(matrix: np.ndarray) -> bool:
+    """As far as rounding, also that of statistics in float32, lets it be one."""
+    tolerance = _ROUNDING * np.abs(matrix).max(initial=0)
+    return bool(np.allclose(matrix, matrix.T, rtol=0, atol=tolerance) and np.linalg.eigvalsh(matrix)[0] >= -tolerance)
 
 
 def _features(key: str) -> str:

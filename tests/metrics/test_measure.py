@@ -105,6 +105,14 @@ def test_statistics_of_another_width_are_refused_at_the_first_batch(samples, pix
         measure(samples, ["fid"], pixels, other, batch=1)
 
 
+@pytest.mark.parametrize("metric", ["fid", "kid", "pr"])
+def test_features_by_channel_do_not_compare_grey_with_colours(metric: str, tmp_path: Path, standard) -> None:
+    np.savez(tmp_path / "grey.npz", arr_0=np.zeros((9, 4, 4, 1), np.uint8))
+    features = Features("brightness", lambda images: images.mean((2, 3)))
+    with pytest.raises(UserError, match="'brightness' are 1 numbers of a sample and 3 of an image of --ref"):
+        measure(NpzImages(tmp_path / "grey.npz"), [metric], features, standard)
+
+
 @pytest.mark.parametrize("wrong", [lambda images: images, lambda images: images.reshape(len(images), -1) * np.nan])
 def test_an_extractor_that_breaks_its_promise_is_named(wrong, samples, standard) -> None:
     with pytest.raises(UserError, match="'mine' gave features"):

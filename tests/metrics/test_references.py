@@ -31,7 +31,7 @@ def test_edms_npz_holds_moments_of_inception(tmp_path: Path) -> None:
 @pytest.mark.parametrize("protocol", [3, 4, 5])
 def test_edm2s_pickle_holds_moments_by_metric(protocol: int, tmp_path: Path) -> None:
     path = tmp_path / "img64.pkl"
-    dino = {"mu": np.arange(2.0), "sigma": np.asfortranarray([[2.0, 1.0], [0.5, 2.0]])}
+    dino = {"mu": np.arange(2.0), "sigma": np.asfortranarray([[2.0, 1.0], [1.0, 3.0]])}
     statistics = {"num_images": 7, "fid": {"mu": MU, "sigma": SIGMA}, "fd_dinov2": dino}
     path.write_bytes(pickle.dumps(statistics, protocol))
     standard = open_standard(str(path))
@@ -84,6 +84,8 @@ def write(folder: Path) -> dict[str, Path]:
     np.savez(folder / "other.npz", x=MU)
     np.savez(folder / "shapes.npz", mu=MU, sigma=SIGMA[:2])
     np.savez(folder / "nan.npz", mu=MU * np.nan, sigma=SIGMA)
+    np.savez(folder / "askew.npz", mu=MU, sigma=SIGMA + np.eye(3, k=1))
+    np.savez(folder / "negative.npz", mu=MU, sigma=SIGMA - 2 * np.eye(3))
     (folder / "cut.npz").write_bytes((folder / "nan.npz").read_bytes()[:100])
     (folder / "list.pkl").write_bytes(pickle.dumps([1]))
     (folder / "cut.pkl").write_bytes(pickle.dumps({"fid": {"mu": MU, "sigma": SIGMA}})[:200])
@@ -92,6 +94,8 @@ def write(folder: Path) -> dict[str, Path]:
         "neither mu and sigma nor images": folder / "other.npz",
         r"mu \[3\] and sigma \[2, 3\] do not fit": folder / "shapes.npz",
         "not finite": folder / "nan.npz",
+        "its sigma is no covariance": folder / "askew.npz",
+        "sigma is no covariance": folder / "negative.npz",
         "cannot be read": folder / "cut.npz",
         "no statistics of EDM2": folder / "list.pkl",
         "no statistics of EDM2 .*ends too early|stops making sense": folder / "cut.pkl",
