@@ -13,9 +13,9 @@ from typing import Any
 from ddo_plugin.errors import UserError
 from ddo_plugin.files import atomic_write, write_json
 from ddo_plugin.records import Command
-from ddo_plugin.selfplay.executor import LocalExecutor
+from ddo_plugin.selfplay.executor import LocalExecutor, StepFailedError
 from ddo_plugin.selfplay.supervise import opened, supervise
-from ddo_plugin.selfplay.tasks import Task, key
+from ddo_plugin.selfplay.tasks import Runner, Task, key
 
 SCALE, OUT = "{scale}", "{out}"
 RESULT, PICTURE = "curve.json", "curve.png"
@@ -31,18 +31,31 @@ class Point:
     file: str  # the JSON that says more, relative to the curve's folder
 
 
-def run(template: Sequence[str], scales: Sequence[float], out: Path, jobs: int = 1) -> list[Point]:
-    """Run the command for each scale, unless an earlier run did, and write curve.json; returns its points."""
+def run(
+    template: Sequence[str], scales: Sequence[float], out: Path, jobs: int = 1
+) -> tuple[list[Point], list[StepFailedError]]:
+    """Run the command for each scale, unless an earlier run did, and write curve.json; its points, and what failed."""
     for needed in (SCALE, OUT):
         if not any(needed in part for part in template):
             raise UserError(f"the command lacks {needed}, without which every scale would do the same; put it in")
     with opened(out, LocalExecutor(slots=jobs), key({"command": list(template)})) as runner:
         root = runner.root
         tasks = [_task(root, template, scale) for scale in scales]
-        supervise(runner, len(tasks), [partial(runner.run, task) for task in tasks])
-        points = [read_point(root, task.out, scale) for task, scale in zip(tasks, scales, strict=True)]
-        write_json(root / RESULT, {"command": list(template), "points": [vars(point) for point in points]})
-    return points
+        ends = supervise(runner, len(tasks), [partial(_attempt, runner, task) for task in tasks])
+        made = zip(tasks, scales, ends, strict=True)
+        points = [read_point(root, task.out, scale) for task, scale, failure in made if failure is None]
+        if points:
+            write_json(root / RESULT, {"command": list(template), "points": [vars(point) for point in points]})
+    return points, [failure for failure in ends if failure is not None]
+
+
+def _attempt(runner: Runner, task: Task) -> StepFailedError | None:
+    """The others go on where one fails."""
+    try:
+        runner.run(task)
+    except StepFailedError as failure:
+        return failure
+    return None
 
 
 def _task(root: Path, template: Sequence[str], scale: float) -> Task:
@@ -57,10 +70,13 @@ def read_point(root: Path, file: Path, scale: float) -> Point:
     """A point from the JSON that `ddo eval --metrics=fid,is` wrote."""
     try:
         metrics = json.loads(file.read_text())["metrics"]
-        return Point(scale, float(metrics["fid"]), float(metrics["is"]), file.relative_to(root).as_posix())
+        fid, score = float(metrics["fid"]), float(metrics["is"])
+        if not math.isfinite(fid + score):
+            raise ValueError
+        return Point(scale, fid, score, file.relative_to(root).as_posix())
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(
-            f"{file} holds no metrics fid and is, which the curve is made of; the command's last step is to be "
+            f"{file} holds no finite metrics fid and is, which the curve is made of; the command's last step is to be "
             f"`ddo eval ... --metrics=fid,is --out={OUT}`; delete the file to run it again"
         ) from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -34,28 +35,30 @@ def command(ctx: click.Context, /, scales: str, out: Path, jobs: int, beside: tu
             ddo eval {out}.npz --ref=VIRTUAL_imagenet256_labeled.npz --metrics=fid,is --out={out}'
 
     Prints a table and writes curve.json and curve.png (FID over IS). After an interruption the same command goes on;
-    scales can be added.
+    scales can be added. Without the scales that fail the curve is drawn, and the exit status is 1.
     """
     if find_spec("matplotlib") is None:
         raise UserError("the figure needs matplotlib: pip install 'ddo-plugin[report]'")
     from ddo_plugin import curve
-    from ddo_plugin.selfplay.executor import StepFailedError
     from ddo_plugin.selfplay.interrupts import resumable
 
     numbers, others = _numbers(scales), {str(folder): curve.read_curve(folder) for folder in beside}
-    try:
-        with resumable():
-            points = curve.run(ctx.meta[ARGUMENTS], numbers, out, jobs)
-    except StepFailedError as failure:
-        raise click.ClickException(f"a scale failed, {failure}") from None
+    with resumable():
+        points, failures = curve.run(ctx.meta[ARGUMENTS], numbers, out, jobs)
+    if not points:
+        raise click.ClickException(f"every scale failed, {failures[0]}")
     curve.draw({str(out): points, **others}, out / curve.PICTURE)
     click.echo(curve.table(points))
     click.echo(f"\n{out / curve.RESULT}, {out / curve.PICTURE}")
+    if failures:
+        raise click.ClickException("\n".join(["not all scales are in it:", *(one.line() for one in failures)]))
 
 
 def _numbers(text: str) -> list[float]:
     try:
         found = [float(part) for part in text.split(",")]
+        if not all(map(math.isfinite, found)):
+            raise ValueError
     except ValueError:
         raise UserError(f"--scales={text} is no list of numbers such as 0,0.5,1") from None
     return sorted(set(found))

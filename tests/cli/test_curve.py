@@ -63,14 +63,22 @@ def test_what_was_measured_is_not_measured_again(measure, tmp_path) -> None:
     assert log(tmp_path)[3:] == ["0"], "another command measures anew"
 
 
-def test_a_scale_that_fails_says_why_and_the_others_stay(measure, tmp_path) -> None:
-    result = measure("0,9")
+def test_a_scale_that_fails_says_why_and_the_others_are_drawn(measure, tmp_path) -> None:
+    result = measure("0,9,10")
     assert result.exit_code == 1
-    assert "a scale failed, exit status 1" in result.output
-    assert "no such scale" in result.output
-    assert not (tmp_path / "curve/curve.json").exists()
+    assert "scale-9: exit status 1: no such scale" in result.stderr
+    points = json.loads((tmp_path / "curve/curve.json").read_text())["points"]
+    assert [point["scale"] for point in points] == [0, 10]
+    assert (tmp_path / "curve/curve.png").exists()
     assert measure("0,1").exit_code == 0
-    assert sorted(log(tmp_path)) == ["0", "1", "9"]
+    assert sorted(log(tmp_path)) == ["0", "1", "10", "9"]
+
+
+def test_where_every_scale_fails_there_is_no_curve(measure, tmp_path) -> None:
+    result = measure("9")
+    assert result.exit_code == 1
+    assert "every scale failed, exit status 1" in result.output
+    assert not (tmp_path / "curve/curve.json").exists()
 
 
 def test_another_curve_is_drawn_beside(measure, tmp_path) -> None:
@@ -84,7 +92,9 @@ REFUSALS = {
     "the command lacks {scale}": (["--scales=1"], ["true", "{out}"]),
     "the command lacks {out}": (["--scales=1"], ["true", "{scale}"]),
     "--scales=1,x is no list of numbers": (["--scales=1,x"], ["true", "{scale}", "{out}"]),
-    "holds no metrics fid and is": (["--scales=1"], [sys.executable, "-c", "", "{scale}", "{out}"]),
+    "--scales=1,nan is no list of numbers": (["--scales=1,nan"], ["true"]),
+    "--scales=1e400 is no list of numbers": (["--scales=1e400"], ["true", "{scale}", "{out}"]),
+    "holds no finite metrics fid and is": (["--scales=1"], [sys.executable, "-c", "", "{scale}", "{out}"]),
     "holds no finished curve": (["--scales=1", "--beside=."], ["true", "{scale}", "{out}"]),
     "cannot start `none-such": (["--scales=1"], ["none-such", "{scale}", "{out}"]),
 }
