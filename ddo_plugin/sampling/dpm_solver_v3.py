@@ -19,6 +19,9 @@ from torch import Tensor
 from ddo_plugin.likelihood.diffusion import Denoiser
 from ddo_plugin.sampling.denoising import estimate
 from ddo_plugin.sampling.model_statistics import DataPrediction, Parametrisation
+from ddo_plugin.sampling.noise_steps import check_levels
+
+ORDERS = (1, 2, 3)
 
 
 class Evaluation(NamedTuple):
@@ -48,8 +51,9 @@ def sample(
     the order towards the end. Without statistics l = 1 and s = b = 0: data prediction, as in DPM-Solver++. A step to
     σ = 0 ends at D(x).
     """
-    if order < 1:
-        raise ValueError(f"the order must be at least 1, not {order}")
+    if order not in ORDERS:
+        raise ValueError(f"the order must be 1, 2 or 3, not {order}")
+    check_levels(sigmas)
     rule: Parametrisation = DataPrediction() if statistics is None else statistics.on(latents.device)
     levels = sigmas.tolist()
     rule.check([_log_snr(sigma) for sigma in levels if sigma > 0])

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ddo_plugin.likelihood.diffusion import Denoiser
 from ddo_plugin.sampling.denoising import estimate
+from ddo_plugin.sampling.noise_steps import check_levels
 
 MOST = math.sqrt(2) - 1  # by which a step's noise level is raised at most
 
@@ -47,6 +48,8 @@ def sample(
     `round_sigma` gives the level nearest to one that churning asks for that the network knows. Without `second_order`
     it is Euler's method.
     """
+
+    check_levels(sigmas)
 
     def slope(x: Tensor, sigma: Tensor) -> Tensor:
         """dx/dσ = (x − D(x; σ)) / σ."""

@@ -168,11 +168,12 @@ def _cumulative(values: Tensor, points: Tensor) -> Tensor:
     return torch.cat([torch.zeros_like(values[:1]), cells.cumsum(0)])
 
 
-def read(folder: Path, sigma_min: float = 0.002, sigma_max: float = 80.0) -> ModelStatistics:
+def read(folder: Path | str, sigma_min: float = 0.002, sigma_max: float = 80.0) -> ModelStatistics:
     """Statistics as the authors publish them: l.npz (l) and sb.npz (s, b), on a grid even in λ over [σ_min, σ_max].
 
     The files do not hold the range; the folder's name begins with it (0.002_80.0_1200_1024).
     """
+    folder = Path(folder)
     l = _array(folder / "l.npz", "l")  # noqa: E741
     s, b = _array(folder / "sb.npz", "s"), _array(folder / "sb.npz", "b")
     if not l.shape == s.shape == b.shape or l.ndim < 2 or len(l) < 2:

@@ -26,6 +26,10 @@ def noise_steps(
     They are even in σ^(1/ρ) ("edm": Karras et al. 2022, Eq. 5), in log σ ("logSNR") or in σ ("time_uniform": the
     time of EDM's ODE is σ).
     """
+    if steps < 1:
+        raise ValueError(f"there must be at least 1 step, not {steps}")
+    if not 0 < sigma_min <= sigma_max < math.inf:
+        raise ValueError(f"levels go from a positive sigma_min to a sigma_max above it, not {sigma_min} to {sigma_max}")
     count = steps if to_zero else steps + 1
     ramp = torch.arange(count, dtype=dtype, device=device) / max(count - 1, 1)
     if spacing == "edm":
@@ -37,6 +41,12 @@ def noise_steps(
     else:
         raise ValueError(f"no spacing {spacing!r}; there are {', '.join(SPACINGS)}")
     return torch.cat([levels, levels.new_zeros(1)]) if to_zero else levels
+
+
+def check_levels(sigmas: Tensor) -> None:
+    """Solvers go down, and a step has two ends."""
+    if len(sigmas) < 2 or not bool((sigmas.diff() <= 0).all()):
+        raise ValueError(f"noise levels must be at least 2 and fall, not {sigmas.tolist()}")
 
 
 def _between(top: float, bottom: float, ramp: Tensor) -> Tensor:

@@ -142,7 +142,7 @@ def test_statistics_are_read_with_the_range_that_their_folder_is_named_after(tmp
     found = read(write(tmp_path / "0.002_80.0_120_4096", written))
     for name in ("log_snrs", "l", "s", "b"):
         torch.testing.assert_close(getattr(found, name), getattr(written, name))
-    assert read(tmp_path / "0.002_80.0_120_4096", 0.01, 50.0).log_snrs[[0, -1]].tolist() == pytest.approx(
+    assert read(str(tmp_path / "0.002_80.0_120_4096"), 0.01, 50.0).log_snrs[[0, -1]].tolist() == pytest.approx(
         [-math.log(50), -math.log(0.01)]
     )
 

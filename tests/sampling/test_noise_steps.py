@@ -31,6 +31,14 @@ def test_levels_are_one_more_than_steps_and_end_where_they_should(spacing: str, 
         assert float(sigmas[-2]) == pytest.approx(0.002)
 
 
+@pytest.mark.parametrize(
+    ("steps", "lowest", "highest"), [(0, 0.002, 80), (4, 80, 0.002), (4, 0, 80), (4, 0.1, float("nan"))]
+)
+def test_levels_that_there_cannot_be_are_refused(steps: int, lowest: float, highest: float) -> None:
+    with pytest.raises(ValueError, match=r"at least 1 step|a sigma_max above it"):
+        noise_steps(steps, lowest, highest)
+
+
 def test_an_unknown_spacing_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"'quadratic'.*edm, logSNR, time_uniform"):
         noise_steps(5, spacing="quadratic")
