@@ -17,6 +17,7 @@ ALONE_TOO: dict[str, Any] = {"nargs": "?", "const": ALONE}
 
 def add(parser: argparse.ArgumentParser, options: Sequence[click.Option]) -> None:
     """Add the options, each spelt with hyphens and with underscores. What is not given sets no attribute."""
+    parser.formatter_class = _lenient(parser.formatter_class)
     group = parser.add_argument_group("DDO")
     for option in options:
         spellings = dict.fromkeys(spelling for flag in option.opts for spelling in (_underscored(flag), flag))
@@ -47,6 +48,19 @@ def refuse_misspelt(unknown: Sequence[str], options: Sequence[click.Option]) -> 
             known = [_underscored(opt) for option in options for opt in option.opts]
             nearest = difflib.get_close_matches(_underscored(flag), known, 1, cutoff=0)
             raise UserError(f"{flag}: no such option; did you mean {nearest[0]}?")
+
+
+def _lenient(formatter: Any) -> Any:
+    """Upstream's help may hold a bare %, at which argparse's own formatter ends in a traceback."""
+
+    class Lenient(formatter):  # type: ignore[misc]
+        def _expand_help(self, action: argparse.Action) -> str:
+            try:
+                return str(super()._expand_help(action))
+            except (ValueError, TypeError, KeyError):
+                return action.help or ""
+
+    return Lenient
 
 
 def _underscored(flag: str) -> str:

@@ -74,3 +74,15 @@ def test_a_misspelt_option_that_the_script_would_pass_over_is_refused() -> None:
     with pytest.raises(UserError, match="--ddo_alhpa: no such option; did you mean --ddo_alpha"):
         arguments.refuse_misspelt(["--other", "--ddo_alhpa=3"], OPTIONS)
     arguments.refuse_misspelt(["--other"], OPTIONS)
+
+
+def test_help_is_shown_whatever_upstream_wrote(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--drop", help="0% of all")
+    arguments.add(parser, OPTIONS)
+    with pytest.raises(SystemExit) as ended:
+        parser.parse_args(["--help"])
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert "0% of all" in shown
+    assert "--ddo-alpha" in shown

@@ -276,7 +276,7 @@ def test_damaged_copies_in_the_cache_are_written_again(ddo, checkout, tmp_path):
         (["run", "site"], "is no checkout of an upstream"),
         (["run", "checkout", "other.py"], "other.py is no file in "),
         (["run", "checkout", "../site/stranger.py"], "../site/stranger.py is not in "),
-        (["run", "checkout", "train.py", "--outdir=x"], "No such option"),
+        (["run", "checkout", "train.py", "--outdir=x"], "ddo run SCRIPT -- --outdir"),
         (["run", "checkout", "train.py", "x"], "arguments of the script go after `--`"),
     ],
 )

@@ -10,9 +10,23 @@ from typing import Any
 import click
 
 from ddo_plugin.cli.dashes import ARGUMENTS, SplitAtDashes
+from ddo_plugin.errors import UserError
 
 
-@click.command("run", cls=SplitAtDashes, options_metavar="[--torchrun OPTIONS] [REPO] [SCRIPT] -- [ARGS]...")
+class _RunCommand(SplitAtDashes):
+    """Says of the script's own options where they go."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            raise UserError(
+                f"{error.option_name}: no option of `ddo run`; what goes to the script stands after `--`: "
+                f"ddo run SCRIPT -- {error.option_name} ..."
+            ) from None
+
+
+@click.command("run", cls=_RunCommand, options_metavar="[--torchrun OPTIONS] [REPO] [SCRIPT] -- [ARGS]...")
 @click.argument("what", nargs=-1, metavar="")
 @click.option("--torchrun", metavar="OPTIONS", help="Start it by torchrun, for example '--nproc_per_node=8'.")
 @click.pass_context
