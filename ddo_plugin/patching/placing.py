@@ -48,7 +48,7 @@ def inspect(patch: FilePatch, data: bytes) -> Inspection:
     if there := sum(_standing(FilePatch(patch.path, "", "", (hunk,)), text) != [] for hunk in patch.hunks):
         reason = f"{there} of DDO's {len(patch.hunks)} insertions stand in it and the others do not; restore it"
         return Inspection(State.CONFLICTING, reason, lines_found=True)
-    if reason := _doubt(places):
+    if reason := _doubt(patch, places):
         return Inspection(State.CONFLICTING, reason)
     return _insert(patch, data, [found[0] for found in places], State.SHIFTED)
 
@@ -123,19 +123,28 @@ def _starts(places: list[int], hunks: Sequence[Hunk]) -> list[int]:
     return starts
 
 
-def _doubt(places: list[list[int]]) -> str:
+def _doubt(patch: FilePatch, places: list[list[int]]) -> str:
     """Why the lines cannot go in, or nothing."""
     for number, found in enumerate(places, 1):
         if len(found) != 1:
             how_many = "no place" if not found else f"{len(found)} places"
             return (
                 f"it is not the version that the patch was made for, and insertion {number} of {len(places)} "
-                f"fits {how_many}; take a version that fits, or put the lines in by hand"
+                f"fits {how_many}; take a version that fits, or put the lines in by hand, where it has them "
+                f"(`git show {patch.old_blob[:12]}`): {_by_hand(patch)}"
             )
     order = [found[0] for found in places]
     if order != sorted(set(order)):
         return "its parts stand in another order than in the version that the patch was made for"
     return ""
+
+
+def _by_hand(patch: FilePatch) -> str:
+    """The lines, each with the number of the line that it follows in the version that the patch was made for."""
+    told = [(hunk.after, b"\n".join(hunk.lines).decode(errors="replace")) for hunk in patch.hunks]
+    return ", ".join(
+        f"after line {after} " + " and ".join(f"`{line}`" for line in text.split("\n")) for after, text in told
+    )
 
 
 def _python_doubt(patch: FilePatch, data: bytes, starts: list[int]) -> str:

@@ -85,6 +85,14 @@ def test_a_file_with_any_doubt_is_refused_with_the_reason(letters, edit, reason)
     assert reason in found.reason
 
 
+def test_the_reason_shows_the_lines_and_where_they_stand_in_the_version_that_is_known(letters):
+    reason = inspect(letters, LETTERS.replace(b"c\n", b"C\n")).reason
+    assert f"`git show {letters.old_blob[:12]}`" in reason
+    told = [f"after line {hunk.after} `{hunk.lines[0].decode()}`" for hunk in letters.hunks]
+    assert all(one in reason for one in told)
+    assert "\n" not in reason
+
+
 def test_inserted_lines_that_were_edited_away_are_noticed(letters):
     patched = inspect(letters, LETTERS).with_lines
     found = inspect(letters, patched.replace(b"ONE\n", b"ONE and more\n"))
