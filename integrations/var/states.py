@@ -69,9 +69,6 @@ def _check(path: Path, state: Any, run: Finetuning, settings: Mapping[str, Any])
             f"{path} belongs to a round against another reference (sha256 {ours['reference'][:12]}…) than "
             f"--ddo={run.reference.source}; use another --local_out_dir_path"
         )
-    if state["epoch"]:
-        finetuning.leave_if_continued(run.run.options, path)
-        raise UserError(f"{path}: this round is finished; use another --local_out_dir_path")
     for name, value in settings.items():
         before = ours["settings"].get(name)
         if before != value:
@@ -79,3 +76,6 @@ def _check(path: Path, state: Any, run: Finetuning, settings: Mapping[str, Any])
                 f"{path} is of a round with {name}={before}, not {value}; go on with the same, or use "
                 "another --local_out_dir_path"
             )
+    if state["epoch"]:
+        finetuning.leave_if_continued(run.run.options, path)
+        raise UserError(f"{path}: this round is finished; use another --local_out_dir_path")

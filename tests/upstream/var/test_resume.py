@@ -114,6 +114,8 @@ def test_a_finished_round_is_not_begun_again(start, world, completed, refused) -
     completed(again)
     assert "this round is finished, nothing to do" in again.stderr
     assert weights.stat() == before
+    other = world.python(*start("finished", "--ddo_iters=2", "--ddo-continue", "--ddo_beta=0.1"))
+    assert "is of a round with ddo_beta=0.05, not 0.1" in refused(other)
 
 
 def test_a_round_goes_on_with_the_settings_and_ranks_that_it_began_with(start, world, refused) -> None:
