@@ -43,5 +43,7 @@ def in_one_line() -> Iterator[None]:
     except click.ClickException as error:
         if click.get_current_context(silent=True) is not None:
             raise
-        error.show(sys.stderr)
+        # click would tell of a usage that is not this script's
+        told = UserError(error.format_message()) if isinstance(error, click.UsageError) else error
+        told.show(sys.stderr)
         raise SystemExit(error.exit_code) from None
