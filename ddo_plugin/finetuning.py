@@ -38,6 +38,7 @@ class Finetuning:
     objective: Objective
     reference: Reference
     fakes: Fakes | None  # None: the objective needs none, or the integration draws them itself
+    native: Mapping[str, Any] = field(default_factory=dict)  # by name, what upstream's own flags set for the round
     _pauses: bool = field(default=False, init=False)  # the next step is left to a later start
 
     def judge(self, terms: Terms, step: int) -> Outcome:
@@ -52,16 +53,16 @@ class Finetuning:
         return outcome
 
     def settings(self) -> dict[str, Any]:
-        """What a run that goes on must have in common with the one before: options, and the fakes by content."""
+        """What a run that goes on must have in common with the one before: all flags, and the fakes by content."""
         options = {name: value for name, value in self.run.options.items() if name not in FREE}
         fakes = self.run.provenance.get("fakes") or {}
-        return {**options, "ddo_fakes": fakes.get("sha256") or fakes.get("images")}
+        return {**options, "ddo_fakes": fakes.get("sha256") or fakes.get("images"), **self.native}
 
     def check_same(self, earlier: Mapping[str, Any], state: Path) -> None:
         """Refuse to go on from a state of a run with other settings: half a round each is no round."""
         for name, value in self.settings().items():
             if name in earlier and _plain(earlier[name]) != _plain(value):
-                flag = "--" + name.replace("_", "-")
+                flag = name if name in self.native else "--" + name.replace("_", "-")
                 raise UserError(
                     f"{state} is of a round with {flag}={earlier[name]}, not {value}; go on with the same, or begin a "
                     "round in another folder"

@@ -52,17 +52,19 @@ def configure(c: MutableMapping[str, Any], options: Mapping[str, Any]) -> None:
     run = finetuning.prepare("edm", _same_on_all_ranks(c["run_dir"]), options)
     info: NetworkInfo = run.reference.info
     _refuse_contradictions(c, options, info)
-    checks.check_real(options, info, construct_class_by_name(**c["dataset_kwargs"]), info.channels or 0)
+    dataset = construct_class_by_name(**c["dataset_kwargs"])
+    checks.check_real(options, info, dataset, info.channels or 0)
     checks.check_fakes(options, run)
     if options["ddo_pause_after"] and not options["ddo_continue"]:
         raise UserError("--ddo-pause-after needs --ddo-continue, by which the same command goes on later; add it")
+    _set_schedule(c, options)
+    run.native = _settings(c, len(dataset))
     if options["ddo_continue"] and not typed("resume"):
         _go_on(c, run.run.outdir)
     if c.get("resume_state_dump"):
         _check_resume(c, run)
     checks.check_batch(c["batch_size"], c.get("batch_gpu"), dist.get_world_size())
     _set_network(c, run)
-    _set_schedule(c, options)
     if c.get("resume_kimg", 0) >= c["total_kimg"]:
         finetuning.leave_if_continued(options, Path(c["resume_state_dump"]))
     if c.get("resume_state_dump"):
@@ -149,6 +151,16 @@ def _set_network(c: MutableMapping[str, Any], run: Finetuning) -> None:
     )
     if not run.reference.info.augment_dim:
         c.pop("augment_kwargs", None)
+
+
+def _settings(c: Mapping[str, Any], images: int) -> dict[str, Any]:
+    """What decides how a round goes on, besides our options. Not the seed: that is another on purpose."""
+    return {
+        "--lr": c["optimizer_kwargs"]["lr"],
+        "--batch": c["batch_size"],
+        "--ema": c["ema_halflife_kimg"] / 1000,
+        "images in --data": images,
+    }
 
 
 def _set_schedule(c: MutableMapping[str, Any], options: Mapping[str, Any]) -> None:

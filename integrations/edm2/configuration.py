@@ -47,12 +47,14 @@ def configure(c: MutableMapping[str, Any], options: Mapping[str, Any]) -> None:
     checks.check_real(options, info, dataset, KINDS[info.channels][1])
     checks.check_fakes(options, run)
     _set_schedule(c, options)
+    noise = _noise(c, options, run.reference)
+    run.native = _settings(c, noise, len(dataset))
     states.check(run, c["total_nimg"], c["batch_size"])
     c["network_kwargs"] = EasyDict(class_name="ddo_integrations.edm2.networks.start", **target_settings(run.reference))
     c["encoder_kwargs"].update(_encoder_settings(c, options))
     c["loss_kwargs"] = EasyDict(
         class_name="ddo_integrations.edm2.loss.DDOLoss",
-        noise=_noise(c, options, run.reference),
+        noise=noise,
         record={**ddo_values(options), **run.run.provenance},
     )
     events.watch(run, c["snapshot_nimg"], c["batch_size"])
@@ -85,6 +87,19 @@ def _noise(c: Mapping[str, Any], options: Mapping[str, Any], reference: Referenc
         name: c["loss_kwargs"][name] if typed(name) or typed("preset") else usual[name] for name in ("P_mean", "P_std")
     }
     return {**levels, "sigma_data": getattr(reference.network, "sigma_data", 0.5)}
+
+
+def _settings(c: Mapping[str, Any], noise: Mapping[str, float], images: int) -> dict[str, Any]:
+    """What decides how a round goes on, besides our options."""
+    return {
+        "--lr": c["lr_kwargs"]["ref_lr"],
+        "--decay": c["lr_kwargs"]["ref_batches"],
+        "--batch": c["batch_size"],
+        "--seed": c["seed"],
+        "--P_mean": noise["P_mean"],
+        "--P_std": noise["P_std"],
+        "images in --data": images,
+    }
 
 
 def _set_schedule(c: MutableMapping[str, Any], options: Mapping[str, Any]) -> None:

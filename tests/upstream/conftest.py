@@ -103,13 +103,13 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def write_images(path: Path, side: int = 8, labelled: bool = True, channels: int = 1) -> Path:
+def write_images(path: Path, side: int = 8, labelled: bool = True, channels: int = 1, count: int = COUNT) -> Path:
     """A dataset as dataset_tool.py packs it: noise whose brightness says its class."""
     image = pytest.importorskip("PIL.Image")
     draw = np.random.default_rng(0)
     with zipfile.ZipFile(path, "w") as archive:
         labels = []
-        for number in range(COUNT):
+        for number in range(count):
             pixels = draw.normal(60 + 60 * (number % CLASSES), 15, (side, side, channels)).clip(0, 255).astype(np.uint8)
             buffer = io.BytesIO()
             image.fromarray(pixels.squeeze()).save(buffer, "png")

@@ -177,6 +177,8 @@ def test_after_a_kill_the_round_goes_on_with_its_learning_rate_and_average(world
 
     line = refused(world.finetune(*flags, f"--resume={state}", "--ddo-alpha=3"))
     assert "is of a round with --ddo-alpha=2.0, not 3.0" in line
+    line = refused(world.finetune(*flags, f"--resume={state}", "--lr=1e-3"))
+    assert "is of a round with --lr=0.0003, not 0.001" in line
     completed(world.finetune(*flags, f"--resume={state}"))
     rows = statistics.read(out / statistics.FILE_NAME)
     steps = [row["step"] for row in rows]

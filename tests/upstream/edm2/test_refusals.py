@@ -90,6 +90,30 @@ def round_folder(world, completed) -> Path:
     return out
 
 
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--lr=1e-3", "is of a round with --lr=5e-05, not 0.001"),
+        ("--seed=1", "--seed=0, not 1"),
+        ("--P_mean=-1", "--P_mean=-0.8, not -1.0"),
+        ("--batch=64", "--batch=128, not 64"),
+    ],
+)
+def test_a_round_goes_on_with_the_settings_that_it_began_with(flag, message, round_folder, refused, world) -> None:
+    assert message in refused(world.finetune(f"--outdir={round_folder}", "--duration=2048", flag))
+
+
+def test_a_round_goes_on_with_as_many_images_as_it_began_with(round_folder, refused, world, images, tmp_path) -> None:
+    images(tmp_path / "few.zip", channels=3, count=48)
+    flags = [f"--outdir={round_folder}", "--duration=2048", f"--data={tmp_path / 'few.zip'}"]
+    assert "is of a round with images in --data=96, not 48" in refused(world.finetune(*flags))
+
+
+def test_a_finished_round_names_the_duration_that_it_has_not_yet(round_folder, refused, world) -> None:
+    shorter = ["--duration=512", "--snapshot=0"]
+    assert "or a --duration above 1024" in refused(world.finetune(f"--outdir={round_folder}", *shorter))
+
+
 def test_a_finished_round_is_left_as_it_is_by_the_command_that_goes_on(round_folder, world, completed) -> None:
     before = {path: path.stat() for path in round_folder.iterdir()}
     done = world.finetune(f"--outdir={round_folder}", "--ddo-continue", f"--duration={DURATION}")
