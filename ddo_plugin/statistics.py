@@ -16,6 +16,7 @@ from ddo_plugin.files import atomic_write
 FILE_NAME = "ddo-stats.jsonl"
 STEPS_PER_FLUSH = 16  # one wait for the device, and one write, for so many steps
 WATCH_WINDOW = 16  # steps over which the reward of real data is averaged before it is judged
+LOST_STEPS = 5  # successive ones without a finite log-ratio that end a run; fp16 skips a single one, and goes on
 
 
 class StatisticsLog:
@@ -23,8 +24,9 @@ class StatisticsLog:
 
     def __init__(self, path: Path, collapse_bound: float | None = None):
         self.path, self.collapse_bound = path, collapse_bound
-        self._pending: list[tuple[int, list[str], Tensor]] = []
+        self._pending: list[tuple[int, list[str], Tensor, int]] = []
         self._recent: list[float] = []
+        self._lost = 0  # steps without a finite log-ratio since the last one that had some
         self._resumed = False
 
     def add(self, step: int, statistics: Mapping[str, Tensor]) -> None:
@@ -35,15 +37,17 @@ class StatisticsLog:
         means = torch.stack([_reduce(name, statistics[name]) for name in names])
         if len(self._pending) >= STEPS_PER_FLUSH and self._pending[-1][0] != step:
             self.flush()
-        self._pending.append((step, names, means))
+        self._pending.append((step, names, means, _count_judged(statistics)))
 
     def flush(self) -> None:
-        """Write what is pending; raises CollapseError if the reward of real data fell below the bound."""
+        """Write what is pending; raises CollapseError if the run diverged, or as `collapse_bound` says."""
         if not self._pending:
             return
-        values = iter(torch.cat([means for _, _, means in self._pending]).tolist())
+        values = iter(torch.cat([means for _, _, means, _ in self._pending]).tolist())
         rows: dict[int, dict[str, list[float]]] = {}
-        for step, names, _ in self._pending:
+        judged: dict[float, int] = {}
+        for step, names, _, count in self._pending:
+            judged[step] = judged.get(step, 0) + count
             for name in names:
                 rows.setdefault(step, {}).setdefault(name, []).append(next(values))
         self._pending.clear()
@@ -51,6 +55,7 @@ class StatisticsLog:
         self._forget_later_steps(lines[0]["step"])
         with self.path.open("a") as file:
             file.writelines(json.dumps(line) + "\n" for line in lines)
+        self._refuse_divergence(lines, judged)
         self._watch(lines)
 
     def _forget_later_steps(self, step: float) -> None:
@@ -65,6 +70,17 @@ class StatisticsLog:
                 file.writelines((json.dumps(line) + "\n").encode() for line in kept)
             self._recent = [line["rewards/real"] for line in kept if "rewards/real" in line][-WATCH_WINDOW:]
 
+    def _refuse_divergence(self, lines: list[dict[str, float]], judged: Mapping[float, int]) -> None:
+        """`judged` says how many log-ratios a step had. Networks that are NaN train on without a word."""
+        for line in lines:
+            step = line["step"]
+            self._lost = self._lost + 1 if 0 < judged[step] <= line.get("nonfinite", 0) else 0
+            if self._lost == LOST_STEPS:
+                raise CollapseError(
+                    f"diverged at step {int(step)}: no log-ratio of {LOST_STEPS} successive steps is a finite number; "
+                    "try a smaller learning rate"
+                )
+
     def _watch(self, lines: list[dict[str, float]]) -> None:
         self._recent += [line["rewards/real"] for line in lines if "rewards/real" in line]
         del self._recent[:-WATCH_WINDOW]
@@ -72,10 +88,10 @@ class StatisticsLog:
             return
         mean = sum(self._recent) / len(self._recent)
         if not mean >= -self.collapse_bound:  # NaN is a collapse too
+            told = "not a number" if math.isnan(mean) else f"{mean:.3g}, below −{self.collapse_bound:g}"
             raise CollapseError(
                 f"collapsed at step {int(lines[-1]['step'])}: the mean reward of real data over {WATCH_WINDOW} steps "
-                f"is {mean:.3g}, below −{self.collapse_bound:g}; try a smaller alpha, a larger beta or a smaller "
-                "learning rate"
+                f"is {told}; try a smaller alpha, a larger beta or a smaller learning rate"
             )
 
 
@@ -93,6 +109,12 @@ def read(path: Path) -> list[dict[str, float]]:
 def _reduce(name: str, values: Tensor) -> Tensor:
     values = values.double()  # counts and flags have no mean of their own, and large values keep their digits
     return values.sum() if name == "nonfinite" else values.mean()
+
+
+def _count_judged(statistics: Mapping[str, Tensor]) -> int:
+    """How many log-ratios there are, or likelihoods where nothing is compared."""
+    compared = [statistics[name].numel() for name in ("rewards/real", "rewards/fake") if name in statistics]
+    return sum(compared) if compared else statistics.get("logps/real", torch.empty(0)).numel()
 
 
 def _combine(name: str, values: list[float]) -> float:

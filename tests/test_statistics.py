@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ddo_plugin.errors import CollapseError
 from ddo_plugin.objective import DDO, MLE, Terms
-from ddo_plugin.statistics import STEPS_PER_FLUSH, WATCH_WINDOW, StatisticsLog, read
+from ddo_plugin.statistics import LOST_STEPS, STEPS_PER_FLUSH, WATCH_WINDOW, StatisticsLog, read
 
 
 @pytest.fixture
@@ -206,8 +206,29 @@ def test_a_run_without_a_bound_is_never_ended(path: Path) -> None:
 def test_nan_is_a_collapse(path: Path) -> None:
     log = StatisticsLog(path, collapse_bound=1.0)
     fill(log, range(WATCH_WINDOW - 1), reward=0.0)
-    with pytest.raises(CollapseError, match="nan"):
+    with pytest.raises(CollapseError, match="over 16 steps is not a number; try"):
         fill(log, range(WATCH_WINDOW - 1, WATCH_WINDOW), reward=math.nan)
+
+
+@pytest.mark.parametrize("objective", [DDO(1, 0.1), MLE()], ids=["ddo", "mle"])
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_a_run_that_diverged_is_ended_without_a_bound(path: Path, objective: DDO | MLE, rounds: int) -> None:
+    log = StatisticsLog(path)
+    for step in range(LOST_STEPS + 1):
+        r = torch.full((4,), math.nan if step else 0.0)
+        for _ in range(rounds):
+            log.add(step, objective(Terms(r, r, r, r)).statistics)
+    with pytest.raises(CollapseError, match=f"diverged at step {LOST_STEPS}: no log-ratio of 5 successive steps"):
+        log.flush()
+    assert len(read(path)) == LOST_STEPS + 1
+
+
+def test_single_steps_and_samples_that_are_lost_end_no_run(path: Path) -> None:
+    log, whole, lost = StatisticsLog(path), torch.zeros(4), torch.full((4,), math.nan)
+    for step in range(LOST_STEPS * 3):
+        real, fake = (whole, lost) if step % LOST_STEPS == 0 else (lost, lost)
+        log.add(step, DDO(1, 0.1)(Terms(real, real, real, fake)).statistics)
+    log.flush()
 
 
 def test_a_collapse_exits_with_status_3_and_one_line(path: Path) -> None:

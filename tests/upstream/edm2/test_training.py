@@ -228,6 +228,16 @@ def test_the_control_needs_no_fakes_and_two_averages_may_be_kept(world, complete
     assert [path.name[-10:] for path in sidecar.snapshots(out)] == ["-0.050.pkl", "-0.100.pkl"] * 2  # without a state
 
 
+@pytest.mark.thorough
+def test_a_round_that_diverges_ends_with_status_3_and_its_network_is_not_told_of(world) -> None:
+    out = world.root / "diverged"
+    flags = [f"--outdir={out}", "--duration=1024", "--ddo-objective=mle", "--P_mean=200"]  # its noise overflows
+    process = world.train(f"--ddo={world.base}", *flags)
+    assert process.returncode == 3, process.stdout[-2000:] + process.stderr[-2000:]
+    assert "diverged at step 4: no log-ratio" in process.stdout + process.stderr
+    assert sidecar.steps(out) == []
+
+
 def test_the_checkout_stays_clean(tuned: Path, world) -> None:
     status = subprocess.run(
         ["git", "-C", world.repo, "status", "--porcelain"], capture_output=True, text=True, check=True

@@ -138,6 +138,15 @@ def test_upstreams_modes_keep_working_and_have_their_effect(flag: str, round_of)
 
 
 @pytest.mark.thorough
+def test_a_round_that_diverges_ends_with_status_3(world) -> None:
+    out = world.root / "rounds/diverged"
+    flags = [f"--ddo={world.base}", *ROUND, f"--local_out_dir_path={out}", "--tblr=1e9"]
+    process = world.train(*flags)
+    assert process.returncode == 3, process.stdout[-2000:] + process.stderr[-2000:]
+    assert "diverged at step" in process.stdout + process.stderr
+
+
+@pytest.mark.thorough
 def test_accumulation_counts_as_one_step_everywhere(round_of) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     out = round_of("accumulated", "--ac=2", "--ddo_iters=2")
