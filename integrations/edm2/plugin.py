@@ -33,6 +33,8 @@ def _widths(context: click.Context, option: click.Parameter, value: str) -> list
         raise click.BadParameter(f"{value!r} is no list of numbers as 0.05,0.1") from None
     if not all(0 < width <= WIDEST for width in widths):
         raise click.BadParameter(f"{value!r}: a width lies between 0 and {WIDEST}")
+    if len({f"{width:.3f}" for width in widths}) < len(widths):
+        raise click.BadParameter(f"{value!r}: snapshots are named by three digits, and two of these would be one file")
     return widths
 
 

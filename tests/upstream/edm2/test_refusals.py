@@ -61,10 +61,14 @@ def test_fakes_of_another_reference_if_strict(attempt, world, tmp_path) -> None:
     assert "sha256 000000000000…" in attempt("--ddo-strict", ddo_fakes=fakes)
 
 
-def test_widths_of_averages_that_are_none(world, tmp_path) -> None:
-    process = world.finetune("--ddo-ema=0.05,wide", f"--outdir={tmp_path / 'out'}")
+@pytest.mark.parametrize(
+    ("widths", "why"),
+    [("0.05,wide", "is no list of numbers"), ("0.05,0.0501", "two of these would be one file")],
+)
+def test_widths_of_averages_that_are_none(widths: str, why: str, world, tmp_path) -> None:
+    process = world.finetune(f"--ddo-ema={widths}", f"--outdir={tmp_path / 'out'}")
     assert process.returncode == 2
-    assert "is no list of numbers" in process.stderr
+    assert why in process.stderr
 
 
 def test_a_folder_that_holds_the_states_of_a_run_without_ddo(refused, world) -> None:
