@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 from torch_utils import distributed as dist
 
 from ddo_integrations.edm import events
-from ddo_plugin import checks, finetuning
+from ddo_plugin import checks, damaged, finetuning
 from ddo_plugin.checks import typed
 from ddo_plugin.dnnlib import EasyDict, construct_class_by_name
 from ddo_plugin.errors import UserError
@@ -115,7 +114,7 @@ def _go_on(c: MutableMapping[str, Any], outdir: Path) -> None:
     states = {file.stem.split("-")[-1]: file for file in outdir.glob("training-state-*.pt")}
     for kimg in sorted(told.keys() & states.keys(), key=int, reverse=True):
         snapshot, state = told[kimg], states[kimg]
-        if zipfile.is_zipfile(state) and sha256_file(snapshot) == sidecar.sha256(snapshot):
+        if damaged.is_whole(state) and sha256_file(snapshot) == sidecar.sha256(snapshot):
             c.update(resume_pkl=str(snapshot), resume_kimg=int(kimg), resume_state_dump=str(state))
             c["seed"] = (c["seed"] + int(kimg)) % SEEDS
             return
@@ -139,7 +138,7 @@ def _check_resume(c: Mapping[str, Any], run: Finetuning) -> None:
     run.check_same(record["settings"], state)
     if not snapshot.is_file() or contents.describe(snapshot).damage:
         raise UserError(f"--resume={state}: {snapshot.name}, the network beside it, is missing or damaged; use another")
-    if not zipfile.is_zipfile(state):
+    if not damaged.is_whole(state):
         raise UserError(f"--resume={state} is damaged, as by a kill while it was written; use an earlier one")
 
 

@@ -16,11 +16,12 @@ from ddo_plugin.files import atomic_write
 from ddo_plugin.finetuning import Finetuning
 
 NAME = re.compile(r"training-state-(\d+)\.pt")
+OTHER = "move it away, or use another --outdir"
 
 
 def check(run: Finetuning, total_nimg: int, batch_size: int) -> None:
     """A folder that holds training states goes on from the newest whole one: it must be of this round."""
-    state = next((path for path in _newest_first(run.run.outdir) if not damaged.is_damaged(path)), None)
+    state = next((path for path in _newest_first(run.run.outdir) if not damaged.is_damaged(path, OTHER)), None)
     if state is None:
         return
     held = torch.load(str(state), map_location="cpu", mmap=True, weights_only=False)  # as upstream is about to
@@ -45,7 +46,7 @@ def set_aside_damaged(folder: Path) -> None:
         for path in folder.glob(".training-state-*.pt.*.tmp"):
             path.unlink()  # a kill while it was written left it
         for path in _newest_first(folder):
-            if not damaged.is_damaged(path):
+            if not damaged.is_damaged(path, OTHER):
                 break
             damaged.set_aside(path)
     torch.distributed.barrier()

@@ -21,6 +21,7 @@ from ddo_plugin.finetuning import Finetuning
 FOUND_BY_UPSTREAM = "ar-ckpt*.pth"  # it goes on from the youngest
 NAME = "ar-ckpt-ddo.pth"
 OURS = "ddo"
+OTHER = "move it away, or use another --local_out_dir_path"
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def find(run: Finetuning, settings: Mapping[str, Any]) -> Standing | None:
     if glob.escape(folder) != folder:
         raise UserError(f"--local_out_dir_path={folder}: upstream would not find its states in such a name; drop *?[")
     found = list(run.run.outdir.glob(FOUND_BY_UPSTREAM))
-    whole = [path for path in found if not damaged.is_damaged(path)]
+    whole = [path for path in found if not damaged.is_damaged(path, OTHER)]
     states = {path: read_tensors(path, "--local_out_dir_path") for path in whole}
     for path, state in states.items():
         _check(path, state, run, settings)

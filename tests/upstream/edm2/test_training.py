@@ -138,15 +138,16 @@ def test_every_snapshot_has_a_sidecar(tuned: Path, world) -> None:
     assert (told["options"]["ddo_alpha"], told["options"]["ddo_beta"], told["options"]["ddo_round"]) == (2.0, 0.5, 1)
 
 
-@pytest.fixture(scope="module")
-def resumed(tuned: Path, world, completed) -> tuple[Path, str]:
-    """The same round, killed while it wrote its second state, and started again; and what it printed."""
-    out = world.root / "resumed"
+@pytest.fixture(scope="module", params=["cut", "spoilt"])
+def resumed(request, tuned: Path, world, completed) -> tuple[Path, str]:
+    """The same round, whose second state was cut short or spoilt, started again; and what it printed."""
+    out = world.root / f"resumed-{request.param}"
     shutil.copytree(tuned, out)
     for path in out.glob("network-snapshot-0000002*"):
         path.unlink()
     whole = (tuned / STATE).read_bytes()
-    (out / STATE).write_bytes(whole[: len(whole) // 2])
+    half = len(whole) // 2
+    (out / STATE).write_bytes(whole[:half] + (b"" if request.param == "cut" else b"\xff" * 64 + whole[half + 64 :]))
     (out / f".{STATE}.0123.tmp").write_bytes(b"left over")
     flags = [f"--outdir={out}", "--duration=2048", "--lr=1e-2", "--ddo-rampup=0", "--ddo-round=1"]
     return out, completed(world.finetune(*flags))
@@ -167,7 +168,7 @@ def test_a_resumed_round_equals_an_uninterrupted_one_bit_for_bit(resumed, tuned:
     assert sidecar.snapshots(resumed[0])[-1].name == LAST
 
 
-def test_a_truncated_newest_state_is_named_and_set_aside(resumed) -> None:
+def test_a_damaged_newest_state_is_named_and_set_aside(resumed) -> None:
     out, printed = resumed
     assert f"{STATE} is damaged" in printed
     assert (out / f"{STATE}.damaged").exists()
