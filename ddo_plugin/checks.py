@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import click
@@ -15,6 +17,13 @@ from ddo_plugin.snapshots.contents import NetworkInfo
 def typed(flag: str) -> bool:
     """Whether the user typed this flag of upstream's script, instead of leaving it at its default."""
     return click.get_current_context().get_parameter_source(flag) is click.core.ParameterSource.COMMANDLINE
+
+
+def check_numbers(options: Mapping[str, Any]) -> None:
+    """Upstream takes NaN for a number, and passes it on to every weight."""
+    for name, value in options.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"--{name}={value} is no finite number; give one, or drop --{name}")
 
 
 def check_exactness(options: Mapping[str, Any]) -> None:
@@ -54,10 +63,13 @@ def check_fakes(options: Mapping[str, Any], run: Finetuning) -> None:
 
 def check_batch(batch: int, batch_gpu: int | None, ranks: int) -> None:
     """Native loops count in equal parts: of ranks, and of what one forwards at once."""
+    for flag, given in (("batch", batch), ("batch-gpu", batch_gpu)):
+        if given is not None and given < 1:
+            raise UserError(f"--{flag}={given}: images are counted from 1")
     each = batch // ranks
-    forward = min(batch_gpu or each, each)
-    if batch < 1 or not forward or batch != each * ranks or each % forward:
-        raise UserError(
-            f"--batch={batch} cannot be split over {ranks} ranks in parts of --batch-gpu={batch_gpu}; "
-            f"use a multiple of {ranks * (batch_gpu or 1)}"
-        )
+    if batch == each * ranks and each and each % min(batch_gpu or each, each) == 0:
+        return
+    parts = f" in parts of --batch-gpu={batch_gpu}" if batch_gpu else ""
+    raise UserError(
+        f"--batch={batch} cannot be split over {ranks} ranks{parts}; use a multiple of {ranks * (batch_gpu or 1)}"
+    )

@@ -109,6 +109,7 @@ def active(upstream: str) -> Finetuning:
 
 def prepare(upstream: str, outdir: Path, options: Mapping[str, Any]) -> Finetuning:
     """Build objective, reference and fakes through the hooks; every missing piece is one clear line."""
+    _check_folder(outdir)
     hook = plugins.manager().hook
     objective = _objective(hook, options)
     source = options["ddo"]
@@ -139,6 +140,15 @@ def leave_if_continued(options: Mapping[str, Any], state: Path) -> None:
         if _rank() == 0:
             print(f"ddo: {state}: this round is finished, nothing to do", file=sys.stderr)
         raise SystemExit(0)
+
+
+def _check_folder(outdir: Path) -> None:
+    """Upstream makes it minutes later, when the networks are loaded."""
+    there = next(path for path in (outdir, *outdir.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise UserError(f"{outdir}: {there} is a file, and a round writes into a folder; name another")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{outdir}: nothing can be written in {there}; name another folder")
 
 
 def _as_first_rank(said: bool) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -47,5 +48,5 @@ def open_images(path: Path, reference: Reference) -> ImageFakes | None:
                 "make a reference set, or add the dataset.json that dataset_tool.py would write"
             )
         return ImageFakes(path, dataset)
-    except (OSError, AssertionError, ValueError, KeyError) as error:
+    except (OSError, AssertionError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f"--ddo-fakes={path} cannot be read as images ({type(error).__name__}: {error})") from None

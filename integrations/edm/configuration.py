@@ -48,6 +48,7 @@ def configure(c: MutableMapping[str, Any], options: Mapping[str, Any]) -> None:
         raise UserError(
             "--transfer and --ddo both say where to start; --ddo starts from the reference, drop --transfer"
         )
+    checks.check_numbers(options)
     run = finetuning.prepare("edm", _same_on_all_ranks(c["run_dir"]), options)
     info: NetworkInfo = run.reference.info
     _refuse_contradictions(c, options, info)

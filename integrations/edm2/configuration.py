@@ -38,6 +38,7 @@ KINDS = {3: PIXELS, 4: LATENTS}
 
 def configure(c: MutableMapping[str, Any], options: Mapping[str, Any]) -> None:
     """Replace network, loss and schedule; everything that cannot work is refused here, before anything is written."""
+    checks.check_numbers(options)
     run = finetuning.prepare("edm2", Path(options["outdir"]), options)
     info: NetworkInfo = run.reference.info
     _refuse_contradictions(options, info)

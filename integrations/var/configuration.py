@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping, MutableMapping
 from dataclasses import replace
@@ -13,7 +14,7 @@ from ddo_integrations.var import layouts, rounds, states, tokenizer
 from ddo_integrations.var.networks import Weights
 from ddo_integrations.var.plugin import NEEDS
 from ddo_integrations.var.rounds import Round
-from ddo_plugin import finetuning, imports, inject
+from ddo_plugin import checks, finetuning, imports, inject
 from ddo_plugin.errors import UserError
 from ddo_plugin.finetuning import Finetuning
 from ddo_plugin.refset import RefsetFakes
@@ -21,6 +22,7 @@ from ddo_plugin.refset import RefsetFakes
 # A round of the paper (Appendix C), for the arguments that were not given. Upstream's learning rate is for 256 images.
 PAPER = {"bs": 1024, "tblr": 1e-6}
 CLASSES, VOCABULARY = 1000, 4096
+SCHEDULES = r"cos|exp|lin(0|00|0?\.\d+)?"
 SAME = (  # what a run that goes on must have in common with the one before
     *("ddo_fakes", "ddo_iters", "ddo_objective", "ddo_alpha", "ddo_beta", "ddo_round"),
     *("bs", "ac", "tblr", "sche", "wp", "twd", "tclip", "fp16", "hflip", "workers", "seed", "same_seed_for_all_ranks"),
@@ -30,6 +32,7 @@ SAME = (  # what a run that goes on must have in common with the one before
 def configure(args: MutableMapping[str, Any], options: Mapping[str, Any]) -> None:
     """Set the round's length and schedule; what cannot work is refused here, before anything is written."""
     imports.refuse_missing(NEEDS)
+    checks.check_numbers(args)
     _refuse_contradictions(args)
     inject.await_loader("var")
     _check_data(Path(args["data_path"]))
@@ -39,6 +42,7 @@ def configure(args: MutableMapping[str, Any], options: Mapping[str, Any]) -> Non
     args.update({name: value for name, value in PAPER.items() if not _typed(name)})
     args["ep"] = 1
     _check_batch(args)
+    _check_schedule(args)
     if not args["same_seed_for_all_ranks"]:
         args["same_seed_for_all_ranks"] = options["ddo_round"] or 0  # else every round begins with the same images
     settings = {name: args[name] for name in SAME} | {"ranks": _ranks()}
@@ -68,6 +72,9 @@ def _ranks() -> int:
 
 def _check_batch(args: Mapping[str, Any]) -> None:
     """Half of the labels of what a rank forwards at once are dropped."""
+    for name in ("bs", "ac"):
+        if args[name] < 1:
+            raise UserError(f"--{name}={args[name]} is to be 1 or more")
     parts = args["ac"] * _ranks()
     each = round(args["bs"] / parts)
     if each < 2 or each % 2:
@@ -75,6 +82,12 @@ def _check_batch(args: Mapping[str, Any]) -> None:
             f"--bs={args['bs']}: a rank forwards {each} images at once (--ac={args['ac']}, {_ranks()} ranks), of which "
             f"exactly half shall lose their labels; use a multiple of {2 * parts}"
         )
+
+
+def _check_schedule(args: Mapping[str, Any]) -> None:
+    """Upstream looks it up at the first step."""
+    if not re.fullmatch(SCHEDULES, args["sche"]):
+        raise UserError(f"--sche={args['sche']}: upstream knows cos, exp, lin, lin0, lin00 and lin0.3 and its like")
 
 
 def _typed(name: str) -> bool:

@@ -30,8 +30,8 @@ def read_tensors(path: Path, flag: str) -> Any:
         raise UserError(
             f"{flag}={path} cannot be read as a file of tensors: it is none, or holds more than them"
         ) from None
-    except (RuntimeError, EOFError, ValueError, OSError) as error:
-        reason = str(error).strip().split("\n")[0]
+    except Exception as error:  # what is no such file at all may raise anything
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise UserError(f"{flag}={path} cannot be read as a file of tensors ({reason}); fetch it anew") from None
 
 

@@ -260,8 +260,14 @@ BAD_INPUTS: dict[str, Callable[[World, Path], tuple[list[str], dict[str, Any], s
         "cut.pkl",
     ),
     "another sha256": lambda *_: (["--ddo-sha256=0123"], {}, "the file is not used"),
+    "a file for an output folder": lambda world, folder: (
+        [f"--outdir={written(folder / 'out.zip', b'')}"],
+        {},
+        "out.zip is a file, and a round writes into a folder",
+    ),
     "trust in a URL": lambda *_: (["--ddo-trust"], {"ddo": "https://example.invalid/net.pkl"}, "--ddo-sha256=HEX"),
     "half precision": lambda *_: (["--fp16=1"], {}, "the loss needs fp32"),
+    "a number that is none": lambda *_: (["--ls=inf"], {}, "--ls=inf is no finite number"),
     "dropout": lambda *_: (["--dropout=0.1"], {}, "drop --dropout"),
     "an unknown objective": lambda *_: (["--ddo-objective=gan"], {}, "unknown; plugins offer ddo, mle"),
     "a conditional reference without labels": lambda *_: (["--cond=0"], {}, "add --cond=1"),
@@ -271,6 +277,11 @@ BAD_INPUTS: dict[str, Callable[[World, Path], tuple[list[str], dict[str, Any], s
         [],
         {"ddo_fakes": write_images(folder / "unlabelled.zip", labelled=False)},
         "has no labels",
+    ),
+    "fakes in a zip that is none": lambda world, folder: (
+        [],
+        {"ddo_fakes": written(folder / "junk.zip", b"<html>404</html>")},
+        "junk.zip cannot be read as images",
     ),
     "truncated fakes": lambda world, folder: (
         [],

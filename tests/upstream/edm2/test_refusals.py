@@ -25,6 +25,10 @@ def test_bad_inputs_that_every_upstream_refuses(bad_input, attempt) -> None:
         ("--duration=1000", "--duration=1000 must be a multiple of 128, as 896 or 1024"),
         ("--snapshot=1536", "--snapshot=1536 must be a multiple of 1024, as 1024 or 2048"),
         ("--batch=96", "--status=1024 must be a multiple of 96, as 960 or 1056"),
+        ("--snapshot=2048", "--duration=1024 ends before the first snapshot, that of 2048 images"),
+        ("--batch=0", "--batch=0: images are counted from 1"),
+        ("--batch=-128", "--batch=-128: images are counted from 1"),
+        ("--batch-gpu=-2", "--batch-gpu=-2: images are counted from 1"),
         ("--batch-gpu=48", "--batch=128 cannot be split over 1 ranks in parts of --batch-gpu=48"),
     ],
 )

@@ -64,6 +64,11 @@ def elsewhere(world, folder: Path) -> subprocess.CompletedProcess[str]:
         ("--pn=small", "write the sides of the scales as 1_2_3"),
         ("--pn=512", "has 1_2_3; set --pn=1_2_3"),
         ("--bs=9", "use a multiple of 2"),
+        ("--bs=0", "--bs=0 is to be 1 or more"),
+        ("--ac=0", "--ac=0 is to be 1 or more"),
+        ("--ac=-1", "--ac=-1 is to be 1 or more"),
+        ("--tblr=nan", "--tblr=nan is no finite number"),
+        ("--sche=foo", "--sche=foo: upstream knows cos"),
         ("--bs=1", "use a multiple of 2"),
         ("--data_path=/nowhere", "/nowhere has no folder train"),
         ("--ddo_fakes=/nowhere", "no such reference set"),
@@ -80,6 +85,11 @@ def test_options_without_ddo(world, refused) -> None:
 
 def test_a_missing_file(attempt, tmp_path) -> None:
     assert "no such file" in attempt(ddo=tmp_path / "nothing.pth")
+
+
+def test_a_file_for_an_output_folder(world, refused) -> None:
+    line = refused(world.train(f"--ddo={world.base}", f"--local_out_dir_path={world.base}"))
+    assert "is a file, and a round writes into a folder" in line
 
 
 def test_a_truncated_file(attempt, world, tmp_path) -> None:
@@ -114,8 +124,10 @@ def test_weights_under_names_of_a_wrapper_name_the_command_that_mends_them(attem
     assert "`ddo convert" in attempt(ddo=tmp_path / "wrapped.pth")
 
 
-def test_a_tokenizer_that_was_cut_short(world, refused, tmp_path) -> None:
-    (tmp_path / "vae_ch160v4096z32.pth").write_bytes((world.root / "vae_ch160v4096z32.pth").read_bytes()[:-1000])
+@pytest.mark.parametrize("junk", [None, b"junk\n", b""])
+def test_a_tokenizer_that_is_none_or_was_cut_short(junk: bytes | None, world, refused, tmp_path) -> None:
+    cut = (world.root / "vae_ch160v4096z32.pth").read_bytes()[:-1000]
+    (tmp_path / "vae_ch160v4096z32.pth").write_bytes(cut if junk is None else junk)
     line = refused(elsewhere(world, tmp_path))
     assert "image tokeniser=vae_ch160v4096z32.pth cannot be read" in line
     assert not (tmp_path / "out").exists()
