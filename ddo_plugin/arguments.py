@@ -40,13 +40,17 @@ def read(given: Mapping[str, Any], options: Sequence[click.Option]) -> dict[str,
     return click.Command("options", params=list(options)).make_context("options", argv).params
 
 
-def refuse_misspelt(unknown: Sequence[str], options: Sequence[click.Option]) -> None:
-    """A script that goes on without the arguments it does not know would ignore a misspelt option of ours."""
-    for argument in unknown:
+def refuse_misspelt(arguments: Sequence[str], options: Sequence[click.Option]) -> None:
+    """A script that goes on without the arguments it does not know would ignore a misspelt option of ours.
+
+    A shortened one it would take for whatever begins so.
+    """
+    flags = [flag for option in options for flag in option.opts]
+    known = [*map(_underscored, flags), *flags]
+    for argument in arguments:
         flag = argument.split("=")[0]
-        if flag.startswith("--ddo"):
-            known = [_underscored(opt) for option in options for opt in option.opts]
-            nearest = difflib.get_close_matches(_underscored(flag), known, 1, cutoff=0)
+        if flag.startswith(("--ddo", "-ddo")) and flag not in known:
+            nearest = difflib.get_close_matches(_underscored("--" + flag.lstrip("-")), known, 1, cutoff=0)
             raise UserError(f"{flag}: no such option; did you mean {nearest[0]}?")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import sys
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from typing import Any, TypeVar
 
@@ -75,7 +76,7 @@ def read_arguments(upstream: str, parsed: Any, unknown: Sequence[str] = ()) -> N
     """
     config, options = vars(parsed), _options(upstream)
     with in_one_line():
-        arguments.refuse_misspelt(unknown, options)
+        arguments.refuse_misspelt([*unknown, *sys.argv[1:]], options)
         typed = ddo_values(config)
         config.update(arguments.read(typed, options))
         if config["ddo"] is None:

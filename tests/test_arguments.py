@@ -73,7 +73,13 @@ def test_help_names_the_group_and_the_defaults() -> None:
 def test_a_misspelt_option_that_the_script_would_pass_over_is_refused() -> None:
     with pytest.raises(UserError, match="--ddo_alhpa: no such option; did you mean --ddo_alpha"):
         arguments.refuse_misspelt(["--other", "--ddo_alhpa=3"], OPTIONS)
-    arguments.refuse_misspelt(["--other"], OPTIONS)
+    arguments.refuse_misspelt(["--other", "--ddo_alpha=3", "--ddo-iters", "7"], OPTIONS)
+
+
+@pytest.mark.parametrize("typed", ["--ddo-bet=3", "-ddo_beta=3", "-ddo-beta", "--ddo_bta"])
+def test_an_option_that_is_shortened_or_has_one_dash_is_refused(typed: str) -> None:
+    with pytest.raises(UserError, match=f"{typed.split('=')[0]}: no such option; did you mean --ddo_beta"):
+        arguments.refuse_misspelt([typed], OPTIONS)
 
 
 def test_help_is_shown_whatever_upstream_wrote(capsys: pytest.CaptureFixture[str]) -> None:

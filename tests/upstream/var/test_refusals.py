@@ -52,6 +52,8 @@ def elsewhere(world, folder: Path) -> subprocess.CompletedProcess[str]:
         ("--ddo_beta=tiny", "'tiny' is not a valid float"),
         ("--ddo_iters=1", "x>=2"),
         ("--ddo_save=0", "x>=1"),
+        ("--ddo-bet=3", "--ddo-bet: no such option; did you mean --ddo_beta?"),
+        ("-ddo_alpha=3", "-ddo_alpha: no such option; did you mean --ddo_alpha?"),
         ("--ddo_alhpa=3", "did you mean --ddo_alpha?"),
         ("--ddo_objective=gan", "plugins offer ddo, mle"),
         ("--ls=0.1", "smoothed labels"),
