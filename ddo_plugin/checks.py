@@ -48,9 +48,12 @@ def check_real(options: Mapping[str, Any], info: NetworkInfo, dataset: Any, chan
 
 
 def check_fakes(options: Mapping[str, Any], run: Finetuning) -> None:
-    """Fakes must be of the reference's shape and classes."""
+    """Fakes must be of the reference's shape and classes, and no real images."""
     if run.fakes is None:
         return
+    source = options["ddo_fakes"]
+    if source is not None and Path(source).resolve() == Path(options["data"]).resolve():
+        raise UserError(f"--ddo-fakes={source} is --data; give samples of the reference")
     info: NetworkInfo = run.reference.info
     shape, classes = tuple(run.fakes.shape), run.fakes.classes
     expected = (info.channels, info.resolution, info.resolution)

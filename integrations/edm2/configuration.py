@@ -113,6 +113,11 @@ def _set_schedule(c: MutableMapping[str, Any], options: Mapping[str, Any]) -> No
             c[name] = _multiple(flag, options[flag], unit)
         else:  # no interval is longer than the round: it would end without a snapshot
             c[name] = max(min(default, c.get("total_nimg") or default) // unit, 1) * unit
+    if (c["snapshot_nimg"] or 0) > c["total_nimg"]:
+        raise UserError(
+            f"--duration={c['total_nimg']} ends before the first snapshot, that of {c['snapshot_nimg']} images, "
+            "and would leave no network; use a longer --duration, or a shorter --snapshot"
+        )
     if options["ddo_pause_after"]:
         c["checkpoint_nimg"] = c["snapshot_nimg"]  # it goes on from any of them
     c["lr_kwargs"].update(

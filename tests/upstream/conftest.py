@@ -273,6 +273,7 @@ BAD_INPUTS: dict[str, Callable[[World, Path], tuple[list[str], dict[str, Any], s
     "a conditional reference without labels": lambda *_: (["--cond=0"], {}, "add --cond=1"),
     "no fakes": lambda *_: ([], {"ddo_fakes": None}, "--ddo needs --ddo-fakes"),
     "missing fakes": lambda world, folder: ([], {"ddo_fakes": folder / "none"}, "no such reference set"),
+    "real images as fakes": lambda world, folder: ([], {"ddo_fakes": world.data}, "is --data; give samples of"),
     "fakes without labels": lambda world, folder: (
         [],
         {"ddo_fakes": write_images(folder / "unlabelled.zip", labelled=False)},
