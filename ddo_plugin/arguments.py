@@ -31,11 +31,16 @@ def add(parser: argparse.ArgumentParser, options: Sequence[click.Option]) -> Non
         )
 
 
-def read(given: Mapping[str, Any], options: Sequence[click.Option]) -> dict[str, Any]:
-    """Every option's value, converted and checked by click; `given` holds what was typed, as text."""
+def refuse_empty(given: Mapping[str, Any], options: Sequence[click.Option]) -> None:
+    """As of a variable of the shell that is not set."""
     for option in options:
         if given.get(option.name or "") == "":
             raise UserError(f"{option.opts[0]}: an empty value; give one, or drop the option")
+
+
+def read(given: Mapping[str, Any], options: Sequence[click.Option]) -> dict[str, Any]:
+    """Every option's value, converted and checked by click; `given` holds what was typed, as text."""
+    refuse_empty(given, options)
     argv = [part for option in options if option.name in given for part in _typed(option, given[option.name])]
     return click.Command("options", params=list(options)).make_context("options", argv).params
 

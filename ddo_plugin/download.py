@@ -51,6 +51,8 @@ def local_file(
         path = _path_of_file_url(url)
     else:
         return _cached(url, Path(cache_dir) if cache_dir else default_cache_dir(), sha256, verbose)
+    if url and path.is_dir():
+        raise UserError(f"{url} is a folder; give one of the files in it")
     if not path.is_file():
         raise UserError(f"{url}: no such file")
     _check(path, sha256, url)

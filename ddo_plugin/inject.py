@@ -34,6 +34,7 @@ def options(upstream: str) -> Callable[[F], F]:
         @functools.wraps(function)
         def guarded(*args: Any, **kwargs: Any) -> Any:
             compat.apply()  # here upstream is imported whole and has done nothing yet
+            arguments.refuse_empty(kwargs, _options(upstream))
             if kwargs.get("ddo") is None:
                 _refuse_orphans(_typed(ddo_values(kwargs)))
                 return function(*args, **kwargs)

@@ -309,3 +309,8 @@ def test_an_address_that_leads_nowhere_is_one_clear_line(
         fetch(url, tmp_path)
     assert "\n" not in str(refused.value)
     assert url in str(refused.value)
+
+
+def test_a_folder_is_called_one(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is a folder; give one of the files in it"):
+        local_file(str(tmp_path))

@@ -34,9 +34,10 @@ def check(run: Finetuning, total_nimg: int, batch_size: int) -> None:
             f"--ddo={run.reference.source}; use another --outdir"
         )
     run.check_same(loss.get("settings", {}), state)
-    if held["state"]["cur_nimg"] >= total_nimg:
+    done = held["state"]["cur_nimg"]
+    if done >= total_nimg:
         finetuning.leave_if_continued(run.run.options, state)
-        raise UserError(f"{state}: this round is finished; use another --outdir, or a --duration above {total_nimg}")
+        raise UserError(f"{state}: this round is finished; use another --outdir, or a --duration above {done}")
     run.leave_if_paused(loss["nimg"] // batch_size)
 
 
