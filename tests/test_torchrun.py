@@ -47,7 +47,7 @@ def test_an_error_of_another_rank_is_said_too(tmp_path: Path) -> None:
 
 
 def test_a_crash_says_all_that_torchrun_says(tmp_path: Path) -> None:
-    done = run(tmp_path, "raise KeyError('lost')", *TWO)
+    done = run(tmp_path, "raise KeyError('lost')", "--standalone", "--nproc_per_node=1")
     assert done.returncode == 1
     assert "KeyError: 'lost'" in done.stderr and "ChildFailedError" in done.stderr
 
