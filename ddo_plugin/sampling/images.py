@@ -55,12 +55,17 @@ class Outputs:
         """Say beside the images what made them. In the folder stands each run that wrote into it, the last one last."""
         for path in (self.npz, self.grid):
             if path is not None:
-                write_json(path.with_name(f"{path.name}.json"), told)
+                write_json(record_beside(path), told)
         if self.folder is not None:
             earlier: list[Any] = []
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # none yet, or nothing that can be kept
                 earlier = list(json.loads((self.folder / RECORD).read_bytes())["runs"])
             write_json(self.folder / RECORD, {"runs": [*(one for one in earlier if one != told), told]})
+
+
+def record_beside(path: Path) -> Path:
+    """What made an npz or a grid."""
+    return path.with_name(f"{path.name}.json")
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from ddo_plugin.metrics.measure import check, features_named, metrics_named
 from ddo_plugin.metrics.references import open_standard
 from ddo_plugin.progress import progress
 from ddo_plugin.results import check_place, write_result
+from ddo_plugin.sampling.images import record_beside
 
 SAMPLED_BY = ("cfg", "top-k", "top-p", "more-smooth", "precision", "vae")
 OWN = [
@@ -103,8 +104,8 @@ def _judge(out: Path, seeds: range, metrics: list[str], commands: list[str], opt
         found: dict[str, Any] = json.loads(result.read_text())
         return found
     finally:
-        npz.unlink(missing_ok=True)
-        result.unlink(missing_ok=True)
+        for made in (npz, record_beside(npz), result):
+            made.unlink(missing_ok=True)
 
 
 def _ddo(arguments: list[str], commands: list[str]) -> None:

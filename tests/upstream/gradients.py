@@ -44,7 +44,7 @@ def edm(run: finetuning.Finetuning) -> tuple[torch.nn.Module, Callable[..., torc
     from ddo_integrations.edm.loss import DDOLoss
     from ddo_integrations.edm.networks import start
 
-    events.watch(run, BATCH, BATCH)
+    events.watch(run, BATCH, BATCH, 2 * BATCH)
     return moved(start(run.reference.info.class_name, **settings(run))), DDOLoss({}, {})
 
 
