@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,3 +90,9 @@ def _nearest(missing: Mapping[Upstream, list[str]]) -> str:
     if len(gaps) == len(upstream.landmarks):
         return ", ".join(one.title for one in missing)
     return f"most like {upstream.title}, but its {', '.join(gaps)} is absent or something else"
+
+
+def make_importable(root: Path) -> None:
+    """As if a script of the checkout ran; nothing is written into it."""
+    sys.path.insert(0, str(root))
+    sys.dont_write_bytecode = True

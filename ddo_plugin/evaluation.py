@@ -25,8 +25,7 @@ from ddo_plugin.checkout import Checkout, commit, open_checkout
 from ddo_plugin.commands import flags, launcher, module_command
 from ddo_plugin.download import local_file
 from ddo_plugin.errors import UserError
-from ddo_plugin.files import sha256_file
-from ddo_plugin.metrics.images import read_images
+from ddo_plugin.metrics.images import digest, read_images
 from ddo_plugin.metrics.references import open_standard
 from ddo_plugin.progress import progress
 from ddo_plugin.records import Command, EvaluationStep
@@ -301,7 +300,7 @@ def scratch_folder(job: Job) -> Iterator[Path]:
 
 def _write(job: Job, found: Sequence[Mapping[str, float]], source: str, reference: Mapping[str, Any]) -> None:
     root = job.checkout.root
-    judged = {"source": source, "sha256": _digest(job.what)}
+    judged = {"source": source, "sha256": digest(job.what)}
     value = {
         **(told := summary(found, job.metrics)),
         "count": job.num,
@@ -313,13 +312,6 @@ def _write(job: Job, found: Sequence[Mapping[str, float]], source: str, referenc
     }
     click.echo("\n".join(f"{name}  {value:.6g}" for name, value in told["metrics"].items()))
     write_result(job.out, value)
-
-
-def _digest(what: Path) -> str | None:
-    """Of a file, or of the samples of a reference set; a folder of pictures has none."""
-    if (what / refset.MANIFEST).exists():
-        return refset.open_refset(what).samples_sha256
-    return sha256_file(what) if what.is_file() else None
 
 
 def _run(command: Command) -> tuple[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -13,6 +14,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from ddo_plugin.errors import UserError
+
+DISK_ERRORS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS),
+    *(errno.EACCES, errno.EPERM, errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR),
+)
 
 
 @contextlib.contextmanager
@@ -30,6 +36,17 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def writing(what: str) -> Iterator[None]:
+    """A disk that takes no more, or a place that takes nothing, in one line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        raise UserError(f"{what} cannot be written ({error.strerror or error}); make room or choose another place") from None
 
 
 def refuse_to_replace(path: Path) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from ddo_plugin import refset
 from ddo_plugin.errors import UserError
 from ddo_plugin.files import atomic_folder, atomic_write, refuse_to_replace, sha256_file
+from ddo_plugin.options import LAST_CLASS
 from ddo_plugin.progress import progress
 from ddo_plugin.refset import Refset
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
 LABELS_FILE = "dataset.json"
-MOST_CLASSES = 1 << 31
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
 
@@ -92,7 +92,7 @@ def _labels(path: Path, images: list[str], read: Callable[[str], bytes]) -> np.n
     if len(by_name) < len(pairs):
         raise UserError(f"{path}: its {LABELS_FILE} names an image twice")
     for name, label in by_name.items():
-        if type(label) is not int or not 0 <= label < MOST_CLASSES:
+        if type(label) is not int or not 0 <= label <= LAST_CLASS:
             raise UserError(f"{path}: its {LABELS_FILE} says that {name} has class {label}; classes are 0, 1, 2, …")
     if missing := [name for name in images if name not in by_name]:
         raise UserError(f"{path}: its {LABELS_FILE} has no class for {missing[0]} ({len(missing)} images without)")

@@ -12,6 +12,7 @@ import click
 COLLAPSE_BOUND = 2.0  # mean β·r of real data at −2: the implicit discriminator calls them fake, 88 % sure
 
 MOST_SAMPLES = 10_000_000  # of one command
+LAST_CLASS = (1 << 31) - 1
 
 DPM_SOLVER_V3 = "dpm-solver-v3"
 SOLVERS = ("heun", "euler", DPM_SOLVER_V3)

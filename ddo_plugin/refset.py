@@ -42,10 +42,9 @@ class Refset:
         return len(self.samples)
 
     @property
-    def samples_sha256(self) -> str | None:
+    def samples_sha256(self) -> str:
         """As the manifest has it."""
-        digest: str | None = self.manifest["arrays"][f"{self.manifest['kind']}.npy"].get("sha256")
-        return digest
+        return str(self.manifest["arrays"][f"{self.manifest['kind']}.npy"]["sha256"])
 
     def verify(self) -> None:
         """Read everything and compare checksums."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -139,12 +138,10 @@ def _by_upstream(
         raise UserError(f"--features {OURS}")
     if options["trust"] and known and "trust" not in known:
         raise UserError(f"--trust: networks of {upstream.title} carry no code; drop it")
-    own_options = bool(known) and "sampler" not in known  # the command samples by itself, and takes ARGS as they are
-    settings["sampler"] = None if own_options else shlex.join(sampler) or None
-    step = EvaluationStep(upstream.name, network, out, seeds, settings)
+    step = EvaluationStep(upstream.name, network, out, seeds, settings | {"sampler": shlex.join(sampler) or None})
     made = plugins.manager().hook.ddo_evaluation_command(step=step)
     if made is None:
         raise UserError(
             f"no plugin knows how {upstream.title} judges a network; measure its samples without --checkout"
         )
-    running.become_process(replace(made, argv=[*made.argv, *sampler]) if own_options else made)
+    running.become_process(made)

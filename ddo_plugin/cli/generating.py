@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import signal
 import sys
 from collections.abc import Iterator, Mapping
@@ -18,10 +17,6 @@ from ddo_plugin.errors import UserError
 if TYPE_CHECKING:
     from ddo_plugin.records import Generator
 
-DISK_ERRORS = (
-    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS),
-    *(errno.EACCES, errno.EPERM, errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR),
-)
 META = "ddo_plugin.generating"  # where a command's context keeps upstream and arguments
 
 
@@ -77,17 +72,6 @@ def open_generator(network: str, options: Mapping[str, Any]) -> Generator:
 
 
 @contextlib.contextmanager
-def writing(what: str) -> Iterator[None]:
-    """A disk that takes no more, or a place that takes nothing, in one line."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in DISK_ERRORS:
-            raise
-        raise UserError(f"the {what} cannot be written ({error}); make room or choose another place") from None
-
-
-@contextlib.contextmanager
 def ended_by_sigterm() -> Iterator[None]:
     """SIGTERM ends the process as an error does, so that no temporary file stays behind; status 143, as of a shell."""
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
@@ -107,11 +91,11 @@ def _peek(wanted: list[click.Parameter], args: list[str]) -> dict[str, Any]:
 
 def _upstream(checkout: Path | None, name: str | None) -> tuple[str | None, bool]:
     """The upstream's name, None if nothing says it; and whether what its networks need is importable now."""
-    from ddo_plugin.checkout import open_checkout
+    from ddo_plugin.checkout import make_importable, open_checkout
 
     if checkout is not None:
         found = open_checkout(checkout)
-        _make_importable(found.root)
+        make_importable(found.root)
         if name not in (None, found.upstream.name):
             raise UserError(f"--upstream={name}, but --checkout={checkout} is one of {found.upstream.title}; drop one")
         return found.upstream.name, True
@@ -121,7 +105,7 @@ def _upstream(checkout: Path | None, name: str | None) -> tuple[str | None, bool
         except UserError:
             continue
         if name in (None, found.upstream.name):
-            _make_importable(found.root)
+            make_importable(found.root)
             return found.upstream.name, True
     known = {one.name: one for one in plugins.collect(plugins.manager().hook.ddo_upstreams())}
     if name is None:
@@ -129,12 +113,6 @@ def _upstream(checkout: Path | None, name: str | None) -> tuple[str | None, bool
     if name not in known:
         raise UserError(f"--upstream={name}: no plugin knows it; there are {', '.join(sorted(known))}")
     return name, not known[name].landmarks  # without any it has no checkout, as the demo
-
-
-def _make_importable(root: Path) -> None:
-    """As if a script of the checkout ran; nothing is written into it."""
-    sys.path.insert(0, str(root))
-    sys.dont_write_bytecode = True
 
 
 def _become_torchrun(ctx: click.Context, torchrun: str) -> None:

@@ -77,10 +77,10 @@ def _trouble(path: Path, contents: Contents, checkout: Path, tried: bool) -> str
 
 def _attempt(path: Path, root: Path) -> str:
     """What `ddo sample` and the training script would refuse."""
+    from ddo_plugin.checkout import make_importable
     from ddo_plugin.reference import load_as_stored
 
-    sys.path.insert(0, str(root))
-    sys.dont_write_bytecode = True
+    make_importable(root)
     try:
         load_as_stored(str(path), {"ddo_trust": False, "ddo_sha256": None})
     except UserError as error:

@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
-from ddo_plugin.cli.generating import GeneratingCommand, ended_by_sigterm, open_generator, writing
-from ddo_plugin.options import MOST_SAMPLES, Place
+from ddo_plugin.cli.generating import GeneratingCommand, ended_by_sigterm, open_generator
+from ddo_plugin.files import writing
+from ddo_plugin.options import LAST_CLASS, MOST_SAMPLES, Place
 
 FOLDER = Place(file_okay=False, path_type=Path)
 
@@ -46,7 +47,7 @@ def make(network: str, out: Path, count: int, seed: int, labels: str, batch: int
     with ranks() as group:
         generator = group.together(lambda: open_generator(network, options))
         numbers = group.agree(lambda: classes.choose(labels, count, generator.classes))
-        with writing("set"):
+        with writing("the set"):
             made = refset.make(
                 generator, out, group, count=count, seed=seed, labels=numbers, batch=batch or generator.batch
             )
@@ -89,7 +90,7 @@ def info(folder: Path) -> None:
 @click.argument("images", type=click.Path(exists=True, path_type=Path))
 @click.argument("folder", type=FOLDER)
 @click.option(
-    "--class", "label", type=click.IntRange(0, (1 << 31) - 1), help="Of all images, where no dataset.json says it."
+    "--class", "label", type=click.IntRange(0, LAST_CLASS), help="Of all images, where no dataset.json says it."
 )
 @click.option(
     "--network", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="What made them, for the record."
@@ -101,7 +102,7 @@ def pack(images: Path, folder: Path, label: int | None, network: Path | None) ->
     """
     from ddo_plugin import image_archive
 
-    with ended_by_sigterm(), writing("set"):
+    with ended_by_sigterm(), writing("the set"):
         image_archive.pack(images, folder, label, network)
     click.echo(f"{folder}: {_described(folder)}")
 
@@ -115,7 +116,7 @@ def unpack(folder: Path, archive: Path) -> None:
     from ddo_plugin.refset import open_refset
 
     opened = open_refset(folder)
-    with ended_by_sigterm(), writing("zip"):
+    with ended_by_sigterm(), writing("the zip"):
         image_archive.unpack(opened, archive)
     click.echo(f"{archive}: {_described(folder)}")
 

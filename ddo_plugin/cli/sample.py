@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ddo_plugin.cli.generating import GeneratingCommand, ended_by_sigterm, open_generator, writing
+from ddo_plugin.cli.generating import GeneratingCommand, ended_by_sigterm, open_generator
 from ddo_plugin.errors import UserError
+from ddo_plugin.files import writing
 from ddo_plugin.options import Place
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def command(
         if labels != RANDOM:
             numbers = group.agree(lambda: classes.choose(labels, len(wanted), generator.classes, others=[RANDOM]))
         outputs, batch = Outputs(outdir, subdirs, npz, grid), batch or generator.batch
-        with ended_by_sigterm(), writing("images"):
+        with ended_by_sigterm(), writing("the images"):
             write_images(generator, group, outputs, seeds=wanted, labels=numbers, batch=batch)
             if group.first:
                 own = {"batch": batch, "ranks": group.world, "device": device_name(generator.device)}

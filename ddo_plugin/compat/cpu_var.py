@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import sys
@@ -86,12 +87,13 @@ def _keep_tensors() -> None:
 
 
 def _let_adamw_take_the_cpu() -> None:
-    """VAR asks for the fused AdamW, which CPUs have since torch 2.4."""
+    """VAR asks for the fused AdamW, which torch 2.1 has for GPUs alone."""
     import torch
 
-    if torch.__version__ >= "2.4":
-        return
     original = torch.optim.AdamW.__init__
+    with contextlib.suppress(RuntimeError):
+        torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], fused=True)
+        return
 
     @functools.wraps(original)
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807

@@ -71,7 +71,7 @@ class Pictures:
 
     @property
     def description(self) -> Mapping[str, Any]:
-        return {"path": str(self._path), "count": len(self), "sha256": _digest(self._path)}
+        return {"path": str(self._path), "count": len(self), "sha256": digest(self._path)}
 
     def __len__(self) -> int:
         return len(self._names)
@@ -110,7 +110,7 @@ class NpzImages:
 
     @property
     def description(self) -> Mapping[str, Any]:
-        return {"path": str(self._path), "count": len(self), "sha256": _digest(self._path)}
+        return {"path": str(self._path), "count": len(self), "sha256": digest(self._path)}
 
     def __len__(self) -> int:
         return self._shape[0]
@@ -128,8 +128,10 @@ class NpzImages:
         return _Member(self._path)
 
 
-def _digest(path: Path) -> str | None:
-    """A folder of pictures has none."""
+def digest(path: Path) -> str | None:
+    """The sha256 of a file, or of a reference set's samples; a folder of pictures has none."""
+    if (path / refset.MANIFEST).exists():
+        return refset.open_refset(path).samples_sha256
     return sha256_file(path) if path.is_file() else None
 
 
@@ -177,8 +179,8 @@ class RefsetImages:
             held = f"{opened.samples.dtype} {opened.manifest['kind']}"
             raise UserError(f"{opened.path}: it holds {held}, which are no pixels yet; decode them first")
         self._samples = opened.samples
-        network, digest = dict(opened.manifest["reference"]), opened.samples_sha256
-        self.description = {"path": str(opened.path), "count": len(opened), "sha256": digest, "network": network}
+        made = {"sha256": opened.samples_sha256, "network": dict(opened.manifest["reference"])}
+        self.description = {"path": str(opened.path), "count": len(opened), **made}
 
     def __len__(self) -> int:
         return len(self._samples)

@@ -20,7 +20,7 @@ from ddo_plugin.download import local_file
 from ddo_plugin.errors import UserError
 from ddo_plugin.files import sha256_file
 from ddo_plugin.metrics.frechet import Moments
-from ddo_plugin.metrics.images import NPZ_KEY, Images, NpzImages, read_images
+from ddo_plugin.metrics.images import NPZ_KEY, Images, NpzImages, digest, read_images
 
 _ROUNDING = 1e-3  # of the largest entry
 INCEPTION = "inception"
@@ -56,8 +56,7 @@ class Standard:
 def open_standard(source: str) -> Standard:
     """Open what `--ref` names, a path or URL."""
     if Path(source).is_dir():
-        images = read_images(Path(source))
-        return Standard(source, images=images, sha256=images.description["sha256"])
+        return Standard(source, images=read_images(Path(source)), sha256=digest(Path(source)))
     path = local_file(source)
     suffix = Path(source).suffix.lower()
     if suffix == ".npz":

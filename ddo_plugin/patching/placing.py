@@ -141,9 +141,9 @@ def _doubt(patch: FilePatch, places: list[list[int]]) -> str:
 
 def _by_hand(patch: FilePatch) -> str:
     """The lines, each with the number of the line that it follows in the version that the patch was made for."""
-    told = [(hunk.after, b"\n".join(hunk.lines).decode(errors="replace")) for hunk in patch.hunks]
     return ", ".join(
-        f"after line {after} " + " and ".join(f"`{line}`" for line in text.split("\n")) for after, text in told
+        f"after line {hunk.after} " + " and ".join(f"`{line.decode(errors='replace')}`" for line in hunk.lines)
+        for hunk in patch.hunks
     )
 
 

@@ -112,7 +112,7 @@ def ranks() -> Iterator[Ranks]:
     try:
         yield Ranks(rank, world)
     finally:
-        # Until torch 2.8 the end of the group waits, holding the GIL, for threads that may want it to let tensors go.
+        # Before pytorch#154976 the end of the group holds the GIL and waits for threads that may want it (torch 2.1).
         time.sleep(0.1)
         dist.destroy_process_group()
 

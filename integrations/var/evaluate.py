@@ -21,9 +21,7 @@ import click
 from ddo_integrations.var.plugin import UPSTREAM
 from ddo_plugin import evaluation, plugins
 from ddo_plugin.commands import flags
-from ddo_plugin.download import local_file
 from ddo_plugin.errors import UserError
-from ddo_plugin.files import sha256_file
 from ddo_plugin.metrics.measure import check, features_named, metrics_named
 from ddo_plugin.metrics.references import open_standard
 from ddo_plugin.progress import progress
@@ -45,6 +43,7 @@ OWN = [
     click.Option(["--labels"], default="uniform", show_default=True, help="Classes, as `ddo sample` takes them."),
     click.Option(["--batch"], type=click.IntRange(min=1), help="Images made together  [default: upstream's]"),
     click.Option(["--torchrun"], metavar="OPTIONS", help="Sample in several processes."),
+    click.Option(["--sampler"], default="", metavar="ARGS", help="Further arguments for `ddo sample`."),
 ]
 
 
@@ -59,7 +58,6 @@ def main(out: Path, seeds: str, num: int, metrics: str, **options: Any) -> None:
     numbers, names = evaluation.numbers(seeds), metrics_named(metrics)
     _refuse_samples(options["network"])
     check_place(out)
-    network = {"source": options["network"], "sha256": sha256_file(local_file(options["network"]))}
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as elsewhere:
         elsewhere.submit(_check_measuring, num, names, options["features"], options["ref"]).result()
     found: list[dict[str, Any]] = []
@@ -70,10 +68,8 @@ def main(out: Path, seeds: str, num: int, metrics: str, **options: Any) -> None:
             bar.update()
     measured = list(dict.fromkeys([names[0], *found[0]["metrics"]]))  # `is` comes with its spread
     by_seed = [{"seed": seed, **one["metrics"]} for seed, one in zip(numbers, found, strict=True)]
-    shared = {name: found[0][name] for name in ("reference", "features", "versions")}
-    sampler = {name: options[name] for name in ("labels", *(one.name or "" for one in _sampling_options()))}
-    told = {"network": network, "sampler": sampler, **shared, "commands": commands}
-    write_result(out, {**evaluation.summary(by_seed, measured), "count": num, **told})
+    told = {name: found[0][name] for name in ("network", "sampler", "labels", "reference", "features", "versions")}
+    write_result(out, {**evaluation.summary(by_seed, measured), "count": num, **told, "commands": commands})
 
 
 def _refuse_samples(network: str) -> None:
@@ -90,7 +86,7 @@ def _check_measuring(count: int, metrics: Sequence[str], features: str, ref: str
 
 
 def _judge(out: Path, seeds: range, metrics: list[str], commands: list[str], options: dict[str, Any]) -> dict[str, Any]:
-    """What `ddo eval` finds of the images of these seeds; they lie beside the output until it has."""
+    """What `ddo eval` finds of the images of these seeds, and what made them; they lie beside the output until then."""
     npz, result = (out.absolute().with_name(f".{out.name}.{end}") for end in ("npz", "json"))
     sampled = ["network", "checkout", "labels", "batch", "torchrun", *(one.name or "" for one in _sampling_options())]
     sampling = {name.replace("_", "-"): options[name] for name in sampled} | {
@@ -99,13 +95,14 @@ def _judge(out: Path, seeds: range, metrics: list[str], commands: list[str], opt
     }
     measured = {"ref": options["ref"], "features": options["features"], "metrics": ",".join(metrics), "out": result}
     try:
-        _ddo(["sample", *flags(sampling)], commands)
+        _ddo(["sample", *flags(sampling), *shlex.split(options["sampler"])], commands)
         _ddo(["eval", str(npz), *flags(measured)], commands)
-        found: dict[str, Any] = json.loads(result.read_text())
-        return found
+        record = json.loads(record_beside(npz).read_text())
+        made = {"network": record["reference"], "sampler": record["sampler"], "labels": record["labels"]}
+        return {**json.loads(result.read_text()), **made}
     finally:
-        for made in (npz, record_beside(npz), result):
-            made.unlink(missing_ok=True)
+        for path in (npz, record_beside(npz), result):
+            path.unlink(missing_ok=True)
 
 
 def _ddo(arguments: list[str], commands: list[str]) -> None:
