@@ -27,7 +27,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python -m benchmarks
 
 patch: $(VENV)/.installed
-	$(BIN)/python -m ddo_plugin.patching.make $(CHECKOUT) patches/$(UPSTREAM).patch
+	$(BIN)/python -m ddo_plugin.checkouts.patching.make $(CHECKOUT) patches/$(UPSTREAM).patch
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

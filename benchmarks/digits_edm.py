@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.digits import CONTROL, PER_CLASS, Bench, command, first_seed, last_snapshot
-from ddo_plugin.demo.data import CLASSES
+from ddo_integrations.demo.data import CLASSES
 
 NETWORK = ["--arch=ddpmpp", "--cbase=16", "--cres=1,2", "--augment=0"]
 COMMON = ["--cond=1", "--batch=64", "--tick=4", "--dump=1000", "--seed=0", "--nosubdir"]
@@ -31,7 +31,7 @@ class EDM(Bench):
         """Pristine train.py."""
         out = self.root / "base"
         flags = [*NETWORK, *COMMON, *BASE, f"--data={self.zip}", f"--outdir={out}", f"--duration={BASE_KIMG / 1000}"]
-        self.run(out, "-m", "ddo_plugin.compat", self.repo / "train.py", *flags)
+        self.run(out, "-m", "ddo_plugin.checkouts.compat", self.repo / "train.py", *flags)
         return last_snapshot(out)
 
     def images(self, network: Path, part: int) -> np.ndarray:
@@ -42,7 +42,7 @@ class EDM(Bench):
             out = network.parent / f"images-{part}-{number}"
             flags = [f"--network={network}", f"--outdir={out}", f"--seeds={first}-{first + PER_CLASS - 1}"]
             own = [f"--class={number}", f"--batch={PER_CLASS}"]
-            self.run(out, "-m", "ddo_plugin.compat", self.repo / "generate.py", *flags, *own)
+            self.run(out, "-m", "ddo_plugin.checkouts.compat", self.repo / "generate.py", *flags, *own)
             pixels += [np.asarray(Image.open(path)) for path in sorted(out.glob("*.png"))]
         return np.stack(pixels)[:, None]
 

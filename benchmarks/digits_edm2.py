@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from benchmarks.digits import CONTROL, PER_CLASS, Bench, command, first_seed, last_snapshot
-from ddo_plugin.demo.data import CLASSES, RESOLUTION
+from ddo_integrations.demo.data import CLASSES, RESOLUTION
 
 CHANNELS = 3  # EDM2 knows pixels of three channels and latents of four
 BASE_NIMG, ROUND_NIMG = 384 << 10, 4 << 10
@@ -35,7 +35,7 @@ class EDM2(Bench):
         """Pristine training_loop.py."""
         out = self.root / "base"
         driver = Path(__file__).parent / "in_checkout" / "edm2_base.py"
-        self.run(out, "-m", "ddo_plugin.compat", driver, self.zip, out, BASE_NIMG)
+        self.run(out, "-m", "ddo_plugin.checkouts.compat", driver, self.zip, out, BASE_NIMG)
         return last_snapshot(out)
 
     def images(self, network: Path, part: int) -> np.ndarray:
@@ -43,7 +43,7 @@ class EDM2(Bench):
         out = network.parent / f"images-{part}"
         seeds = ",".join(map(str, balanced_seeds(FIRST_SEED + first_seed(part))))
         flags = [f"--net={network}", f"--outdir={out}", f"--seeds={seeds}", f"--batch={PER_CLASS}", STEPS]
-        self.run(out, "-m", "ddo_plugin.compat", self.repo / "generate_images.py", *flags)
+        self.run(out, "-m", "ddo_plugin.checkouts.compat", self.repo / "generate_images.py", *flags)
         pixels = np.stack([np.asarray(Image.open(path)) for path in sorted(out.glob("*.png"))])
         return pixels.mean(3).round().astype(np.uint8)[:, None]
 

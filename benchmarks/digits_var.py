@@ -20,11 +20,11 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.digits import Workshop
-from ddo_plugin import statistics as stats
-from ddo_plugin.demo.data import CLASSES, Digits
-from ddo_plugin.files import write_json
-from ddo_plugin.metrics.frechet import frechet_distance, moments
-from ddo_plugin.selfplay.tasks import key
+from ddo_integrations.demo.data import CLASSES, Digits
+from ddo_plugin.base.files import write_json
+from ddo_plugin.evaluation.metrics.frechet import frechet_distance, moments
+from ddo_plugin.finetuning import statistics as stats
+from ddo_plugin.jobs.runner import key
 
 HERE = Path(__file__).parent
 TOKENIZER = "vae_ch160v4096z32.pth"  # where train.py looks for it: in the current folder
@@ -109,7 +109,7 @@ class Bench(Workshop):
         return [self.repo, HERE / "var/stand_ins", HERE.parent / "tests/upstream/var/stand_ins"]
 
     def prepare(self) -> Judge:
-        self.run(self.digits.path, "-m", "ddo_plugin.demo.data", f"--out={self.digits.path}")
+        self.run(self.digits.path, "-m", "ddo_integrations.demo.data", f"--out={self.digits.path}")
         for part in ("train", "val"):  # the same, but that upstream wants both
             for number, (image, label) in enumerate(zip(self.digits.images, self.digits.labels, strict=True)):
                 folder = self.root / "images" / part / str(label)
@@ -123,7 +123,9 @@ class Bench(Workshop):
         """Pristine train.py."""
         flags = [*NETWORK, *BASE, f"--seed={seed}", f"--ep={epochs}", f"--data_path={self.root / 'images'}"]
         out = self.root / f"{name}-{key({'flags': flags})}"
-        self.run(out, "-m", "ddo_plugin.compat", self.repo / "train.py", *flags, f"--local_out_dir_path={out}")
+        self.run(
+            out, "-m", "ddo_plugin.checkouts.compat", self.repo / "train.py", *flags, f"--local_out_dir_path={out}"
+        )
         plain = out / "var.pth"
         return self.run(plain, "-m", "ddo_plugin", "convert", out / "ar-ckpt-last.pth", plain)
 

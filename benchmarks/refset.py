@@ -17,7 +17,8 @@ from pathlib import Path
 
 import click
 
-from ddo_plugin import compat, plugins
+from ddo_plugin.checkouts import compat
+from ddo_plugin.hooks import plugins
 
 MAKE_NETWORK = """
 import pickle, sys, torch
@@ -47,9 +48,10 @@ def outside_the_network(checkout: Path, network: Path, out: Path, count: int, st
     """The share of making a set, from the loaded network to the finished folder, that is not the network's forward."""
     sys.path.insert(0, str(checkout))
     compat.apply()
-    from ddo_integrations.edm.sampling import generator
-    from ddo_plugin.sampling import labels, refset
-    from ddo_plugin.sampling.ranks import Ranks
+    from ddo_integrations.edm.generator import generator
+    from ddo_plugin.sampling import labels
+    from ddo_plugin.sampling.rank_group import Ranks
+    from ddo_plugin.sampling.refsets import make as refset
 
     own = list(plugins.collect(plugins.manager().hook.ddo_generator_options(upstream="edm")))
     source = generator(str(network), click.Command("options", params=own).make_context("", [f"--steps={steps}"]).params)
@@ -65,8 +67,8 @@ def outside_the_network(checkout: Path, network: Path, out: Path, count: int, st
 def theirs(checkout: Path, network: Path, root: Path, count: int, steps: int) -> float:
     """Seconds of pristine generate.py, and dataset_tool.py after it."""
     flags = [f"--network={network}", f"--outdir={root / 'png'}", f"--seeds=0-{count - 1}", f"--steps={steps}"]
-    sampling = run(checkout, "-m", "ddo_plugin.compat", checkout / "generate.py", *flags, "--batch=64")
-    tool = ["-m", "ddo_plugin.compat", checkout / "dataset_tool.py"]
+    sampling = run(checkout, "-m", "ddo_plugin.checkouts.compat", checkout / "generate.py", *flags, "--batch=64")
+    tool = ["-m", "ddo_plugin.checkouts.compat", checkout / "dataset_tool.py"]
     return sampling + run(checkout, *tool, f"--source={root / 'png'}", f"--dest={root / 'set.zip'}")
 
 

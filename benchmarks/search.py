@@ -20,8 +20,8 @@ from pathlib import Path
 
 import click
 
-from ddo_plugin.files import write_json
-from ddo_plugin.selfplay import journal
+from ddo_plugin.base.files import write_json
+from ddo_plugin.jobs import journal
 from ddo_plugin.selfplay.steps import COMPARISON, EVALUATION, TRAINING
 
 BASE = "base/network-003000.safetensors"
@@ -95,9 +95,9 @@ def prepare(root: Path) -> None:
     root.mkdir(parents=True, exist_ok=True)
     (root / "recipe.toml").write_text(RECIPE)
     if not (root / BASE).exists():
-        run(root, "ddo_plugin.demo.data", "--out=data")
+        run(root, "ddo_integrations.demo.data", "--out=data")
         flags = ["--family=diffusion", "--data=data", "--outdir=base", "--steps=3000"]
-        run(root, "ddo_plugin.demo.train", *flags, "--lr=1e-3", "--decay=0.5", "--ema=100")
+        run(root, "ddo_integrations.demo.train", *flags, "--lr=1e-3", "--decay=0.5", "--ema=100")
 
 
 def search(root: Path, kind: str, seed: int) -> Found:
@@ -120,7 +120,7 @@ def judge(root: Path, network: Path) -> Sequence[float]:
     out = network.with_name(f"{network.stem}-unseen.json")
     if not out.exists():
         flags = ["--family=diffusion", "--data=data", f"--network={network}", f"--seeds={UNSEEN}", "--count=2000"]
-        run(root, "ddo_plugin.demo.evaluate", *flags, f"--out={out}")
+        run(root, "ddo_integrations.demo.evaluate", *flags, f"--out={out}")
     scores: list[float] = json.loads(out.read_text())["scores"]
     return scores
 

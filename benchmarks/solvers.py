@@ -7,9 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ddo_plugin.sampling import dpm_solver_v3, heun
-from ddo_plugin.sampling.mixture import Mixture
-from ddo_plugin.sampling.noise_steps import noise_steps
+from ddo_plugin.sampling.solvers import dpm_solver_v3, heun
+from ddo_plugin.sampling.solvers.noise_levels import noise_steps
+from tests.sampling.solvers.mixture import Mixture
 
 EVALUATIONS = (5, 9, 17, 35, 63, 127)  # odd, as Heun's are
 COORDINATES, SIGMA_MAX = 4096, 80.0

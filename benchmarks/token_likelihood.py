@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ddo_plugin.likelihood.tokens import token_logp, token_logp_from_head
+from ddo_plugin.objective.tokens import token_logp, token_logp_from_head
 
 # VAR's sequence and codes; a narrow head, so that logits dominate
 SAMPLES, LENGTH, WIDTH, VOCABULARY = 16, 680, 256, 4096

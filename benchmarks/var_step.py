@@ -22,7 +22,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from ddo_plugin import compat, finetuning, plugins
+from ddo_plugin.checkouts import compat
+from ddo_plugin.finetuning import session as finetuning
+from ddo_plugin.hooks import plugins
 
 SIDES = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
 SCALES = [side * side for side in SIDES]
@@ -38,7 +40,7 @@ class Bench:
         from trainer import VARTrainer
         from utils import misc
 
-        from ddo_integrations.var import rounds
+        from ddo_integrations.var import round as rounds
         from ddo_integrations.var.trainer import DDOTrainer
 
         self.images, self.labels = torch.zeros(batch, 3, 1, 1), torch.randint(CLASSES, (batch,))

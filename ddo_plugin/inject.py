@@ -14,9 +14,11 @@ from typing import Any, TypeVar
 
 import click
 
-from ddo_plugin import arguments, compat, plugins
-from ddo_plugin.errors import UserError, in_one_line
-from ddo_plugin.options import ddo_values
+from ddo_plugin.base.errors import UserError, in_one_line
+from ddo_plugin.base.options import ddo_values
+from ddo_plugin.checkouts import compat
+from ddo_plugin.finetuning import argparse_options
+from ddo_plugin.hooks import plugins
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -34,7 +36,7 @@ def options(upstream: str) -> Callable[[F], F]:
         @functools.wraps(function)
         def guarded(*args: Any, **kwargs: Any) -> Any:
             compat.apply()  # here upstream is imported whole and has done nothing yet
-            arguments.refuse_empty(kwargs, _options(upstream))
+            argparse_options.refuse_empty(kwargs, _options(upstream))
             if kwargs.get("ddo") is None:
                 _refuse_orphans(_typed(ddo_values(kwargs)))
                 return function(*args, **kwargs)
@@ -66,7 +68,7 @@ def add_arguments(upstream: str, parser: argparse.ArgumentParser) -> None:
     """Adds the DDO group to a parser, as `options` does to a command."""
     with in_one_line():
         compat.apply()
-        arguments.add(parser, _options(upstream))
+        argparse_options.add(parser, _options(upstream))
 
 
 def read_arguments(upstream: str, parsed: Any, unknown: Sequence[str] = ()) -> None:
@@ -77,9 +79,9 @@ def read_arguments(upstream: str, parsed: Any, unknown: Sequence[str] = ()) -> N
     """
     config, options = vars(parsed), _options(upstream)
     with in_one_line():
-        arguments.refuse_misspelt([*unknown, *sys.argv[1:]], options)
+        argparse_options.refuse_misspelt([*unknown, *sys.argv[1:]], options)
         typed = ddo_values(config)
-        config.update(arguments.read(typed, options))
+        config.update(argparse_options.read(typed, options))
         if config["ddo"] is None:
             _refuse_orphans(list(typed))
             return

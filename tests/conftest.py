@@ -21,7 +21,7 @@ import os, sys
 from pathlib import Path
 import click
 from ddo_plugin import hookimpl
-from ddo_plugin.records import Command, Upstream
+from ddo_plugin.hooks.types import Command, Upstream
 
 STEP = str(Path(__file__).with_name("standin_step.py"))
 
@@ -167,7 +167,7 @@ class World:
         return file.read_text().splitlines() if file.exists() else []
 
     def facts(self, *names: str) -> list[dict[str, Any]]:
-        from ddo_plugin.selfplay.journal import FILE_NAME, read
+        from ddo_plugin.jobs.journal import FILE_NAME, read
 
         return [fact for fact in read(self.out / FILE_NAME) if not names or fact["fact"] in names]
 

@@ -11,8 +11,9 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
-from ddo_plugin import hookimpl, inject, plugins
-from ddo_plugin.options import finetuning_options
+from ddo_plugin import hookimpl, inject
+from ddo_plugin.base.options import finetuning_options
+from ddo_plugin.hooks import plugins
 
 
 def one_step() -> None:

@@ -80,7 +80,7 @@ def test_a_users_own_folder_named_integrations_shadows_nothing(environment: Path
 
 def test_the_demo_computes_in_the_new_environment(environment: Path, tmp_path: Path) -> None:
     flags = ["--out=toy.npz", "--base-steps=5", "--steps=5"]
-    run(environment / "python", "-m", "ddo_plugin.demo.toy", *flags, cwd=tmp_path)
+    run(environment / "python", "-m", "ddo_integrations.demo.toy", *flags, cwd=tmp_path)
     assert (tmp_path / "toy.npz").exists()
 
 
@@ -92,7 +92,7 @@ def test_the_example_plugin_adds_its_option_and_objective(environment: Path, tmp
 
     def demo(module: str, *flags: str) -> str:
         return run(
-            environment / "python", "-m", f"ddo_plugin.demo.{module}", *flags, cwd=tmp_path, PYTHONPATH=str(site)
+            environment / "python", "-m", f"ddo_integrations.demo.{module}", *flags, cwd=tmp_path, PYTHONPATH=str(site)
         )
 
     assert "hinge  ddo-hinge 0.1.0" in run(environment / "ddo", "plugins", cwd=tmp_path, PYTHONPATH=str(site))

@@ -8,7 +8,7 @@ import torch
 from models import VQVAE
 from safetensors.torch import load_file
 
-from ddo_plugin.demo.data import Digits, to_uint8, to_unit
+from ddo_integrations.demo.data import Digits, to_uint8, to_unit
 
 SIDES = (1, 2, 4)
 VOCABULARY, CHANNELS, PHIS = 4096, 32, 4  # as in train.py

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from models import VAR, build_vae_var
 
-from ddo_plugin.demo.data import CLASSES, to_uint8
+from ddo_integrations.demo.data import CLASSES, to_uint8
 
 SIDES = (1, 2, 4)
 

@@ -16,9 +16,9 @@ def command(repo: Path, dry_run: bool) -> None:
     Only lines are inserted, each at its one proven place; a file where that is in doubt is refused. Applying twice
     changes nothing more, `ddo revert` restores the bytes.
     """
-    from ddo_plugin.checkout import open_checkout
-    from ddo_plugin.cli.changes import show
-    from ddo_plugin.patching.tree import applied, write
+    from ddo_plugin.checkouts.checkout import open_checkout
+    from ddo_plugin.checkouts.patching.tree import applied, write
+    from ddo_plugin.cli._changes import show
 
     checkout = open_checkout(repo)
     changes = applied(checkout.root, checkout.files())

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ddo_plugin.errors import UserError
+from ddo_plugin.base.errors import UserError
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -26,7 +26,7 @@ def command(source: Path, out: Path, like: Path | None) -> None:
     With --like, weights become a training checkpoint from which upstream's trainer starts: with the image tokeniser
     and the settings of that file, at epoch 0 and without the optimizer's memory. Nothing of a file is run.
     """
-    from ddo_plugin import plugins
+    from ddo_plugin.hooks import plugins
 
     if out.exists():
         raise UserError(f"{out} exists, and nothing is overwritten; name a new file or remove it")

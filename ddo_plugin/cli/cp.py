@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ddo_plugin.errors import UserError
+from ddo_plugin.base.errors import UserError
 
 
 @click.command("cp")
@@ -14,8 +14,8 @@ from ddo_plugin.errors import UserError
 @click.argument("dest", type=click.Path(path_type=Path), required=False)
 def command(name: str, dest: Path | None) -> None:
     """Copy the recipe NAME to the file or folder DEST, which is this folder unless given."""
-    from ddo_plugin.files import atomic_write
-    from ddo_plugin.selfplay.shipped import named
+    from ddo_plugin.base.files import atomic_write
+    from ddo_plugin.selfplay.recipe.shipped import named
 
     source = named(name)
     target = dest or Path()

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from ddo_plugin.cli.dashes import ARGUMENTS, SplitAtDashes
-from ddo_plugin.errors import UserError
+from ddo_plugin.base.errors import UserError
+from ddo_plugin.cli._dashes import ARGUMENTS, SplitAtDashes
 
 
 @click.command("curve", cls=SplitAtDashes, options_metavar="--scales LIST --out DIR [OPTIONS] -- COMMAND...")
@@ -39,8 +39,8 @@ def command(ctx: click.Context, /, scales: str, out: Path, jobs: int, beside: tu
     """
     if find_spec("matplotlib") is None:
         raise UserError("the figure needs matplotlib: pip install 'ddo-plugin[report]'")
-    from ddo_plugin import curve
-    from ddo_plugin.selfplay.interrupts import resumable
+    from ddo_plugin.evaluation import curve
+    from ddo_plugin.jobs.interrupts import resumable
 
     numbers, others = _numbers(scales), {str(folder): curve.read_curve(folder) for folder in beside}
     with resumable():

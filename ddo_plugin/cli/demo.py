@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from ddo_plugin.errors import UserError
+from ddo_plugin.base.errors import UserError
 
 FAMILIES = {"diffusion": ("diffusion",), "tokens": ("tokens",), "both": ("diffusion", "tokens")}
 EXTRA = {"sklearn": "scikit-learn", "matplotlib": "matplotlib", "jinja2": "jinja2"}
@@ -34,11 +34,11 @@ def command(family: str, rounds: int | None, out: Path, quick: bool, seed: int) 
     report.html. The same seed gives the same numbers; after an interruption the same command goes on.
     """
     _require_extra()
-    from ddo_plugin.demo import report
-    from ddo_plugin.demo.run import Demo, run
-    from ddo_plugin.demo.settings import FULL, QUICK
-    from ddo_plugin.selfplay.executor import StepFailedError
-    from ddo_plugin.selfplay.interrupts import resumable
+    from ddo_integrations.demo import report
+    from ddo_integrations.demo.play import Demo, run
+    from ddo_integrations.demo.settings import FULL, QUICK
+    from ddo_plugin.jobs.executor import StepFailedError
+    from ddo_plugin.jobs.interrupts import resumable
 
     try:
         with resumable():

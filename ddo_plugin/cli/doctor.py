@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ddo_plugin.errors import UserError
+from ddo_plugin.base.errors import UserError
 
 if TYPE_CHECKING:
-    from ddo_plugin.checkout import Checkout
-    from ddo_plugin.compat.ownership import Family
+    from ddo_plugin.checkouts.checkout import Checkout
+    from ddo_plugin.checkouts.compat.ownership import Family
 
 NOT_READY_STATUS = 1
 
@@ -24,7 +24,7 @@ def command(repo: Path) -> None:
 
     Exit status 0: a training run could start; 1: it could not, and why.
     """
-    from ddo_plugin import environment
+    from ddo_plugin.base import environment
 
     reasons: list[str] = []
     _print("Environment", environment.describe())
@@ -49,7 +49,7 @@ def command(repo: Path) -> None:
 
 def _open(repo: Path) -> tuple[Checkout | None, str]:
     """The checkout, or why it is none."""
-    from ddo_plugin.checkout import open_checkout
+    from ddo_plugin.checkouts.checkout import open_checkout
 
     try:
         return open_checkout(repo), ""
@@ -67,7 +67,7 @@ def _print(title: str, rows: Mapping[str, str]) -> None:
 
 def _families(checkout: Checkout | None) -> tuple[Family, ...]:
     """Whose fixes concern the reader: of a checkout its own, of none all."""
-    from ddo_plugin.compat import ownership
+    from ddo_plugin.checkouts.compat import ownership
 
     if checkout is None:
         return ownership.FAMILIES
@@ -77,8 +77,8 @@ def _families(checkout: Checkout | None) -> tuple[Family, ...]:
 
 def _fixes(families: tuple[Family, ...], reasons: list[str]) -> dict[str, str]:
     """What would break without compat, and what it does; what nobody mends is among the reasons."""
-    from ddo_plugin import compat
-    from ddo_plugin.compat import cpu
+    from ddo_plugin.checkouts import compat
+    from ddo_plugin.checkouts.compat import cpu
 
     try:
         off = compat.switched_off()
@@ -109,7 +109,7 @@ def _gpu_is_there() -> bool:
 
 
 def _checkout(checkout: Checkout, reasons: list[str]) -> dict[str, str]:
-    from ddo_plugin.checkout import commit
+    from ddo_plugin.checkouts.checkout import commit
 
     rows = {
         "upstream": checkout.upstream.title,
@@ -134,21 +134,21 @@ def _checkout(checkout: Checkout, reasons: list[str]) -> dict[str, str]:
 
 
 def _packages(checkout: Checkout, reasons: list[str]) -> dict[str, str]:
-    from ddo_plugin import compat, imports
+    from ddo_plugin.checkouts import compat, required_packages
 
     compat.apply_for_imports()
     try:
-        found = imports.read_imports(checkout.root, checkout.upstream.script)
+        found = required_packages.read_imports(checkout.root, checkout.upstream.script)
     except UserError as error:
         reasons.append(error.message)
         return {"unknown": error.message}
     to_train = {**found.to_train, **checkout.upstream.needs}
-    needed, other = imports.missing(to_train), imports.missing(found.elsewhere)
+    needed, other = required_packages.missing(to_train), required_packages.missing(found.elsewhere)
     there = ", ".join(name for name in sorted(to_train) if name not in needed) or "none"
     rows = {"to train": there + (f"; missing: {', '.join(needed)}" if needed else "")}
     if other := {name: file for name, file in other.items() if name not in needed}:
-        listed = ", ".join(f"{imports.distribution(name)} ({file})" for name, file in other.items())
+        listed = ", ".join(f"{required_packages.distribution(name)} ({file})" for name, file in other.items())
         rows["else"] = f"missing, but not needed to train: {listed}"
     for name, file in needed.items():
-        reasons.append(f"{file} imports {name}, which is missing: pip install {imports.distribution(name)}")
+        reasons.append(f"{file} imports {name}, which is missing: pip install {required_packages.distribution(name)}")
     return rows

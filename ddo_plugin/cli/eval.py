@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from ddo_plugin.cli.dashes import ARGUMENTS, SplitAtDashes
-from ddo_plugin.errors import UserError
+from ddo_plugin.base.errors import UserError
+from ddo_plugin.cli._dashes import ARGUMENTS, SplitAtDashes
 
 USUAL_SEED = "0"
 NETWORKS = (".pkl", ".pth", ".pt", ".safetensors")
@@ -85,11 +85,11 @@ def _measure(
     seed: int | None,
     **_: Any,
 ) -> None:
-    from ddo_plugin import environment
-    from ddo_plugin.metrics.images import read_images
-    from ddo_plugin.metrics.measure import features_named, measure, metrics_named
-    from ddo_plugin.metrics.references import INCEPTION, open_standard
-    from ddo_plugin.results import check_place, write_result
+    from ddo_plugin.base import environment
+    from ddo_plugin.base.result_file import check_place, write_result
+    from ddo_plugin.evaluation.image_sets import read_images
+    from ddo_plugin.evaluation.measure import features_named, measure, metrics_named
+    from ddo_plugin.evaluation.real_statistics import INCEPTION, open_standard
 
     chosen = metrics_named(metrics)
     if Path(what).suffix in NETWORKS and not Path(what).is_dir():
@@ -120,11 +120,12 @@ def _measure(
 def _by_upstream(
     what: str, checkout: Path, sampler: list[str], ref: str | None, out: Path | None, **options: Any
 ) -> None:
-    from ddo_plugin import plugins, running
-    from ddo_plugin.checkout import open_checkout
-    from ddo_plugin.download import is_url, local_file
-    from ddo_plugin.evaluation import numbers
-    from ddo_plugin.records import EvaluationStep
+    from ddo_integrations.nvlabs.evaluation import numbers
+    from ddo_plugin.base.download import is_url, local_file
+    from ddo_plugin.checkouts import run_script
+    from ddo_plugin.checkouts.checkout import open_checkout
+    from ddo_plugin.hooks import plugins
+    from ddo_plugin.hooks.types import EvaluationStep
 
     if ref is None or out is None:
         raise UserError(f"--{'out' if ref else 'ref'} is missing; with --checkout both --ref and --out are needed")
@@ -144,4 +145,4 @@ def _by_upstream(
         raise UserError(
             f"no plugin knows how {upstream.title} judges a network; measure its samples without --checkout"
         )
-    running.become_process(made)
+    run_script.become_process(made)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ddo_plugin.errors import UserError
+from ddo_plugin.base.errors import UserError
 
 if TYPE_CHECKING:
-    from ddo_plugin.snapshots.contents import Contents, NetworkInfo, ObjectInfo, Source
-    from ddo_plugin.snapshots.kinds import Kind
+    from ddo_plugin.snapshots.file_kind import Kind
+    from ddo_plugin.snapshots.pickles.contents import Contents, NetworkInfo, ObjectInfo, Source
 
 REFUSED_STATUS = 1
 _LONGEST_LINE = 400
@@ -37,10 +37,10 @@ def command(ctx: click.Context, /, file: str, sha256: str | None, source: bool, 
     Exit status 0: it holds a network whose loading asks for none of its code, and that --checkout, if it is given,
     takes; 1: it does not, and why.
     """
-    from ddo_plugin.download import local_file
-    from ddo_plugin.files import sha256_file
-    from ddo_plugin.snapshots.contents import describe
-    from ddo_plugin.snapshots.kinds import Kind, kind_of
+    from ddo_plugin.base.download import local_file
+    from ddo_plugin.base.files import sha256_file
+    from ddo_plugin.snapshots.file_kind import Kind, kind_of
+    from ddo_plugin.snapshots.pickles.contents import describe
 
     path = local_file(file, sha256=sha256)
     kind = kind_of(path)
@@ -65,8 +65,8 @@ def _is_refused(contents: Contents) -> bool:
 
 def _trouble(path: Path, contents: Contents, checkout: Path, tried: bool) -> str:
     """Why the checkout does not take a network that is harmless; code of a folder that nobody named is not run."""
-    from ddo_plugin.checkout import open_checkout
-    from ddo_plugin.snapshots.contents import missing_module
+    from ddo_plugin.checkouts.checkout import open_checkout
+    from ddo_plugin.snapshots.pickles.contents import missing_module
 
     try:
         root = open_checkout(checkout).root
@@ -77,8 +77,8 @@ def _trouble(path: Path, contents: Contents, checkout: Path, tried: bool) -> str
 
 def _attempt(path: Path, root: Path) -> str:
     """What `ddo sample` and the training script would refuse."""
-    from ddo_plugin.checkout import make_importable
-    from ddo_plugin.reference import load_as_stored
+    from ddo_plugin.checkouts.checkout import make_importable
+    from ddo_plugin.snapshots.reference import load_as_stored
 
     make_importable(root)
     try:
@@ -90,7 +90,7 @@ def _attempt(path: Path, root: Path) -> str:
 
 def _statement(path: Path, kind: Kind) -> str:
     """What a file that is no pickle is, as far as it can be said without loading it."""
-    from ddo_plugin.snapshots.kinds import Kind, safetensors_header
+    from ddo_plugin.snapshots.file_kind import Kind, safetensors_header
 
     if kind is Kind.SAFETENSORS:
         tensors = safetensors_header(path).keys() - {"__metadata__"}
@@ -177,6 +177,6 @@ def _size(nbytes: int) -> str:
 
 
 def _line(text: str) -> str:
-    from ddo_plugin.snapshots.machine import one_line
+    from ddo_plugin.snapshots.pickles.machine import one_line
 
     return one_line(text, _LONGEST_LINE)

@@ -8,8 +8,8 @@ import click
 @click.command("ls")
 def command() -> None:
     """List the recipes that come with the package, and what the paper reports of each."""
-    from ddo_plugin import toml_source
-    from ddo_plugin.selfplay.shipped import shipped
+    from ddo_plugin.selfplay.recipe import toml_source
+    from ddo_plugin.selfplay.recipe.shipped import shipped
 
     recipes = shipped()
     width = max(map(len, recipes))

@@ -8,7 +8,7 @@ import click
 @click.command("plugins")
 def command() -> None:
     """List plugins, their versions and the hooks each implements."""
-    from ddo_plugin import plugins
+    from ddo_plugin.hooks import plugins
 
     manager = plugins.manager()
     for listing in manager.listings:

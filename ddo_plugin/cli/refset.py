@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from ddo_plugin.cli.generating import GeneratingCommand, ended_by_sigterm, open_generator
-from ddo_plugin.files import writing
-from ddo_plugin.options import LAST_CLASS, MOST_SAMPLES, Place
+from ddo_plugin.base.files import writing
+from ddo_plugin.base.options import LAST_CLASS, MOST_SAMPLES, Place
+from ddo_plugin.cli._generating import GeneratingCommand, ended_by_sigterm, open_generator
 
 FOLDER = Place(file_okay=False, path_type=Path)
 
@@ -41,8 +41,8 @@ def make(network: str, out: Path, count: int, seed: int, labels: str, batch: int
         torchrun --standalone --nproc_per_node=8 -m ddo_plugin refset make --network=PKL --out=refset
     """
     from ddo_plugin.sampling import labels as classes
-    from ddo_plugin.sampling import refset
-    from ddo_plugin.sampling.ranks import ranks
+    from ddo_plugin.sampling.rank_group import ranks
+    from ddo_plugin.sampling.refsets import make as refset
 
     with ranks() as group:
         generator = group.together(lambda: open_generator(network, options))
@@ -59,7 +59,7 @@ def make(network: str, out: Path, count: int, seed: int, labels: str, batch: int
 @click.argument("folder", type=FOLDER)
 def verify(folder: Path) -> None:
     """Read a set whole and compare its checksums. Exit status 2 if it is damaged."""
-    from ddo_plugin.refset import open_refset
+    from ddo_plugin.sampling.refsets.format import open_refset
 
     open_refset(folder).verify()
     click.echo(f"{folder}: {_described(folder)}; checksums match")
@@ -71,7 +71,7 @@ def info(folder: Path) -> None:
     """Say what a set holds and what made it."""
     import numpy as np
 
-    from ddo_plugin.refset import open_refset
+    from ddo_plugin.sampling.refsets.format import open_refset
 
     opened = open_refset(folder)
     click.echo(f"{folder}: {_described(folder)}")
@@ -100,7 +100,7 @@ def pack(images: Path, folder: Path, label: int | None, network: Path | None) ->
 
     Classes come from its dataset.json, or from --class, or there are none.
     """
-    from ddo_plugin import image_archive
+    from ddo_plugin.sampling import image_archive
 
     with ended_by_sigterm(), writing("the set"):
         image_archive.pack(images, folder, label, network)
@@ -112,8 +112,8 @@ def pack(images: Path, folder: Path, label: int | None, network: Path | None) ->
 @click.argument("archive", type=Place(dir_okay=False, path_type=Path))
 def unpack(folder: Path, archive: Path) -> None:
     """Write a set's images to the zip ARCHIVE, in the format of upstream's datasets."""
-    from ddo_plugin import image_archive
-    from ddo_plugin.refset import open_refset
+    from ddo_plugin.sampling import image_archive
+    from ddo_plugin.sampling.refsets.format import open_refset
 
     opened = open_refset(folder)
     with ended_by_sigterm(), writing("the zip"):
@@ -127,7 +127,7 @@ def _say(line: str) -> None:
 
 
 def _described(folder: Path) -> str:
-    from ddo_plugin.refset import open_refset
+    from ddo_plugin.sampling.refsets.format import open_refset
 
     opened = open_refset(folder)
     shape = "×".join(map(str, opened.samples.shape[1:]))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from ddo_plugin.errors import UserError
+from ddo_plugin.base.errors import UserError
 
 
 @click.command("report")
@@ -21,6 +21,6 @@ def command(folder: Path) -> None:
     """
     if any(find_spec(module) is None for module in ("matplotlib", "jinja2")):
         raise UserError("the report needs matplotlib and jinja2: pip install 'ddo-plugin[report]'")
-    from ddo_plugin.report.selfplay import write
+    from ddo_plugin.selfplay.report.report import write
 
     click.echo(f"Report: {write(folder, shlex.join(['ddo', *sys.argv[1:]]))}")

@@ -12,9 +12,9 @@ import click
 @click.option("--dry-run", is_flag=True, help="Print the change and leave the files alone.")
 def command(repo: Path, dry_run: bool) -> None:
     """Take DDO's lines out of the checkout REPO (default: this folder) and leave every other byte as it is."""
-    from ddo_plugin.checkout import open_checkout
-    from ddo_plugin.cli.changes import show
-    from ddo_plugin.patching.tree import reverted, write
+    from ddo_plugin.checkouts.checkout import open_checkout
+    from ddo_plugin.checkouts.patching.tree import reverted, write
+    from ddo_plugin.cli._changes import show
 
     checkout = open_checkout(repo)
     changes = reverted(checkout.root, checkout.files())

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from ddo_plugin.cli.dashes import ARGUMENTS, SplitAtDashes
-from ddo_plugin.errors import UserError
+from ddo_plugin.base.errors import UserError
+from ddo_plugin.cli._dashes import ARGUMENTS, SplitAtDashes
 
 
 class _RunCommand(SplitAtDashes):
@@ -43,20 +43,23 @@ def command(ctx: click.Context, what: tuple[str, ...], torchrun: str | None) -> 
         ddo run --torchrun "--standalone --nproc_per_node=8" train.py -- ARGS
         torchrun --standalone --nproc_per_node=8 -m ddo_plugin run train.py -- ARGS
     """
-    from ddo_plugin import compat, imports, ports, running
-    from ddo_plugin.checkout import open_checkout
-    from ddo_plugin.commands import launcher
+    from ddo_plugin.base import ports
+    from ddo_plugin.base.commands import launcher
+    from ddo_plugin.checkouts import compat, required_packages, run_script
+    from ddo_plugin.checkouts.checkout import open_checkout
 
     repo, script = _repo_and_script(what)
     checkout = open_checkout(repo)
     if script in (None, checkout.upstream.script):
         compat.apply_for_imports()
-        found = imports.read_imports(checkout.root, checkout.upstream.script)
-        imports.refuse_missing({**found.to_train, **checkout.upstream.needs})
+        found = required_packages.read_imports(checkout.root, checkout.upstream.script)
+        required_packages.refuse_missing({**found.to_train, **checkout.upstream.needs})
     if torchrun is None and "RANK" not in os.environ:
         os.environ.setdefault("MASTER_PORT", str(ports.free()))  # upstreams take 29500, whoever else has it
     arguments: list[Any] = ctx.meta[ARGUMENTS]
-    running.become_process(running.prepare(checkout, script or checkout.upstream.script, arguments, launcher(torchrun)))
+    run_script.become_process(
+        run_script.prepare(checkout, script or checkout.upstream.script, arguments, launcher(torchrun))
+    )
 
 
 def _repo_and_script(what: tuple[str, ...]) -> tuple[Path, str | None]:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ddo_plugin.cli.generating import GeneratingCommand, ended_by_sigterm, open_generator
-from ddo_plugin.errors import UserError
-from ddo_plugin.files import writing
-from ddo_plugin.options import Place
+from ddo_plugin.base.errors import UserError
+from ddo_plugin.base.files import writing
+from ddo_plugin.base.options import Place
+from ddo_plugin.cli._generating import GeneratingCommand, ended_by_sigterm, open_generator
 
 if TYPE_CHECKING:
-    from ddo_plugin.sampling.images import Outputs
+    from ddo_plugin.sampling.image_writer import Outputs
 
 FILE = Place(dir_okay=False, path_type=Path)
 RANDOM = "random"
@@ -50,10 +50,10 @@ def command(
         ddo sample --network=PKL --outdir=out --subdirs --seeds=0-49999 --torchrun "--nproc_per_node=8"
         ddo sample --network=PKL --grid=look.png --labels=uniform --seeds=0-99
     """
-    from ddo_plugin.environment import device_name
+    from ddo_plugin.base.environment import device_name
     from ddo_plugin.sampling import labels as classes
-    from ddo_plugin.sampling.images import Outputs, write_images
-    from ddo_plugin.sampling.ranks import ranks
+    from ddo_plugin.sampling.image_writer import Outputs, write_images
+    from ddo_plugin.sampling.rank_group import ranks
 
     if outdir is None and npz is None and grid is None:
         raise UserError("nothing would be written; say where images go: --outdir, --npz or --grid")

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ddo_plugin.errors import UserError
+from ddo_plugin.base.errors import UserError
 
 if TYPE_CHECKING:
-    from ddo_plugin.selfplay.recipe import Recipe
+    from ddo_plugin.selfplay.recipe.load import Recipe
 
 
 @click.command("selfplay")
@@ -29,8 +29,8 @@ def command(recipe: Path, out: Path | None, overrides: tuple[str, ...], dry_run:
     After an interruption, a kill or a failure the same command goes on where the run was. `ddo report` shows what
     came of it, also while it runs.
     """
-    from ddo_plugin.selfplay import recipe as recipes
-    from ddo_plugin.selfplay.shipped import recipe_file
+    from ddo_plugin.selfplay.recipe import load as recipes
+    from ddo_plugin.selfplay.recipe.shipped import recipe_file
 
     out = out or Path(f"selfplay-{recipe.stem}")
     if status:
@@ -46,8 +46,8 @@ def command(recipe: Path, out: Path | None, overrides: tuple[str, ...], dry_run:
 
 
 def _run(recipe: Recipe, out: Path) -> None:
-    from ddo_plugin.selfplay.executor import StepFailedError
-    from ddo_plugin.selfplay.interrupts import resumable
+    from ddo_plugin.jobs.executor import StepFailedError
+    from ddo_plugin.jobs.interrupts import resumable
     from ddo_plugin.selfplay.run import run
 
     try:

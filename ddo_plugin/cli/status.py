@@ -18,7 +18,7 @@ MEANINGS = {
 @click.argument("repo", type=click.Path(path_type=Path), default=".")
 def command(repo: Path) -> None:
     """Tell which upstream the checkout REPO is (default: this folder) and whether it is patched."""
-    from ddo_plugin.checkout import open_checkout
+    from ddo_plugin.checkouts.checkout import open_checkout
 
     checkout = open_checkout(repo)
     click.echo(f"{checkout.upstream.title} in {checkout.root}")

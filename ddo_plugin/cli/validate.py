@@ -15,8 +15,8 @@ def command(file: str, overrides: tuple[str, ...]) -> None:
 
     Options of upstream's training script are checked against the source in the recipe's checkout, if that is there.
     """
-    from ddo_plugin.selfplay.recipe import load
-    from ddo_plugin.selfplay.shipped import recipe_file
+    from ddo_plugin.selfplay.recipe.load import load
+    from ddo_plugin.selfplay.recipe.shipped import recipe_file
 
     recipe = load(recipe_file(file), overrides)
     pairs = len(recipe.base.sweep.pairs())

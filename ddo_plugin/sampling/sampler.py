@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddo_plugin.errors import UserError
-from ddo_plugin.files import sha256_file
-from ddo_plugin.likelihood.diffusion import Denoiser
-from ddo_plugin.options import DPM_SOLVER_V3
-from ddo_plugin.sampling import dpm_solver_v3, heun, model_statistics
-from ddo_plugin.sampling.generators import SampleGenerators
-from ddo_plugin.sampling.noise_steps import noise_steps
+from ddo_plugin.base.errors import UserError
+from ddo_plugin.base.files import sha256_file
+from ddo_plugin.base.options import DPM_SOLVER_V3
+from ddo_plugin.hooks.streams import SampleGenerators
+from ddo_plugin.objective.diffusion import Denoiser
+from ddo_plugin.sampling.solvers import dpm_solver_v3, heun, model_statistics
+from ddo_plugin.sampling.solvers.noise_levels import noise_steps
 
 SIGMA_MIN, SIGMA_MAX = 0.002, 80.0  # of EDM and EDM2
 CHURN = ("S_churn", "S_min", "S_max", "S_noise")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from ddo_plugin.selfplay.journal import BEGUN, FILE_NAME, read
+from ddo_plugin.jobs.journal import BEGUN, FILE_NAME, read
+from ddo_plugin.jobs.runner import Folder, Task, identity
 from ddo_plugin.selfplay.plan import Plan
 from ddo_plugin.selfplay.steps import Steps
-from ddo_plugin.selfplay.tasks import Folder, Task, identity
 
 
 def lines(plan: Plan, out: Path) -> Iterator[str]:

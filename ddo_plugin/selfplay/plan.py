@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ddo_plugin.selfplay.recipe import Recipe
+    from ddo_plugin.selfplay.recipe.load import Recipe
 
 
 @dataclass(frozen=True)

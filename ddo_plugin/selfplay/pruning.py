@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ddo_plugin.selfplay.tasks import Runner
+from ddo_plugin.jobs.runner import Runner
 
 
 def prune(runner: Runner, plan: str, number: int, ranked: Sequence[Path]) -> None:

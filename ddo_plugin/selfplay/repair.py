@@ -6,8 +6,8 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from ddo_plugin.jobs.runner import DamagedError, Runner, Task
 from ddo_plugin.selfplay import pruning
-from ddo_plugin.selfplay.tasks import DamagedError, Runner, Task
 
 
 def discard_damaged(runner: Runner, out: Path, evaluations: Mapping[Path, Task]) -> bool:

@@ -5,25 +5,26 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from ddo_plugin.checkout import open_checkout
-from ddo_plugin.download import cache_entry, default_cache_dir, is_url, local_file
-from ddo_plugin.errors import UserError
-from ddo_plugin.files import sha256_file
+from ddo_plugin.base.download import cache_entry, default_cache_dir, is_url, local_file
+from ddo_plugin.base.errors import UserError
+from ddo_plugin.base.files import sha256_file
+from ddo_plugin.checkouts.checkout import open_checkout
+from ddo_plugin.jobs import slots
+from ddo_plugin.jobs.executor import Executor, LocalExecutor
+from ddo_plugin.jobs.runner import identity
+from ddo_plugin.jobs.slurm import ScheduledExecutor
+from ddo_plugin.jobs.supervise import opened, supervise
 from ddo_plugin.selfplay import plan as plans
-from ddo_plugin.selfplay import search, slots
-from ddo_plugin.selfplay.executor import Executor, LocalExecutor
+from ddo_plugin.selfplay import survivors
 from ddo_plugin.selfplay.plan import Costs, Plan, Round
-from ddo_plugin.selfplay.recipe import Recipe, Resources
-from ddo_plugin.selfplay.rounds import Judged, play
-from ddo_plugin.selfplay.scheduled import ScheduledExecutor
-from ddo_plugin.selfplay.supervise import opened, supervise
-from ddo_plugin.selfplay.tasks import identity
+from ddo_plugin.selfplay.play import Judged, play
+from ddo_plugin.selfplay.recipe.load import Recipe, Resources
 
 
 def run(recipe: Recipe, out: Path) -> Judged:
     """Play the recipe in the folder `out`, or go on where an earlier process left it; returns the best network."""
     if recipe.search.kind == "adaptive":
-        search.import_engine()  # missing, it is told now, not after the first trainings
+        survivors.import_engine()  # missing, it is told now, not after the first trainings
     if recipe.checkout is not None:
         open_checkout(recipe.checkout)  # likewise
     if not is_url(recipe.start) and not Path(recipe.start).exists():

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ddo_plugin.progress import read_fraction
-from ddo_plugin.selfplay.journal import BEGUN, FILE_NAME, read
-from ddo_plugin.selfplay.lock import is_held
+from ddo_plugin.base.progress import read_fraction
+from ddo_plugin.jobs.folder_lock import is_held
+from ddo_plugin.jobs.journal import BEGUN, FILE_NAME, read
 from ddo_plugin.selfplay.plan import Candidate
 from ddo_plugin.selfplay.steps import COMPARISON, EVALUATION, REFSET, TRAINING
 

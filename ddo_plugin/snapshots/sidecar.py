@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ddo_plugin.files import sha256_file, write_json
-from ddo_plugin.records import Run
+from ddo_plugin.base.files import sha256_file, write_json
+from ddo_plugin.hooks.types import Run
 
 SUFFIX = ".ddo.json"
 

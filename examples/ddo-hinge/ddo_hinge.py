@@ -6,7 +6,7 @@ import click
 import torch
 
 from ddo_plugin import hookimpl
-from ddo_plugin.objective import Outcome, Terms, statistics
+from ddo_plugin.objective.ddo import Outcome, Terms, statistics
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddo_plugin.errors import UserError
-from ddo_plugin.likelihood.diffusion import Denoiser
-from ddo_plugin.options import DPM_SOLVER_V3
-from ddo_plugin.sampling.denoising import estimate
-from ddo_plugin.sampling.generators import SampleGenerators
-from ddo_plugin.sampling.heun import Churn
-from ddo_plugin.sampling.noise_steps import noise_steps
+from ddo_plugin.base.errors import UserError
+from ddo_plugin.base.options import DPM_SOLVER_V3
+from ddo_plugin.hooks.streams import SampleGenerators
+from ddo_plugin.objective.diffusion import Denoiser
 from ddo_plugin.sampling.sampler import CHURN, Sampler
+from ddo_plugin.sampling.solvers.denoising import estimate
+from ddo_plugin.sampling.solvers.heun import Churn
+from ddo_plugin.sampling.solvers.noise_levels import noise_steps
 
 EPSILON = 1e-3  # the least time of VP
 BETAS = 19.9, 0.1  # β_d and β_min of VP, where nothing else says its range

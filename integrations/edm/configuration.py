@@ -11,16 +11,18 @@ import torch
 from torch_utils import distributed as dist
 
 from ddo_integrations.edm import events
-from ddo_plugin import checks, damaged, finetuning
-from ddo_plugin.checks import typed
-from ddo_plugin.dnnlib import EasyDict, construct_class_by_name
-from ddo_plugin.errors import UserError
-from ddo_plugin.files import sha256_file
-from ddo_plugin.finetuning import Finetuning
-from ddo_plugin.options import ddo_values
-from ddo_plugin.reference import target_settings
-from ddo_plugin.snapshots import contents, sidecar
-from ddo_plugin.snapshots.contents import NetworkInfo
+from ddo_integrations.nvlabs import checks
+from ddo_integrations.nvlabs.checks import typed
+from ddo_integrations.nvlabs.dnnlib import EasyDict, construct_class_by_name
+from ddo_plugin.base.errors import UserError
+from ddo_plugin.base.files import sha256_file
+from ddo_plugin.base.options import ddo_values
+from ddo_plugin.finetuning import session as finetuning
+from ddo_plugin.finetuning.session import Finetuning
+from ddo_plugin.snapshots import sidecar, training_state
+from ddo_plugin.snapshots.pickles import contents
+from ddo_plugin.snapshots.pickles.contents import NetworkInfo
+from ddo_plugin.snapshots.reference import target_settings
 
 # A round of the paper on CIFAR-10 (Appendix C), for the flags that were not given.
 DURATION_MIMG, LR, EMA_MIMG, SNAPSHOT_TICKS, DUMP_TICKS = 1.5, 1.5e-4, 0.25, 1, 10
@@ -115,7 +117,7 @@ def _go_on(c: MutableMapping[str, Any], outdir: Path) -> None:
     states = {file.stem.split("-")[-1]: file for file in outdir.glob("training-state-*.pt")}
     for kimg in sorted(told.keys() & states.keys(), key=int, reverse=True):
         snapshot, state = told[kimg], states[kimg]
-        if damaged.is_whole(state) and sha256_file(snapshot) == sidecar.sha256(snapshot):
+        if training_state.is_whole(state) and sha256_file(snapshot) == sidecar.sha256(snapshot):
             c.update(resume_pkl=str(snapshot), resume_kimg=int(kimg), resume_state_dump=str(state))
             c["seed"] = (c["seed"] + int(kimg)) % SEEDS
             return
@@ -139,7 +141,7 @@ def _check_resume(c: Mapping[str, Any], run: Finetuning) -> None:
     run.check_same(record["settings"], state)
     if not snapshot.is_file() or contents.describe(snapshot).damage:
         raise UserError(f"--resume={state}: {snapshot.name}, the network beside it, is missing or damaged; use another")
-    if not damaged.is_whole(state):
+    if not training_state.is_whole(state):
         raise UserError(f"--resume={state} is damaged, as by a kill while it was written; use an earlier one")
 
 

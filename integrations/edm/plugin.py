@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from ddo_plugin import hookimpl
-from ddo_plugin.options import Number, continue_option, finetuning_options, pickle_options, sampler_options
-from ddo_plugin.records import Command, EvaluationStep, Fakes, Generator, Reference, RefsetStep, RoundStep, Upstream
+from ddo_plugin.base.options import Number, continue_option, finetuning_options, pickle_options, sampler_options
+from ddo_plugin.hooks.types import Command, EvaluationStep, Fakes, Generator, Reference, RefsetStep, RoundStep, Upstream
 
 UPSTREAM = "edm"
 LANDMARKS = {
@@ -66,7 +66,7 @@ def ddo_configure(upstream: str, config: MutableMapping[str, Any], options: Mapp
 def ddo_reference(upstream: str, source: str, options: Mapping[str, Any]) -> Reference | None:
     if upstream != UPSTREAM:
         return None
-    from ddo_plugin.reference import load_reference
+    from ddo_plugin.snapshots.reference import load_reference
 
     return load_reference(source, options)
 
@@ -75,7 +75,7 @@ def ddo_reference(upstream: str, source: str, options: Mapping[str, Any]) -> Ref
 def ddo_fakes(upstream: str, source: str | None, reference: Reference) -> Fakes | None:
     if upstream != UPSTREAM or source is None:
         return None
-    from ddo_plugin.image_fakes import open_images
+    from ddo_integrations.nvlabs.image_fakes import open_images
 
     return open_images(Path(source), reference)
 
@@ -91,7 +91,7 @@ def ddo_generator_options(upstream: str) -> Sequence[click.Option]:
 def ddo_generator(upstream: str, source: str, options: Mapping[str, Any]) -> Generator | None:
     if upstream != UPSTREAM:
         return None
-    from ddo_integrations.edm.sampling import generator
+    from ddo_integrations.edm.generator import generator
 
     return generator(source, options)
 
@@ -100,7 +100,7 @@ def ddo_generator(upstream: str, source: str, options: Mapping[str, Any]) -> Gen
 def ddo_refset_command(step: RefsetStep) -> Command | None:
     if step.upstream != UPSTREAM:
         return None
-    from ddo_plugin.sampling.refset import refset_command
+    from ddo_plugin.sampling.refsets.make import refset_command
 
     return refset_command(step)
 
@@ -109,7 +109,7 @@ def ddo_refset_command(step: RefsetStep) -> Command | None:
 def ddo_round_command(step: RoundStep) -> Command | None:
     if step.upstream != UPSTREAM:
         return None
-    from ddo_plugin.round_command import round_command
+    from ddo_plugin.finetuning.round_command import round_command
 
     return round_command(step, "train.py", {"outdir": step.out, "nosubdir": True})
 
@@ -118,7 +118,7 @@ def ddo_round_command(step: RoundStep) -> Command | None:
 def ddo_evaluation_command(step: EvaluationStep) -> Command | None:
     if step.upstream != UPSTREAM:
         return None
-    from ddo_plugin.evaluation import evaluation_command
+    from ddo_integrations.nvlabs.evaluation import evaluation_command
 
     return evaluation_command("ddo_integrations.edm.evaluate", step)
 

@@ -10,16 +10,17 @@ from typing import Any
 from torch_utils import distributed as dist
 
 from ddo_integrations.edm2 import events, states
-from ddo_plugin import checks, finetuning
-from ddo_plugin.checks import typed
-from ddo_plugin.dnnlib import EasyDict, construct_class_by_name
-from ddo_plugin.download import local_file
-from ddo_plugin.errors import UserError
-from ddo_plugin.options import ddo_values
-from ddo_plugin.records import Reference
-from ddo_plugin.reference import target_settings
-from ddo_plugin.snapshots import contents
-from ddo_plugin.snapshots.contents import NetworkInfo
+from ddo_integrations.nvlabs import checks
+from ddo_integrations.nvlabs.checks import typed
+from ddo_integrations.nvlabs.dnnlib import EasyDict, construct_class_by_name
+from ddo_plugin.base.download import local_file
+from ddo_plugin.base.errors import UserError
+from ddo_plugin.base.options import ddo_values
+from ddo_plugin.finetuning import session as finetuning
+from ddo_plugin.hooks.types import Reference
+from ddo_plugin.snapshots.pickles import contents
+from ddo_plugin.snapshots.pickles.contents import NetworkInfo
+from ddo_plugin.snapshots.reference import target_settings
 
 # A round of the paper on ImageNet-64 (Appendix C), for the flags that were not given.
 BATCH, LR, DECAY_BATCHES = 512, 5e-5, 2000

@@ -10,9 +10,9 @@ from typing import Any
 
 import click
 
-from ddo_plugin import evaluation
-from ddo_plugin.commands import flags
-from ddo_plugin.evaluation import Job, evaluation_options
+from ddo_integrations.nvlabs import evaluation
+from ddo_integrations.nvlabs.evaluation import Job, evaluation_options
+from ddo_plugin.base.commands import flags
 
 METRICS = ("fid", "fd_dinov2")
 SCRIPT = "calculate_metrics.py"

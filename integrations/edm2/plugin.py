@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from ddo_plugin import hookimpl
-from ddo_plugin.options import Finite, Number, continue_option, finetuning_options, pickle_options, sampler_options
-from ddo_plugin.records import Command, EvaluationStep, Fakes, Generator, Reference, RefsetStep, RoundStep, Upstream
+from ddo_plugin.base.options import Finite, Number, continue_option, finetuning_options, pickle_options, sampler_options
+from ddo_plugin.hooks.types import Command, EvaluationStep, Fakes, Generator, Reference, RefsetStep, RoundStep, Upstream
 
 UPSTREAM = "edm2"
 LANDMARKS = {
@@ -102,7 +102,7 @@ def ddo_reference(upstream: str, source: str, options: Mapping[str, Any]) -> Ref
 def ddo_fakes(upstream: str, source: str | None, reference: Reference) -> Fakes | None:
     if upstream != UPSTREAM or source is None:
         return None
-    from ddo_plugin.image_fakes import open_images
+    from ddo_integrations.nvlabs.image_fakes import open_images
 
     return open_images(Path(source), reference)
 
@@ -118,7 +118,7 @@ def ddo_generator_options(upstream: str) -> Sequence[click.Option]:
 def ddo_generator(upstream: str, source: str, options: Mapping[str, Any]) -> Generator | None:
     if upstream != UPSTREAM:
         return None
-    from ddo_integrations.edm2.sampling import generator
+    from ddo_integrations.edm2.generator import generator
 
     return generator(source, options)
 
@@ -127,7 +127,7 @@ def ddo_generator(upstream: str, source: str, options: Mapping[str, Any]) -> Gen
 def ddo_refset_command(step: RefsetStep) -> Command | None:
     if step.upstream != UPSTREAM:
         return None
-    from ddo_plugin.sampling.refset import refset_command
+    from ddo_plugin.sampling.refsets.make import refset_command
 
     return refset_command(step)
 
@@ -136,7 +136,7 @@ def ddo_refset_command(step: RefsetStep) -> Command | None:
 def ddo_round_command(step: RoundStep) -> Command | None:
     if step.upstream != UPSTREAM:
         return None
-    from ddo_plugin.round_command import round_command
+    from ddo_plugin.finetuning.round_command import round_command
 
     return round_command(step, "train_edm2.py", {"outdir": step.out})
 
@@ -145,7 +145,7 @@ def ddo_round_command(step: RoundStep) -> Command | None:
 def ddo_evaluation_command(step: EvaluationStep) -> Command | None:
     if step.upstream != UPSTREAM:
         return None
-    from ddo_plugin.evaluation import evaluation_command
+    from ddo_integrations.nvlabs.evaluation import evaluation_command
 
     return evaluation_command("ddo_integrations.edm2.evaluate", step)
 

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch_utils import distributed as dist
 
-from ddo_plugin import damaged, finetuning
-from ddo_plugin.errors import UserError
-from ddo_plugin.files import atomic_write
-from ddo_plugin.finetuning import Finetuning
+from ddo_plugin.base.errors import UserError
+from ddo_plugin.base.files import atomic_write
+from ddo_plugin.finetuning import session as finetuning
+from ddo_plugin.finetuning.session import Finetuning
+from ddo_plugin.snapshots import training_state
 
 NAME = re.compile(r"training-state-(\d+)\.pt")
 OTHER = "move it away, or use another --outdir"
@@ -21,7 +22,7 @@ OTHER = "move it away, or use another --outdir"
 
 def check(run: Finetuning, total_nimg: int, batch_size: int) -> None:
     """A folder that holds training states goes on from the newest whole one: it must be of this round."""
-    state = next((path for path in _newest_first(run.run.outdir) if not damaged.is_damaged(path, OTHER)), None)
+    state = next((path for path in _newest_first(run.run.outdir) if not training_state.is_damaged(path, OTHER)), None)
     if state is None:
         return
     held = torch.load(str(state), map_location="cpu", mmap=True, weights_only=False)  # as upstream is about to
@@ -47,9 +48,9 @@ def set_aside_damaged(folder: Path) -> None:
         for path in folder.glob(".training-state-*.pt.*.tmp"):
             path.unlink()  # a kill while it was written left it
         for path in _newest_first(folder):
-            if not damaged.is_damaged(path, OTHER):
+            if not training_state.is_damaged(path, OTHER):
                 break
-            damaged.set_aside(path)
+            training_state.set_aside(path)
     torch.distributed.barrier()
 
 

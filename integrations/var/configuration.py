@@ -10,14 +10,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ddo_integrations.var import layouts, rounds, states, tokenizer
+from ddo_integrations.nvlabs import checks
+from ddo_integrations.var import names as layouts
+from ddo_integrations.var import round as rounds
+from ddo_integrations.var import states, tokenizer
 from ddo_integrations.var.networks import Weights
 from ddo_integrations.var.plugin import NEEDS
-from ddo_integrations.var.rounds import Round
-from ddo_plugin import checks, finetuning, imports, inject
-from ddo_plugin.errors import UserError
-from ddo_plugin.finetuning import Finetuning
-from ddo_plugin.refset import RefsetFakes
+from ddo_integrations.var.round import Round
+from ddo_plugin import inject
+from ddo_plugin.base.errors import UserError
+from ddo_plugin.checkouts import required_packages
+from ddo_plugin.finetuning import session as finetuning
+from ddo_plugin.finetuning.session import Finetuning
+from ddo_plugin.sampling.refsets.format import RefsetFakes
 
 # A round of the paper (Appendix C), for the arguments that were not given. Upstream's learning rate is for 256 images.
 PAPER = {"bs": 1024, "tblr": 1e-6}
@@ -31,7 +36,7 @@ SAME = (  # what a run that goes on must have in common with the one before
 
 def configure(args: MutableMapping[str, Any], options: Mapping[str, Any]) -> None:
     """Set the round's length and schedule; what cannot work is refused here, before anything is written."""
-    imports.refuse_missing(NEEDS)
+    required_packages.refuse_missing(NEEDS)
     checks.check_numbers(args)
     _refuse_contradictions(args)
     inject.await_loader("var")

@@ -18,15 +18,16 @@ from typing import Any
 
 import click
 
+from ddo_integrations.nvlabs import evaluation
 from ddo_integrations.var.plugin import UPSTREAM
-from ddo_plugin import evaluation, plugins
-from ddo_plugin.commands import flags
-from ddo_plugin.errors import UserError
-from ddo_plugin.metrics.measure import check, features_named, metrics_named
-from ddo_plugin.metrics.references import open_standard
-from ddo_plugin.progress import progress
-from ddo_plugin.results import check_place, write_result
-from ddo_plugin.sampling.images import record_beside
+from ddo_plugin.base.commands import flags
+from ddo_plugin.base.errors import UserError
+from ddo_plugin.base.progress import progress
+from ddo_plugin.base.result_file import check_place, write_result
+from ddo_plugin.evaluation.measure import check, features_named, metrics_named
+from ddo_plugin.evaluation.real_statistics import open_standard
+from ddo_plugin.hooks import plugins
+from ddo_plugin.sampling.image_writer import record_beside
 
 SAMPLED_BY = ("cfg", "top-k", "top-p", "more-smooth", "precision", "vae")
 OWN = [

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ddo_integrations.var.sampling import sample, together
-from ddo_plugin.records import Fakes
+from ddo_integrations.var.draw import sample, together
+from ddo_plugin.hooks.types import Fakes
 
 
 @dataclass(frozen=True)

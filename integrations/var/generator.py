@@ -16,12 +16,12 @@ from models.helpers import gumbel_softmax_with_rng, sample_with_top_k_top_p_
 from torch import Tensor
 
 from ddo_integrations.var import networks, tokenizer
-from ddo_integrations.var.sampling import Drawn, sample
-from ddo_plugin import compat
-from ddo_plugin.errors import UserError
-from ddo_plugin.files import sha256_file
-from ddo_plugin.records import DEPARTS, Reference
-from ddo_plugin.sampling.generators import SampleGenerators
+from ddo_integrations.var.draw import Drawn, sample
+from ddo_plugin.base.errors import UserError
+from ddo_plugin.base.files import sha256_file
+from ddo_plugin.checkouts import compat
+from ddo_plugin.hooks.streams import SampleGenerators
+from ddo_plugin.hooks.types import DEPARTS, Reference
 
 BATCH = 25  # the release's VAR_sample.py's
 PRECISIONS = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from ddo_integrations.var.formats import depth, network_of, read_tensors
-from ddo_plugin.download import local_file
-from ddo_plugin.errors import UserError
-from ddo_plugin.files import atomic_write, sha256_file
-from ddo_plugin.records import Reference
-from ddo_plugin.reference import check_finite
+from ddo_plugin.base.download import local_file
+from ddo_plugin.base.errors import UserError
+from ddo_plugin.base.files import atomic_write, sha256_file
+from ddo_plugin.hooks.types import Reference
+from ddo_plugin.snapshots.reference import check_finite
 
 MASK = "attn_bias_for_masking"  # of −∞ where a token must not look
 

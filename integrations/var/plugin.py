@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from ddo_plugin import hookimpl
-from ddo_plugin.options import Number, continue_option, finetuning_options, sha256_option
-from ddo_plugin.records import (
+from ddo_plugin.base.options import Number, continue_option, finetuning_options, sha256_option
+from ddo_plugin.hooks.types import (
     Command,
     EvaluationStep,
     Generator,
@@ -93,7 +93,7 @@ def ddo_configure(upstream: str, config: MutableMapping[str, Any], options: Mapp
 def ddo_loader(upstream: str, batches: Iterable[Any]) -> tuple[Iterable[Any], int] | None:
     if upstream != UPSTREAM:
         return None
-    from ddo_integrations.var import rounds
+    from ddo_integrations.var import round as rounds
     from ddo_integrations.var.trainer import install
 
     install()
@@ -118,7 +118,7 @@ def ddo_fakes(upstream: str, source: str | None, reference: Reference) -> Online
 
 @hookimpl
 def ddo_convert(source: Path, out: Path, like: Path | None) -> str | None:
-    from ddo_integrations.var.checkpoints import convert
+    from ddo_integrations.var.convert import convert
 
     return convert(source, out, like)
 
@@ -153,7 +153,7 @@ def ddo_generator(upstream: str, source: str, options: Mapping[str, Any]) -> Gen
 def ddo_refset_command(step: RefsetStep) -> Command | None:
     if step.upstream != UPSTREAM:
         return None
-    from ddo_plugin.sampling.refset import refset_command
+    from ddo_plugin.sampling.refsets.make import refset_command
 
     return refset_command(step)
 
@@ -162,7 +162,7 @@ def ddo_refset_command(step: RefsetStep) -> Command | None:
 def ddo_round_command(step: RoundStep) -> Command | None:
     if step.upstream != UPSTREAM:
         return None
-    from ddo_plugin.round_command import round_command
+    from ddo_plugin.finetuning.round_command import round_command
 
     return round_command(step, "train.py", {"local_out_dir_path": step.out})
 
@@ -171,7 +171,7 @@ def ddo_round_command(step: RoundStep) -> Command | None:
 def ddo_evaluation_command(step: EvaluationStep) -> Command | None:
     if step.upstream != UPSTREAM:
         return None
-    from ddo_plugin.evaluation import evaluation_command
+    from ddo_integrations.nvlabs.evaluation import evaluation_command
 
     return evaluation_command("ddo_integrations.var.evaluate", step)
 

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from ddo_integrations.var.formats import is_native, read_tensors
-from ddo_plugin import damaged, finetuning
-from ddo_plugin.errors import UserError
-from ddo_plugin.files import atomic_write
-from ddo_plugin.finetuning import Finetuning
+from ddo_plugin.base.errors import UserError
+from ddo_plugin.base.files import atomic_write
+from ddo_plugin.finetuning import session as finetuning
+from ddo_plugin.finetuning.session import Finetuning
+from ddo_plugin.snapshots import training_state
 
 FOUND_BY_UPSTREAM = "ar-ckpt*.pth"  # it goes on from the youngest
 NAME = "ar-ckpt-ddo.pth"
@@ -38,13 +39,13 @@ def find(run: Finetuning, settings: Mapping[str, Any]) -> Standing | None:
     if glob.escape(folder) != folder:
         raise UserError(f"--local_out_dir_path={folder}: upstream would not find its states in such a name; drop *?[")
     found = list(run.run.outdir.glob(FOUND_BY_UPSTREAM))
-    whole = [path for path in found if not damaged.is_damaged(path, OTHER)]
+    whole = [path for path in found if not training_state.is_damaged(path, OTHER)]
     states = {path: read_tensors(path, "--local_out_dir_path") for path in whole}
     for path, state in states.items():
         _check(path, state, run, settings)
     if os.environ.get("RANK", "0") == "0":
         for path in set(found) - set(whole):
-            damaged.set_aside(path)
+            training_state.set_aside(path)
     newest = max(whole, key=lambda path: path.stat().st_mtime, default=None)
     if newest is None:
         return None

@@ -11,11 +11,12 @@ import trainer
 from torch import Tensor
 from trainer import VARTrainer
 
-from ddo_integrations.var import networks, rounds, states
+from ddo_integrations.var import networks, states
+from ddo_integrations.var import round as rounds
 from ddo_integrations.var.fakes import Batch, DrawnFakes, Source, StoredFakes, inputs_of
-from ddo_plugin.errors import in_one_line
-from ddo_plugin.likelihood import tokens
-from ddo_plugin.objective import Outcome
+from ddo_plugin.base.errors import in_one_line
+from ddo_plugin.objective import tokens
+from ddo_plugin.objective.ddo import Outcome
 
 
 class DDOTrainer(VARTrainer):  # type: ignore[misc]  # upstream's types are not checked

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from ddo_plugin.base.files import sha256_file
 from ddo_plugin.cli import main
-from ddo_plugin.files import sha256_file
 
 pytest.importorskip("sklearn")
 
@@ -21,7 +21,7 @@ pytest.importorskip("sklearn")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's data with its classifier, and two halves of it as .npz files."""
     folder = tmp_path_factory.mktemp("digits")
-    command = [sys.executable, "-m", "ddo_plugin.demo.data", f"--out={folder / 'data'}"]
+    command = [sys.executable, "-m", "ddo_integrations.demo.data", f"--out={folder / 'data'}"]
     subprocess.run(command, check=True, capture_output=True)
     images = np.load(folder / "data/images.npy").transpose(0, 2, 3, 1)
     np.savez(folder / "real.npz", arr_0=images[::2])
@@ -66,7 +66,7 @@ def test_the_numbers_are_printed_and_no_file_is_needed(digits: Path) -> None:
 
 
 def test_a_disk_that_fills_up_meanwhile_costs_the_file_alone(digits: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("ddo_plugin.results.check_place", lambda out: None)
+    monkeypatch.setattr("ddo_plugin.base.result_file.check_place", lambda out: None)
     (tmp_path / "file").touch()
     result = evaluate(digits, "samples.npz", f"--out={tmp_path / 'file/e.json'}")
     assert result.exit_code == 2

@@ -22,7 +22,9 @@ def test_help_imports_no_torch() -> None:
 
 
 def test_importing_the_package_imports_no_torch() -> None:
-    assert "torch" not in modules_after("import ddo_plugin, ddo_plugin.inject, ddo_plugin.plugins, ddo_plugin.records")
+    assert "torch" not in modules_after(
+        "import ddo_plugin, ddo_plugin.inject, ddo_plugin.hooks.plugins, ddo_plugin.hooks.types"
+    )
 
 
 def test_every_command_is_listed_with_a_line_of_help() -> None:

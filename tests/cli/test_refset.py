@@ -16,8 +16,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ddo_plugin import refset
-from ddo_plugin.files import sha256_file
+from ddo_plugin.base.files import sha256_file
+from ddo_plugin.sampling.refsets import format as refset
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -25,11 +25,11 @@ FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Prepared digits and an untrained network of the demo."""
-    from ddo_plugin.demo.families import build
+    from ddo_integrations.demo.families import build
 
     root = tmp_path_factory.mktemp("network")
     data = root / "data"
-    subprocess.run([sys.executable, "-m", "ddo_plugin.demo.data", f"--out={data}"], check=True)
+    subprocess.run([sys.executable, "-m", "ddo_integrations.demo.data", f"--out={data}"], check=True)
     torch.manual_seed(0)
     state = build("diffusion", data).network().state_dict()
     save_file(state, root / "network.safetensors", metadata={"family": "diffusion"})

@@ -11,14 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddo_plugin.errors import UserError
-from ddo_plugin.files import sha256_file
-from ddo_plugin.options import sampler_options
-from ddo_plugin.sampling import dpm_solver_v3
-from ddo_plugin.sampling.generators import SampleGenerators
-from ddo_plugin.sampling.mixture import Mixture
-from ddo_plugin.sampling.noise_steps import noise_steps
+from ddo_plugin.base.errors import UserError
+from ddo_plugin.base.files import sha256_file
+from ddo_plugin.base.options import sampler_options
+from ddo_plugin.hooks.streams import SampleGenerators
 from ddo_plugin.sampling.sampler import Sampler
+from ddo_plugin.sampling.solvers import dpm_solver_v3
+from ddo_plugin.sampling.solvers.noise_levels import noise_steps
+from tests.sampling.solvers.mixture import Mixture
 
 MIXTURE, SHAPE = Mixture(), (1, 8, 8)
 V3 = "--solver=dpm-solver-v3"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from ddo_plugin.selfplay.interrupts import resumable
-from ddo_plugin.selfplay.recipe import Policy, Recipe, Resources, Search, Settings, Sweep
+from ddo_plugin.jobs.interrupts import resumable
+from ddo_plugin.selfplay.recipe.load import Policy, Recipe, Resources, Search, Settings, Sweep
 from ddo_plugin.selfplay.run import run
 
 FOLDER, KIND = Path(sys.argv[1]), sys.argv[2]

@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from ddo_plugin import plugins
-from ddo_plugin.errors import UserError
-from ddo_plugin.selfplay import space
-from ddo_plugin.selfplay.executor import LocalExecutor, StepFailedError
-from ddo_plugin.selfplay.journal import FILE_NAME, Journal
+from ddo_plugin.base.errors import UserError
+from ddo_plugin.hooks import plugins
+from ddo_plugin.jobs import disk_space
+from ddo_plugin.jobs.disk_space import OutOfSpaceError, Space
+from ddo_plugin.jobs.executor import LocalExecutor, StepFailedError
+from ddo_plugin.jobs.journal import FILE_NAME, Journal
+from ddo_plugin.jobs.runner import DamagedError, Runner
 from ddo_plugin.selfplay.plan import Candidate, Plan, Round
-from ddo_plugin.selfplay.recipe import Policy
-from ddo_plugin.selfplay.rounds import Judged, play
-from ddo_plugin.selfplay.space import OutOfSpaceError, Space
-from ddo_plugin.selfplay.tasks import DamagedError, Runner
+from ddo_plugin.selfplay.play import Judged, play
+from ddo_plugin.selfplay.recipe.load import Policy
 
 Play = Callable[..., Judged]
 
@@ -231,7 +231,9 @@ def test_a_journal_on_a_full_disk_stays_whole(small_disk: Path) -> None:
 def test_steps_that_run_at_once_share_the_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = Journal(tmp_path / FILE_NAME)
     journal.append("finished", kind="training", out="old", measured={"seconds": 1.0, "bytes": 1000})
-    monkeypatch.setattr(space.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, space.RESERVE + 1500))
+    monkeypatch.setattr(
+        disk_space.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, disk_space.RESERVE + 1500)
+    )
     room = Space(tmp_path, journal)
     with room.reserved(tmp_path / "a", "training"):
         with pytest.raises(OutOfSpaceError), room.reserved(tmp_path / "b", "training"):

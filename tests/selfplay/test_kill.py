@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from ddo_plugin.files import sha256_file
-from ddo_plugin.selfplay.journal import FILE_NAME, read
+from ddo_plugin.base.files import sha256_file
+from ddo_plugin.jobs.journal import FILE_NAME, read
 
 DRIVER = Path(__file__).with_name("driver.py")
 KILLS = {"grid": 50, "adaptive": 25}

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ddo_plugin.selfplay import lock, status
-from ddo_plugin.selfplay.journal import FILE_NAME, Journal
+from ddo_plugin.jobs import folder_lock
+from ddo_plugin.jobs.journal import FILE_NAME, Journal
+from ddo_plugin.selfplay import status
 
 CANDIDATE = {"objective": "ddo", "alpha": 2.0, "beta": 0.1, "needs_fakes": True}
 TWO = {"candidates": 2, "trainings": 2}
@@ -34,7 +35,7 @@ def test_a_running_step_has_its_share_and_the_rest_of_the_run_its_time(tmp_path:
     begun(tmp_path)
     (tmp_path / "p").mkdir()
     (tmp_path / "p" / "second.progress").write_text(json.dumps({"done": 1, "total": 2}))
-    with lock.hold(tmp_path):
+    with folder_lock.hold(tmp_path):
         told = list(status.lines(tmp_path))
     assert "  base      24  n" in told
     assert "  running: p round 1 training of b, 50%" in told

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ddo_plugin.records import Run
+from ddo_plugin.hooks.types import Run
 from ddo_plugin.snapshots import sidecar
 
 

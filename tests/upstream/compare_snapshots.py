@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from ddo_plugin.snapshots import contents, network
+from ddo_plugin.snapshots.pickles import contents, network
 
 
 def outputs(net: torch.nn.Module) -> list[torch.Tensor]:

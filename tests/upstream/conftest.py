@@ -81,7 +81,7 @@ class World:
     def train_pristine(self, *flags: object, ranks: int = 1, **env: str) -> subprocess.CompletedProcess[str]:
         """The training script as upstream ships it, with nothing but compat."""
         launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"] if ranks > 1 else []
-        script = ["-m", "ddo_plugin.compat", self.repo / self.script]
+        script = ["-m", "ddo_plugin.checkouts.compat", self.repo / self.script]
         return self.python(*launcher, *script, *self._own(flags), **env)
 
     def finetune(self, *flags: object, torchrun: str = "") -> subprocess.CompletedProcess[str]:

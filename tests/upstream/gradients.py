@@ -13,9 +13,10 @@ from typing import Any
 import torch
 import torch.distributed
 
-from ddo_plugin import compat, finetuning
-from ddo_plugin.likelihood import diffusion
-from ddo_plugin.reference import target_settings
+from ddo_plugin.checkouts import compat
+from ddo_plugin.finetuning import session as finetuning
+from ddo_plugin.objective import diffusion
+from ddo_plugin.snapshots.reference import target_settings
 
 BATCH = 8
 

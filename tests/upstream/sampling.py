@@ -41,7 +41,9 @@ def assert_close_images(one: Path, other: Path) -> None:
 def pristine(world, completed, script: str, out: Path, *flags: object, ranks: int = 1) -> Path:
     """Upstream's own script, on a CPU."""
     launcher = LAUNCHER if ranks > 1 else []
-    completed(world.python(*launcher, "-m", "ddo_plugin.compat", world.repo / script, f"--outdir={out}", *flags))
+    completed(
+        world.python(*launcher, "-m", "ddo_plugin.checkouts.compat", world.repo / script, f"--outdir={out}", *flags)
+    )
     return out
 
 
@@ -51,7 +53,13 @@ def release(world, completed, checkout: Path, out: Path, *flags: object) -> Path
     if not folder.exists():
         shutil.copytree(world.repo, folder)
         shutil.copy(checkout / "EDM2_sample.py", folder)
-    driver = ["-m", "ddo_plugin.compat", Path(__file__).parent / "edm2/release_on_cpu.py", f"--outdir={out}", *flags]
+    driver = [
+        "-m",
+        "ddo_plugin.checkouts.compat",
+        Path(__file__).parent / "edm2/release_on_cpu.py",
+        f"--outdir={out}",
+        *flags,
+    ]
     path = os.pathsep.join([str(folder), world.variables.get("PYTHONPATH", "")])
     completed(world.python(*driver, PYTHONPATH=path))
     return out

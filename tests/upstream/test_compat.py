@@ -18,7 +18,7 @@ pytestmark = pytest.mark.thorough
 pytest.importorskip("PIL.Image")
 pytest.importorskip("scipy")
 
-COMPAT = ["-m", "ddo_plugin.compat"]
+COMPAT = ["-m", "ddo_plugin.checkouts.compat"]
 TWO_RANKS = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 EDM = [
     "--nosubdir",
@@ -161,7 +161,7 @@ def test_edm_resumes_its_optimizer(edm, data, edm_run, tmp_path):
 
 @pytest.mark.parametrize(("fix", "words"), [("sampler", "TypeError"), ("cpu", "(?i)nccl|cuda")])
 def test_edm_does_not_train_without(fix, words, edm, data, tmp_path):
-    from ddo_plugin import compat
+    from ddo_plugin.checkouts import compat
 
     if not next(one for one in compat.FIXES if one.name == fix).needed():
         pytest.skip(f"this environment does not need the fix {fix}")

@@ -23,7 +23,7 @@ import copy, json, pickle, sys
 which, folders = sys.argv[1], sys.argv[2:]
 sys.path[:0] = folders
 if which == "ours":
-    from ddo_plugin import util
+    from ddo_integrations.nvlabs import objects as util
 else:
     import dnnlib, dnnlib.util as util
     util.EasyDict = dnnlib.EasyDict
@@ -128,12 +128,12 @@ def test_with_a_checkout_on_the_path_dnnlib_is_upstreams(name: str, checkout: Ca
     code = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from ddo_plugin import dnnlib as ours
+from ddo_integrations.nvlabs import dnnlib as ours
 import dnnlib as theirs
 print(ours.EasyDict is theirs.EasyDict, ours.construct_class_by_name is theirs.util.construct_class_by_name,
       ours.get_obj_by_name is theirs.util.get_obj_by_name, ours.open_url.__module__)
 """
-    assert run_python(code, checkout(name)).split() == ["True", "True", "True", "ddo_plugin.download"]
+    assert run_python(code, checkout(name)).split() == ["True", "True", "True", "ddo_plugin.base.download"]
 
 
 @pytest.mark.parametrize("name", CHECKOUTS)
@@ -143,7 +143,7 @@ def test_in_upstreams_process_our_easydict_pickles_without_this_package(
     write = """
 import pickle, sys
 sys.path.insert(0, sys.argv[1])
-from ddo_plugin.dnnlib import EasyDict
+from ddo_integrations.nvlabs.dnnlib import EasyDict
 pickle.dump(EasyDict(a=1), open(sys.argv[2], "wb"))
 """
     read = """
@@ -160,7 +160,7 @@ print(pickle.load(open(sys.argv[2], "rb")).a)
 
 OPEN_OURS = """
 import sys
-from ddo_plugin.download import open_url
+from ddo_plugin.base.download import open_url
 print(len(open_url(sys.argv[2], verbose=False).read()))
 """
 OPEN_THEIRS = """

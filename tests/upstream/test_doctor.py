@@ -36,10 +36,10 @@ def test_a_pristine_checkout_could_start(name, checkout, doctor):
 
 
 def test_packages_that_var_imports_in_mid_run_are_named_before(checkout, doctor, monkeypatch):
-    from ddo_plugin import imports
+    from ddo_plugin.checkouts import required_packages
 
-    there = imports._is_there
-    monkeypatch.setattr(imports, "_is_there", lambda name: name not in ("tensorboard", "tap") and there(name))
+    there = required_packages._is_there
+    monkeypatch.setattr(required_packages, "_is_there", lambda name: name not in ("tensorboard", "tap") and there(name))
     result = doctor(checkout("VAR"))
     assert result.exit_code == 1
     assert "utils/misc.py imports tensorboard, which is missing: pip install tensorboard\n" in result.output

@@ -17,10 +17,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ddo_plugin import plugins, refset
-from ddo_plugin.files import sha256_file
-from ddo_plugin.metrics.frechet import Moments
-from ddo_plugin.records import EvaluationStep
+from ddo_plugin.base.files import sha256_file
+from ddo_plugin.evaluation.metrics.frechet import Moments
+from ddo_plugin.hooks import plugins
+from ddo_plugin.hooks.types import EvaluationStep
+from ddo_plugin.sampling.refsets import format as refset
 
 pytestmark = pytest.mark.thorough
 

@@ -17,12 +17,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from ddo_plugin import plugins, refset
+from ddo_plugin.base.files import sha256_file
 from ddo_plugin.cli import main
-from ddo_plugin.files import sha256_file
-from ddo_plugin.records import RoundStep
-from ddo_plugin.selfplay.recipe import Recipe, load
-from ddo_plugin.selfplay.shipped import shipped
+from ddo_plugin.hooks import plugins
+from ddo_plugin.hooks.types import RoundStep
+from ddo_plugin.sampling.refsets import format as refset
+from ddo_plugin.selfplay.recipe.load import Recipe, load
+from ddo_plugin.selfplay.recipe.shipped import shipped
 
 CHECKOUTS = {"edm": "edm", "edm2": "edm2", "var": "VAR"}
 MAKE = Path(__file__).with_name("make_stand_ins.py")

@@ -60,7 +60,7 @@ def test_outputs_and_tensors_are_bit_equal_with_upstreams_pickle_load(checkout, 
 # Prints a JSON list: what loading FILE with the checkout ROOT gives, for each pair of arguments.
 LOAD = """
 import sys, pathlib, json, click
-from ddo_plugin.snapshots import network
+from ddo_plugin.snapshots.pickles import network
 
 def load(root, file):
     for name in [name for name in sys.modules if name.split(".")[0] in ("training", "torch_utils", "dnnlib")]:

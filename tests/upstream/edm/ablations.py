@@ -9,9 +9,9 @@ import click
 import generate
 import torch
 
-from ddo_integrations.edm import sampling
-from ddo_plugin import plugins
-from ddo_plugin.sampling.generators import SampleGenerators
+from ddo_integrations.edm import generator
+from ddo_plugin.hooks import plugins
+from ddo_plugin.hooks.streams import SampleGenerators
 
 SEEDS, SHAPE, STEPS = [1, 2, 3], (3, 8, 8), 6
 SHARED = {"S_min": 0.05, "S_max": 20.0, "S_noise": 1.01}
@@ -49,7 +49,7 @@ def ours(command, flags, churn):
     told = {"steps": STEPS, "S_churn": churn, **SHARED, **flags}
     argv = [f"--{name}={value}" for name, value in told.items() if value is not None]
     network, streams = Network(), SampleGenerators(0, SEEDS)
-    solve, _ = sampling.solver(command.make_context("", argv).params, network, SHAPE)
+    solve, _ = generator.solver(command.make_context("", argv).params, network, SHAPE)
     return solve(lambda x, sigma: network(x, sigma[:1]), streams.randn(*SHAPE), streams)
 
 

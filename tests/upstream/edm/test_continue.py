@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ddo_plugin import statistics
-from ddo_plugin.files import sha256_file
+from ddo_plugin.base.files import sha256_file
+from ddo_plugin.finetuning import statistics
 from ddo_plugin.snapshots import sidecar
 
 pytestmark = pytest.mark.thorough

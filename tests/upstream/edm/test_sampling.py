@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ddo_plugin import refset
+from ddo_plugin.sampling.refsets import format as refset
 
 pytestmark = pytest.mark.thorough
 
@@ -52,7 +52,7 @@ def test_ablated_images_are_those_of_pristine_generate_py(world, completed, tmp_
 
 
 def test_all_ablation_flags_with_all_others_are_pristine_generate_pys_to_the_last_bit(world, completed) -> None:
-    program = ["-m", "ddo_plugin.compat", Path(__file__).with_name("ablations.py")]
+    program = ["-m", "ddo_plugin.checkouts.compat", Path(__file__).with_name("ablations.py")]
     assert completed(world.python(*program, PYTHONPATH=str(world.repo))).strip() == "360 of 360"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ddo_plugin.selfplay import journal
+from ddo_plugin.jobs import journal
 from ddo_plugin.snapshots import sidecar
 
 pytestmark = pytest.mark.thorough

@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddo_plugin import refset, statistics
-from ddo_plugin.snapshots import contents, sidecar, unpickler
+from ddo_plugin.finetuning import statistics
+from ddo_plugin.sampling.refsets import format as refset
+from ddo_plugin.snapshots import sidecar
+from ddo_plugin.snapshots.pickles import contents, unpickler
 
 # Pristine generate.py on a CPU, in a process to which our package does not exist.
 GENERATE = """

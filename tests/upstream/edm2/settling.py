@@ -10,8 +10,8 @@ import torch
 from training.networks_edm2 import Precond
 
 from ddo_integrations.edm2.networks import settle
-from ddo_plugin.likelihood import diffusion
-from ddo_plugin.likelihood.diffusion import NoiseLevels
+from ddo_plugin.objective import diffusion
+from ddo_plugin.objective.diffusion import NoiseLevels
 
 
 def worst(settled: bool) -> float:

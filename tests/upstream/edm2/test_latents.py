@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ddo_plugin import refset, statistics
-from ddo_plugin.snapshots import contents
+from ddo_plugin.finetuning import statistics
+from ddo_plugin.sampling.refsets import format as refset
+from ddo_plugin.snapshots.pickles import contents
 
 pytestmark = pytest.mark.thorough
 
@@ -44,8 +45,8 @@ UPSTREAMS_SAMPLER = """
 import pickle, sys, torch
 from pathlib import Path
 from generate_images import edm_sampler
-from ddo_plugin import refset
-from ddo_plugin.sampling.generators import SampleGenerators
+from ddo_plugin.sampling.refsets import format as refset
+from ddo_plugin.hooks.streams import SampleGenerators
 net = pickle.load(open(sys.argv[1], "rb"))["ema"]
 made = refset.open_refset(Path(sys.argv[2]))
 ours, noise = torch.from_numpy(made.samples[:]), SampleGenerators(1, range(len(made))).randn(*made.samples.shape[1:])

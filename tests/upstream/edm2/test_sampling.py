@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ddo_plugin import refset
+from ddo_plugin.sampling.refsets import format as refset
 
 pytestmark = pytest.mark.thorough
 

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from ddo_plugin import refset, statistics
-from ddo_plugin.snapshots import contents, sidecar, unpickler
+from ddo_plugin.finetuning import statistics
+from ddo_plugin.sampling.refsets import format as refset
+from ddo_plugin.snapshots import sidecar
+from ddo_plugin.snapshots.pickles import contents, unpickler
 
 FOLDER = Path(__file__).parent
 DIGEST = FOLDER / "digest.py"

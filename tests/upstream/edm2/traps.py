@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from training.networks_edm2 import Precond
 
 from ddo_integrations.edm2.loss import _trained
-from ddo_plugin.likelihood.diffusion import Denoiser
+from ddo_plugin.objective.diffusion import Denoiser
 
 NOISY, SIGMA, NO_LABELS = torch.randn(4, 3, 8, 8), torch.ones(4), torch.zeros(8, 0)
 

@@ -11,9 +11,9 @@ import dist
 import torch
 from trainer_of import build, no_logging, real_batch
 
+from ddo_integrations.var.draw import sample, together
 from ddo_integrations.var.fakes import Batch
-from ddo_integrations.var.sampling import sample, together
-from ddo_plugin.likelihood import tokens
+from ddo_plugin.objective import tokens
 
 BATCH, DROPPED, LR = 12, 0, 1.0
 

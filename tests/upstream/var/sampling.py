@@ -11,9 +11,9 @@ import models.var
 import torch
 from trainer_of import build, real_batch
 
-from ddo_integrations.var import sampling
-from ddo_integrations.var.sampling import sample, together
-from ddo_plugin.likelihood.tokens import token_logp
+from ddo_integrations.var import draw as sampling
+from ddo_integrations.var.draw import sample, together
+from ddo_plugin.objective.tokens import token_logp
 
 SEED = 3
 

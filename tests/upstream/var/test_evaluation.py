@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ddo_plugin import plugins
-from ddo_plugin.files import sha256_file
-from ddo_plugin.metrics.frechet import frechet_distance, moments
-from ddo_plugin.metrics.images import read_images
-from ddo_plugin.records import EvaluationStep
+from ddo_plugin.base.files import sha256_file
+from ddo_plugin.evaluation.image_sets import read_images
+from ddo_plugin.evaluation.metrics.frechet import frechet_distance, moments
+from ddo_plugin.hooks import plugins
+from ddo_plugin.hooks.types import EvaluationStep
 
 pytestmark = pytest.mark.thorough
 

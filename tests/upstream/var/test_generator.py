@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ddo_plugin import refset, statistics
-from ddo_plugin.files import sha256_file
+from ddo_plugin.base.files import sha256_file
+from ddo_plugin.finetuning import statistics
+from ddo_plugin.sampling.refsets import format as refset
 
 pytestmark = pytest.mark.thorough
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ddo_plugin import statistics
+from ddo_plugin.finetuning import statistics
 
 pytestmark = pytest.mark.thorough
 

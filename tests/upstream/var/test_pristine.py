@@ -1,4 +1,4 @@
-"""Pristine VAR on a CPU and today's stack, started by `python -m ddo_plugin.compat`."""
+"""Pristine VAR on a CPU and today's stack, started by `python -m ddo_plugin.checkouts.compat`."""
 
 from __future__ import annotations
 

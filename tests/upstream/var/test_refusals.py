@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddo_plugin import refset
+from ddo_plugin.sampling.refsets import format as refset
 
 TOKENS = 14
 

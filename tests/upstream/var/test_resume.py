@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddo_plugin import statistics
+from ddo_plugin.finetuning import statistics
 from ddo_plugin.snapshots import sidecar
 
 pytestmark = pytest.mark.thorough

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ddo_plugin import statistics
+from ddo_plugin.finetuning import statistics
 from ddo_plugin.snapshots import sidecar
 
 STEPS, ALPHA = 8, 10

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from ddo_plugin import compat, finetuning
+from ddo_plugin.checkouts import compat
+from ddo_plugin.finetuning import session as finetuning
 
 compat.apply()
 
@@ -16,7 +17,7 @@ from models import build_vae_var  # noqa: E402
 from utils.amp_sc import AmpOptimizer  # noqa: E402
 from utils.data import normalize_01_into_pm1, pil_loader  # noqa: E402
 
-from ddo_integrations.var import rounds  # noqa: E402
+from ddo_integrations.var import round as rounds  # noqa: E402
 from ddo_integrations.var.trainer import DDOTrainer  # noqa: E402
 
 PATCHES = (1, 2, 3)

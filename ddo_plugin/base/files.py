@@ -1,0 +1,151 @@
+"""Files that are either whole or absent: temporary name, fsync, rename."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from ddo_plugin.base.errors import UserError
+
+DISK_ERRORS = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS),
+    *(errno.EACCES, errno.EPERM, errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR),
+)
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+    """A binary file that appears at `path` when the block ends without an exception, and not at all otherwise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _beside(path)
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def writing(what: str) -> Iterator[None]:
+    """A disk that takes no more, or a place that takes nothing, in one line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        raise UserError(
+            f"{what} cannot be written ({error.strerror or error}); make room or choose another place"
+        ) from None
+
+
+def refuse_to_replace(path: Path) -> None:
+    """What a user's file or folder would take the place of is left alone."""
+    if os.path.lexists(path):
+        raise UserError(f"{path} is there already and is left alone; choose another place, or remove it")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON, whole or not at all."""
+    with atomic_write(path) as file:
+        file.write((json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A folder that appears at `path` when the block ends without an exception; what stood there is replaced."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _beside(path)
+    temporary.mkdir()
+    try:
+        yield temporary
+        publish(temporary, path)
+    except BaseException:
+        _remove(temporary)
+        raise
+
+
+def publish(folder: Path, path: Path) -> None:
+    """Put a finished folder at `path`, durably; what stood there is replaced."""
+    sync_tree(folder)
+    _replace(path, folder)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in `folder` durable, where the system can (Windows cannot)."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def sync_tree(folder: Path) -> None:
+    """Make a folder and all that is in it durable."""
+    for file in folder.rglob("*"):
+        if file.is_dir():
+            sync_folder(file)
+        elif file.is_file():
+            with file.open("rb+") as handle:
+                os.fsync(handle.fileno())
+    sync_folder(folder)
+
+
+def sha256_file(path: Path) -> str:
+    """The hexadecimal sha256 of a file's contents."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder; 0 if it is not there."""
+    try:
+        if path.is_dir():
+            return sum(file.lstat().st_size for file in path.rglob("*") if not file.is_dir())
+        return path.lstat().st_size
+    except FileNotFoundError:  # or a file in it went away meanwhile
+        return 0
+
+
+def _beside(path: Path) -> Path:
+    """A new name in the same folder. What is created there under it gets the permissions of the umask."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+
+
+def _replace(path: Path, folder: Path) -> None:
+    """Put `folder` at `path`; a folder cannot be renamed over another, so the old one steps aside first."""
+    if not os.path.lexists(path):
+        folder.replace(path)
+        return
+    aside = _beside(path)
+    path.replace(aside)
+    try:
+        folder.replace(path)
+    except BaseException:
+        aside.replace(path)
+        raise
+    _remove(aside)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

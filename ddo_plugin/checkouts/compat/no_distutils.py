@@ -1,0 +1,31 @@
+"""python 3.12 dropped `distutils`; EDM's dnnlib imports `strtobool` from it. Normally setuptools supplies it."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+
+from ddo_plugin.checkouts.compat import ownership
+from ddo_plugin.checkouts.compat.fix import Fix
+
+STAND_INS = Path(__file__).parent / "stand_ins"
+
+
+def _needed() -> bool:
+    return importlib.util.find_spec("distutils") is None
+
+
+def _apply() -> None:
+    sys.path.append(str(STAND_INS))  # a path, not sys.modules: spawned workers of a DataLoader inherit it
+
+
+FIX = Fix(
+    "distutils",
+    breaks="EDM does not import: python has no distutils any more and setuptools is missing",
+    does="a stand-in with distutils.util.strtobool is put at the end of sys.path",
+    needed=_needed,
+    apply=_apply,
+    for_imports=True,
+    families=(ownership.NVLABS,),
+)

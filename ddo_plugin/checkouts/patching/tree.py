@@ -1,0 +1,75 @@
+"""A patch and a whole checkout: the state of each file, and all of them changed together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ddo_plugin.base.errors import UserError
+from ddo_plugin.checkouts.patching.format import FilePatch
+from ddo_plugin.checkouts.patching.placing import Inspection, State, inspect
+from ddo_plugin.checkouts.patching.transaction import replace_all
+
+
+@dataclass(frozen=True)
+class PatchedFile:
+    """One file that the patch is about."""
+
+    path: str  # relative to the checkout
+    target: Path  # where it lies once symbolic links are followed
+    data: bytes
+    found: Inspection
+
+
+def inspect_tree(root: Path, patches: Sequence[FilePatch]) -> list[PatchedFile]:
+    """The state of every file that the patch is about. `root` is absolute and free of symbolic links."""
+    return [_inspect_file(root, patch) for patch in patches]
+
+
+def applied(root: Path, files: Sequence[PatchedFile]) -> dict[Path, tuple[bytes, bytes]]:
+    """What `apply` changes, old and new content by path; empty if all files are patched."""
+    for file in files:
+        if file.found.state is State.CONFLICTING or file.found.with_lines is None:
+            raise UserError(f"{file.path} cannot be patched: {file.found.reason}. Nothing was changed")
+    return _changes(root, {file.target: (file.data, file.found.with_lines or b"") for file in files})
+
+
+def reverted(root: Path, files: Sequence[PatchedFile]) -> dict[Path, tuple[bytes, bytes]]:
+    """What `revert` changes; empty if no file has inserted lines."""
+    new = {}
+    for file in files:
+        if file.found.without_lines is not None:
+            new[file.target] = (file.data, file.found.without_lines)
+        elif file.found.lines_found:
+            raise UserError(f"{file.path} cannot be reverted: {file.found.reason}. Nothing was changed")
+    return _changes(root, new)
+
+
+def write(root: Path, changes: dict[Path, tuple[bytes, bytes]]) -> None:
+    """Carry out what `applied` or `reverted` planned, all or nothing."""
+    if not changes:
+        return
+    try:
+        replace_all(root, changes)
+    except OSError as error:
+        raise UserError(f"{error.filename or root} cannot be written: {error.strerror or error}") from None
+
+
+def _inspect_file(root: Path, patch: FilePatch) -> PatchedFile:
+    target = (root / patch.path).resolve()
+    try:
+        data = target.read_bytes()
+    except OSError as error:
+        return PatchedFile(patch.path, target, b"", Inspection(State.CONFLICTING, f"{error.strerror}: {target}"))
+    return PatchedFile(patch.path, target, data, inspect(patch, data))
+
+
+def _changes(root: Path, new: dict[Path, tuple[bytes, bytes]]) -> dict[Path, tuple[bytes, bytes]]:
+    changes = {target: (old, new) for target, (old, new) in new.items() if old != new}
+    for target in changes:
+        if not target.is_relative_to(root):
+            raise UserError(
+                f"{target} lies outside {root}, behind a symbolic link; `ddo run` works and leaves it alone"
+            )
+    return changes

@@ -1,0 +1,111 @@
+"""FID and Inception Score over guidance scales (Figure 6), by one command a scale; goes on where it was interrupted."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ddo_plugin.base.errors import UserError
+from ddo_plugin.base.files import atomic_write, write_json
+from ddo_plugin.hooks.types import Command
+from ddo_plugin.jobs.executor import LocalExecutor, StepFailedError
+from ddo_plugin.jobs.runner import Runner, Task, key
+from ddo_plugin.jobs.supervise import opened, supervise
+
+SCALE, OUT = "{scale}", "{out}"
+RESULT, PICTURE = "curve.json", "curve.png"
+
+
+@dataclass(frozen=True)
+class Point:
+    """What was measured at one guidance scale."""
+
+    scale: float
+    fid: float
+    inception_score: float
+    file: str  # the JSON that says more, relative to the curve's folder
+
+
+def run(
+    template: Sequence[str], scales: Sequence[float], out: Path, jobs: int = 1
+) -> tuple[list[Point], list[StepFailedError]]:
+    """Run the command for each scale, unless an earlier run did, and write curve.json; its points, and what failed."""
+    for needed in (SCALE, OUT):
+        if not any(needed in part for part in template):
+            raise UserError(f"the command lacks {needed}, without which every scale would do the same; put it in")
+    with opened(out, LocalExecutor(slots=jobs), key({"command": list(template)})) as runner:
+        root = runner.root
+        tasks = [_task(root, template, scale) for scale in scales]
+        ends = supervise(runner, len(tasks), [partial(_attempt, runner, task) for task in tasks])
+        made = zip(tasks, scales, ends, strict=True)
+        points = [read_point(root, task.out, scale) for task, scale, failure in made if failure is None]
+        if points:
+            write_json(root / RESULT, {"command": list(template), "points": [vars(point) for point in points]})
+    return points, [failure for failure in ends if failure is not None]
+
+
+def _attempt(runner: Runner, task: Task) -> StepFailedError | None:
+    """The others go on where one fails."""
+    try:
+        runner.run(task)
+    except StepFailedError as failure:
+        return failure
+    return None
+
+
+def _task(root: Path, template: Sequence[str], scale: float) -> Task:
+    """Its output is named by the scale and the command, so that another command measures anew."""
+    name = f"scale-{scale:g}"
+    out = root / f"{name}-{key({'command': list(template), 'scale': scale})}.json"
+    argv = [part.replace(SCALE, f"{scale:g}").replace(OUT, str(out)) for part in template]
+    return Task(name, out, Command(argv))
+
+
+def read_point(root: Path, file: Path, scale: float) -> Point:
+    """A point from the JSON that `ddo eval --metrics=fid,is` wrote."""
+    try:
+        metrics = json.loads(file.read_text())["metrics"]
+        fid, score = float(metrics["fid"]), float(metrics["is"])
+        if not math.isfinite(fid + score):
+            raise ValueError
+        return Point(scale, fid, score, file.relative_to(root).as_posix())
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{file} holds no finite metrics fid and is, which the curve is made of; the command's last step is to be "
+            f"`ddo eval ... --metrics=fid,is --out={OUT}`; delete the file to run it again"
+        ) from None
+
+
+def read_curve(folder: Path) -> list[Point]:
+    """The points of a finished curve."""
+    try:
+        return [Point(**point) for point in json.loads((folder / RESULT).read_text())["points"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{folder} holds no finished curve ({RESULT}); make it by `ddo curve --out={folder}`") from None
+
+
+def table(points: Sequence[Point]) -> str:
+    """Markdown, the lowest FID in bold."""
+    best = min((point.fid for point in points if not math.isnan(point.fid)), default=None)
+    rows = [
+        f"| {point.scale:g} | {f'**{point.fid:.3f}**' if point.fid == best else f'{point.fid:.3f}'} | "
+        f"{point.inception_score:.2f} |"
+        for point in points
+    ]
+    return "\n".join(["| guidance | FID | IS |", "|---|---|---|", *rows])
+
+
+def draw(curves: dict[str, Sequence[Point]], path: Path) -> None:
+    """FID over IS as a picture, one line a curve."""
+    from ddo_plugin.selfplay.report import figures
+
+    plain: dict[str, Any] = {
+        name: [(point.scale, point.fid, point.inception_score) for point in points] for name, points in curves.items()
+    }
+    with atomic_write(path) as file:
+        file.write(figures.tradeoff(plain))

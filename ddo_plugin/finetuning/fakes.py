@@ -1,0 +1,26 @@
+"""The batch of a step: real samples, then as many fakes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from ddo_plugin.hooks.types import Fakes
+
+
+def with_fakes(fakes: Fakes | None, real: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Reals and fakes in one batch: one forward, one augmentation, one draw of noise for both.
+
+    `real` is what the network sees; uint8 fakes become so here, others (latents) already are. `labels` are one-hot
+    [N, K], or [N, 0] without classes.
+    """
+    if fakes is None:
+        return real, labels
+    drawn, numbers = fakes.draw(len(real))
+    drawn = drawn.to(real.device)
+    scaled = drawn.to(torch.float32) / 127.5 - 1 if drawn.dtype == torch.uint8 else drawn.to(torch.float32)
+    if numbers is None:
+        return torch.cat([real, scaled]), labels.repeat(2, 1)
+    conditions = one_hot(numbers.to(labels.device), labels.shape[1]).to(labels.dtype)
+    return torch.cat([real, scaled]), torch.cat([labels, conditions])

@@ -1,0 +1,122 @@
+"""Per-step statistics as JSON lines, and the watch over the likelihood of real data."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ddo_plugin.base.errors import CollapseError
+from ddo_plugin.base.files import atomic_write
+
+FILE_NAME = "ddo-stats.jsonl"
+STEPS_PER_FLUSH = 16  # one wait for the device, and one write, for so many steps
+WATCH_WINDOW = 16  # steps over which the reward of real data is averaged before it is judged
+LOST_STEPS = 5  # successive ones without a finite log-ratio that end a run; fp16 skips a single one, and goes on
+
+
+class StatisticsLog:
+    """Appends one line a step: the mean of every statistic over the batch (`nonfinite` is a sum)."""
+
+    def __init__(self, path: Path, collapse_bound: float | None = None):
+        self.path, self.collapse_bound = path, collapse_bound
+        self._pending: list[tuple[int, list[str], Tensor, int]] = []
+        self._recent: list[float] = []
+        self._lost = 0  # steps without a finite log-ratio since the last one that had some
+        self._resumed = False
+
+    def add(self, step: int, statistics: Mapping[str, Tensor]) -> None:
+        """Calls with the same step are gradient-accumulation rounds of it and are averaged."""
+        names = [name for name, values in statistics.items() if values.numel()]
+        if not names:
+            return
+        means = torch.stack([_reduce(name, statistics[name]) for name in names])
+        if len(self._pending) >= STEPS_PER_FLUSH and self._pending[-1][0] != step:
+            self.flush()
+        self._pending.append((step, names, means, _count_judged(statistics)))
+
+    def flush(self) -> None:
+        """Write what is pending; raises CollapseError if the run diverged, or as `collapse_bound` says."""
+        if not self._pending:
+            return
+        values = iter(torch.cat([means for _, _, means, _ in self._pending]).tolist())
+        rows: dict[int, dict[str, list[float]]] = {}
+        judged: dict[float, int] = {}
+        for step, names, _, count in self._pending:
+            judged[step] = judged.get(step, 0) + count
+            for name in names:
+                rows.setdefault(step, {}).setdefault(name, []).append(next(values))
+        self._pending.clear()
+        lines = [{"step": step} | {name: _combine(name, v) for name, v in row.items()} for step, row in rows.items()]
+        self._forget_later_steps(lines[0]["step"])
+        with self.path.open("a") as file:
+            file.writelines(json.dumps(line) + "\n" for line in lines)
+        self._refuse_divergence(lines, judged)
+        self._watch(lines)
+
+    def _forget_later_steps(self, step: float) -> None:
+        """A run resumed from a checkpoint repeats steps that its predecessor had already written."""
+        if self._resumed:
+            return
+        self._resumed = True
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.exists():
+            kept = [line for line in read(self.path) if line["step"] < step]
+            with atomic_write(self.path) as file:
+                file.writelines((json.dumps(line) + "\n").encode() for line in kept)
+            self._recent = [line["rewards/real"] for line in kept if "rewards/real" in line][-WATCH_WINDOW:]
+
+    def _refuse_divergence(self, lines: list[dict[str, float]], judged: Mapping[float, int]) -> None:
+        """`judged` says how many log-ratios a step had. Networks that are NaN train on without a word."""
+        for line in lines:
+            step = line["step"]
+            self._lost = self._lost + 1 if 0 < judged[step] <= line.get("nonfinite", 0) else 0
+            if self._lost == LOST_STEPS:
+                raise CollapseError(
+                    f"diverged at step {int(step)}: no log-ratio of {LOST_STEPS} successive steps is a finite number; "
+                    "try a smaller learning rate"
+                )
+
+    def _watch(self, lines: list[dict[str, float]]) -> None:
+        self._recent += [line["rewards/real"] for line in lines if "rewards/real" in line]
+        del self._recent[:-WATCH_WINDOW]
+        if self.collapse_bound is None or len(self._recent) < WATCH_WINDOW:
+            return
+        mean = sum(self._recent) / len(self._recent)
+        if not mean >= -self.collapse_bound:  # NaN is a collapse too
+            told = "not a number" if math.isnan(mean) else f"{mean:.3g}, below −{self.collapse_bound:g}"
+            raise CollapseError(
+                f"collapsed at step {int(lines[-1]['step'])}: the mean reward of real data over {WATCH_WINDOW} steps "
+                f"is {told}; try a smaller alpha, a larger beta or a smaller learning rate"
+            )
+
+
+def read(path: Path) -> list[dict[str, float]]:
+    """The lines of a statistics file; a line cut short by a kill is left out."""
+    rows = []
+    for line in path.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
+
+
+def _reduce(name: str, values: Tensor) -> Tensor:
+    values = values.double()  # counts and flags have no mean of their own, and large values keep their digits
+    return values.sum() if name == "nonfinite" else values.mean()
+
+
+def _count_judged(statistics: Mapping[str, Tensor]) -> int:
+    """How many log-ratios there are, or likelihoods where nothing is compared."""
+    compared = [statistics[name].numel() for name in ("rewards/real", "rewards/fake") if name in statistics]
+    return sum(compared) if compared else statistics.get("logps/real", torch.empty(0)).numel()
+
+
+def _combine(name: str, values: list[float]) -> float:
+    total = math.fsum(values) if all(map(math.isfinite, values)) else sum(values)
+    return total if name == "nonfinite" else total / len(values)

@@ -1,0 +1,214 @@
+"""Reference sets: samples of the reference on disk, memory-mapped, checksummed, with their provenance.
+
+A reference set is a folder:
+
+    images.npy | tokens.npy   the samples: uint8 images [N, C, H, W], float latents [N, C, H, W], or tokens [N, L]
+    labels.npy                class numbers [N]; absent for an unconditional network
+    manifest.json             what made it: reference sha256, sampler settings, seed, counts, sha256 of the arrays
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+from ddo_plugin.base.errors import UserError
+from ddo_plugin.base.files import atomic_folder, refuse_to_replace, sha256_file, write_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMAT, VERSION = "ddo-refset", 1
+MANIFEST, LABELS = "manifest.json", "labels.npy"
+Kind = Literal["images", "tokens"]
+
+
+@dataclass(frozen=True)
+class Refset:
+    """An opened reference set. `samples` and `labels` are memory-mapped: nothing is read until it is indexed."""
+
+    path: Path
+    manifest: Mapping[str, Any]
+    samples: np.ndarray
+    labels: np.ndarray | None
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @property
+    def samples_sha256(self) -> str:
+        """As the manifest has it."""
+        return str(self.manifest["arrays"][f"{self.manifest['kind']}.npy"]["sha256"])
+
+    def verify(self) -> None:
+        """Read everything and compare checksums."""
+        for name, stored in self.manifest["arrays"].items():
+            if sha256_file(self.path / name) != stored["sha256"]:
+                raise UserError(f"{self.path / name} is damaged (sha256 differs from the manifest); make the set again")
+
+
+def write(
+    path: Path,
+    samples: np.ndarray,
+    labels: np.ndarray | None,
+    *,
+    kind: Kind,
+    reference: Mapping[str, Any],
+    sampler: Mapping[str, Any],
+    seed: int,
+) -> Refset:
+    """Write a reference set whole or not at all. `reference` holds its `source` and `sha256`."""
+    refuse_to_replace(path)
+    if labels is not None and len(labels) != len(samples):
+        raise ValueError(f"{len(labels)} labels for {len(samples)} samples")
+    plan = draft(
+        samples.shape, samples.dtype, labels is not None, kind=kind, reference=reference, sampler=sampler, seed=seed
+    )
+    with atomic_folder(path) as folder:
+        np.save(folder / f"{kind}.npy", samples)
+        if labels is not None:
+            np.save(folder / LABELS, labels)
+        seal(folder, plan)
+    return open_refset(path)
+
+
+def draft(
+    shape: Sequence[int],
+    dtype: np.dtype | str,
+    labelled: bool,
+    *,
+    kind: Kind,
+    reference: Mapping[str, Any],
+    sampler: Mapping[str, Any],
+    seed: int | None,
+) -> dict[str, Any]:
+    """The manifest of a set of samples of this shape [N, ...], but for the checksums."""
+    if shape[0] == 0:
+        raise ValueError("a reference set needs samples")
+    arrays = {f"{kind}.npy": {"shape": list(shape), "dtype": str(np.dtype(dtype))}}
+    if labelled:
+        arrays[LABELS] = {"shape": [shape[0]], "dtype": "int64"}
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "kind": kind,
+        "count": shape[0],
+        "reference": dict(reference),
+        "sampler": dict(sampler),
+        "seed": seed,
+        "arrays": arrays,
+    }
+
+
+def seal(folder: Path, plan: Mapping[str, Any]) -> None:
+    """Add the manifest, with the checksums of the arrays, to a folder that holds them."""
+    arrays = {name: {**told, "sha256": sha256_file(folder / name)} for name, told in plan["arrays"].items()}
+    write_json(folder / MANIFEST, {**plan, "arrays": arrays})
+
+
+def open_refset(path: Path) -> Refset:
+    """Open a reference set, checking that its arrays are what its manifest says (contents: see `verify`)."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} is not a reference set: it has no {MANIFEST}") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path / MANIFEST} cannot be read ({error}); make the set again") from None
+    _check_format(path, manifest)
+    _check_fields(path, manifest)
+    samples = f"{manifest['kind']}.npy"
+    arrays = {name: _map(path / name, stored) for name, stored in manifest["arrays"].items()}
+    opened = Refset(path, manifest, arrays[samples], arrays.get(LABELS))
+    _check_rows(opened)
+    return opened
+
+
+def _check_format(path: Path, manifest: Any) -> None:
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise UserError(f"{path / MANIFEST} is not the manifest of a reference set; make the set again")
+    if manifest.get("version") != VERSION:
+        raise UserError(
+            f"{path}: this is version {manifest.get('version')} of the format, but this ddo-plugin reads version "
+            f"{VERSION}; upgrade it, or make the set again"
+        )
+
+
+def _check_fields(path: Path, manifest: Mapping[str, Any]) -> None:
+    """Whoever opens the set relies on these."""
+    arrays, samples = manifest.get("arrays"), f"{manifest.get('kind')}.npy"
+    fits = {
+        "kind": manifest.get("kind") in get_args(Kind),
+        "count": _is_number(manifest.get("count")),
+        "reference": isinstance(manifest.get("reference"), dict),
+        "sampler": isinstance(manifest.get("sampler"), dict),
+        "seed": "seed" in manifest and (manifest["seed"] is None or _is_number(manifest["seed"])),
+        "arrays": isinstance(arrays, dict)
+        and samples in arrays
+        and arrays.keys() <= {samples, LABELS}
+        and all(isinstance(told, dict) and told.keys() >= {"shape", "dtype", "sha256"} for told in arrays.values()),
+    }
+    if wrong := [name for name, good in fits.items() if not good]:
+        raise UserError(f"{path / MANIFEST}: its {wrong[0]} is missing or not as it is written; make the set again")
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _check_rows(opened: Refset) -> None:
+    """As many samples as the manifest counts, and a class number for each, if there are classes."""
+    samples, labels, count = opened.samples, opened.labels, opened.manifest["count"]
+    if samples.shape[:1] != (count,) or not count:
+        raise UserError(f"{opened.path} holds samples {list(samples.shape)}, but its count is {count}; make it again")
+    if labels is None:
+        return
+    if labels.shape != (count,) or labels.dtype.kind not in "iu" or labels.min() < 0:
+        raise UserError(f"{opened.path / LABELS} is no list of {count} class numbers; make the set again")
+
+
+def _map(file: Path, stored: Mapping[str, Any]) -> np.ndarray:
+    try:
+        array = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{file} is missing or truncated ({error}); make the set again") from None
+    if list(array.shape) != stored["shape"] or str(array.dtype) != stored["dtype"]:
+        found = f"{list(array.shape)} {array.dtype}"
+        raise UserError(f"{file} holds {found}, but the manifest says {stored['shape']} {stored['dtype']}")
+    return array
+
+
+class RefsetFakes:
+    """Draws from a reference set with replacement, by torch's global generator."""
+
+    def __init__(self, refset: Refset):
+        self.refset = refset
+        self.description = {
+            "refset": str(refset.path),
+            "count": len(refset),
+            "seed": refset.manifest["seed"],
+            "reference_sha256": refset.manifest["reference"].get("sha256"),
+            "sampler": refset.manifest["sampler"],
+            "sha256": {name: stored["sha256"] for name, stored in refset.manifest["arrays"].items()},
+        }
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.refset.samples.shape[1:]
+
+    @cached_property
+    def classes(self) -> int:
+        return 0 if self.refset.labels is None else int(self.refset.labels.max()) + 1
+
+    def draw(self, count: int) -> tuple[Tensor, Tensor | None]:
+        import torch
+
+        rows = torch.randint(len(self.refset), (count,)).numpy()
+        samples = torch.from_numpy(self.refset.samples[rows])
+        labels = None if self.refset.labels is None else torch.from_numpy(self.refset.labels[rows]).long()
+        return samples, labels

@@ -1,0 +1,84 @@
+"""A reference set from a network: blocks of samples, shared among ranks, straight into the memory-mapped arrays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ddo_plugin.base.commands import flags, module_command
+from ddo_plugin.base.environment import device_name
+from ddo_plugin.base.progress import progress
+from ddo_plugin.hooks.types import Command, Generator, RefsetStep
+from ddo_plugin.sampling.refsets import format as refset
+from ddo_plugin.sampling.refsets.partial import Unfinished
+
+if TYPE_CHECKING:
+    from ddo_plugin.sampling.rank_group import Ranks
+
+
+def refset_command(step: RefsetStep) -> Command:
+    """The command line for a step of self-play."""
+    own = {"upstream": step.upstream, "network": step.network, "out": step.out, "count": step.count}
+    options = flags({**own, "seed": step.seed, **step.settings})
+    return module_command("ddo_plugin", ["refset", "make", *options])
+
+
+def make(
+    generator: Generator, out: Path, ranks: Ranks, *, count: int, seed: int, labels: np.ndarray | None, batch: int
+) -> bool:
+    """Write a reference set of `count` samples; False if it was there already.
+
+    Row i depends on (seed, i), its label and the batch size alone: ranks take whole blocks, and the last block is made
+    as large as the others, because a convolution's last bits depend on how many samples go through it together.
+    """
+    batch = min(batch, count)
+    plan = refset.draft(
+        (count, *generator.shape),
+        generator.dtype,
+        labels is not None,
+        kind=generator.kind,
+        reference=generator.reference,
+        sampler={**generator.settings, "batch": batch, "device": device_name(generator.device)},
+        seed=seed,
+    )
+    work = Unfinished(out, plan, labels, batch)
+    if ranks.agree(work.made_already):
+        return False
+    try:
+        done = ranks.agree(lambda: _begin(work))
+        _sample(generator, work, ranks, done, seed)
+        ranks.wait()
+        ranks.agree(work.finish)
+    finally:
+        work.close()
+    return True
+
+
+def _begin(work: Unfinished) -> set[int]:
+    work.begin()
+    return work.done()
+
+
+def _sample(generator: Generator, work: Unfinished, ranks: Ranks, done: set[int], seed: int) -> None:
+    import torch
+
+    from ddo_plugin.hooks.streams import SampleGenerators
+
+    count, made = int(work.draft["count"]), set(done)
+    writer = work.writer()
+    with progress("reference set", count, _rows(work, done), unit=" samples", shown=ranks.first) as bar:
+        for block in [block for block in range(work.blocks) if block not in done][ranks.rank :: ranks.world]:
+            rows = np.arange(block * work.block, (block + 1) * work.block)
+            labels = None if work.labels is None else torch.from_numpy(work.labels[rows.clip(max=count - 1)])
+            samples, _ = generator.sample(SampleGenerators(seed, rows, generator.device), labels)
+            writer.write(block, samples[: count - rows[0]].cpu().numpy())
+            made.add(block)
+            if ranks.first:  # the others' progress is in what they have recorded
+                bar.update(max(_rows(work, made | work.done()) - bar.done, 0))
+        writer.close()
+
+
+def _rows(work: Unfinished, blocks: set[int]) -> int:
+    return min(len(blocks) * work.block, int(work.draft["count"]))

@@ -1,0 +1,265 @@
+"""Figures as SVG text that takes its colours from the page around it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from ddo_plugin.selfplay.report.history import History
+
+matplotlib.use("svg")
+
+INK, FAINT = "#6b7280", "#9ca3af"  # readable on white and on near-black
+COLORS = {"ddo": "#d9480f", "mle": "#4c6ef5", "real": "#2b8a3e", "fake": "#c2255c"}
+LABELS = {"ddo": "DDO", "mle": "control (more maximum likelihood)"}
+SMOOTHING = 0.9
+GREY: Mapping[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": 255, "interpolation": "nearest"}
+STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "ddo-plugin",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": FAINT,
+    "grid.alpha": 0.25,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    "legend.labelcolor": INK,
+}
+
+
+def svg(figure: Figure) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def canvas(columns: int, width: float = 9.0, height: float = 2.9) -> tuple[Figure, Sequence[Axes]]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, list(figure.subplots(1, columns, squeeze=False)[0])
+
+
+def png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", transparent=True, dpi=160, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def overview(families: Mapping[str, Mapping[str, History]], grids: Mapping[str, Mapping[str, np.ndarray]]) -> bytes:
+    """For each family: distances of base, control and DDO, and samples of each. A PNG for a README."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9.0, 1.9 * len(families)), layout="constrained")
+        rows = figure.subplots(len(families), 4, squeeze=False, width_ratios=[1.5, 1, 1, 1])
+        for (family, arms), row in zip(families.items(), rows, strict=True):
+            bars = {"base": arms["ddo"].base, "control": arms["mle"].best, "DDO": arms["ddo"].best}
+            row[0].bar(
+                list(bars),
+                [point.score for point in bars.values()],
+                yerr=[point.spread for point in bars.values()],
+                color=[FAINT, COLORS["mle"], COLORS["ddo"]],
+                ecolor=INK,
+                capsize=3,
+            )
+            row[0].set_title(f"{family}: Fréchet distance")
+            row[0].grid(axis="x", visible=False)
+            for axes, name in zip(row[1:], bars, strict=True):
+                _show_grid(axes, f"samples: {name}", grids[family][name], 10)
+        return png(figure)
+
+
+def rounds(arms: Mapping[str, History]) -> str:
+    """Score by round with the spread over sampling seeds, and the likelihood of the real data beside it."""
+    with matplotlib.rc_context(STYLE):
+        figure, (left, right) = canvas(2)
+        for arm, history in arms.items():
+            numbers = [point.round for point in history.points]
+            style: dict[str, Any] = {
+                "color": COLORS.get(arm),
+                "label": LABELS.get(arm, arm),
+                "marker": "o",
+                "markersize": 4,
+            }
+            scores, spreads = [p.score for p in history.points], [p.spread for p in history.points]
+            left.errorbar(numbers, scores, yerr=spreads, capsize=3, **style)
+            likelihoods = [p.evaluation["logp_real"] for p in history.points if "logp_real" in p.evaluation]
+            if len(likelihoods) == len(numbers):
+                right.plot(numbers, likelihoods, **style)
+        left.set(title="Fréchet distance", xlabel="round", ylim=(0, None))
+        right.set(title="mean log-likelihood of the real data", xlabel="round")
+        for axes in (left, right):
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        left.legend()
+        return svg(figure)
+
+
+def scores(history: History) -> str:
+    """The score of every network that was judged, by round; the selected ones joined."""
+    with matplotlib.rc_context(STYLE):
+        figure, (axes,) = canvas(1)
+        judged, selected = history.judged, history.points
+        axes.scatter([p.round for p in judged], [p.score for p in judged], s=10, color=FAINT, label="judged")
+        axes.errorbar(
+            [p.round for p in selected],
+            [p.score for p in selected],
+            yerr=[p.spread for p in selected],
+            capsize=3,
+            color=COLORS["ddo"],
+            marker="o",
+            markersize=4,
+            label="selected",
+        )
+        axes.set(xlabel="round", ylabel="score", ylim=(0, None))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend()
+        return svg(figure)
+
+
+def sweep(
+    best: Mapping[int, Mapping[tuple[float, float], float]], dropped: Collection[tuple[int, float, float]] = ()
+) -> str:
+    """For each round, the best score of each (α, β), on one scale; those that were stopped early are not on it."""
+    through = {
+        number: {at: s for at, s in grid.items() if (number, *at) not in dropped} for number, grid in best.items()
+    }
+    finite = [score for grid in through.values() for score in grid.values() if np.isfinite(score)]
+    with matplotlib.rc_context(STYLE):
+        figure, row = canvas(len(best), width=max(9.0, 2.2 * len(best)), height=2.6)
+        for axes, (number, grid) in zip(row, best.items(), strict=True):
+            alphas, betas = sorted({alpha for alpha, _ in grid}), sorted({beta for _, beta in grid})
+            cells = np.array([[grid.get((alpha, beta), np.nan) for beta in betas] for alpha in alphas])
+            coloured = np.array([[through[number].get((alpha, beta), np.nan) for beta in betas] for alpha in alphas])
+            axes.imshow(coloured, "viridis_r", aspect="auto", vmin=min(finite, default=0), vmax=max(finite, default=1))
+            for (i, j), score in np.ndenumerate(cells):
+                dark = np.isfinite(coloured[i, j]) and score > (min(finite) + max(finite)) / 2
+                ink = "white" if dark else "black" if np.isfinite(coloured[i, j]) else INK
+                told = f"{score:.3g}" if np.isfinite(score) else "–"
+                axes.text(j, i, told, ha="center", va="center", fontsize=8, color=ink)
+            axes.set(title=f"round {number}", xlabel="β", ylabel="α")
+            axes.set_xticks(range(len(betas)), [f"{beta:g}" for beta in betas])
+            axes.set_yticks(range(len(alphas)), [f"{alpha:g}" for alpha in alphas])
+            axes.grid(visible=False)
+        return svg(figure)
+
+
+def drift(history: History) -> str:
+    """log p of real data while training, target and reference, over the steps of the selected networks' rounds."""
+    steps = [row for point in history.points for row in point.steps()]
+    with matplotlib.rc_context(STYLE):
+        figure, (left, right) = canvas(2)
+        _curve(left, steps, "logps/real", COLORS["ddo"], "target")
+        if any("logps/real_ref" in row for row in steps):
+            _curve(left, steps, "logps/real_ref", FAINT, "reference")
+        measured = [point for point in history.points if "logp_real" in point.evaluation]
+        numbers, likelihoods = [p.round for p in measured], [p.evaluation["logp_real"] for p in measured]
+        right.plot(numbers, likelihoods, color=COLORS["ddo"], marker="o", markersize=4)
+        left.set(title="log p of real data, in training", xlabel="step")
+        right.set(title="log p of all real data, selected networks", xlabel="round")
+        right.xaxis.set_major_locator(MaxNLocator(integer=True))
+        left.legend()
+        return svg(figure)
+
+
+def training(history: History) -> str:
+    """Rewards, accuracies and losses over the steps of all rounds, one after the other."""
+    steps = [row for point in history.points for row in point.steps()]
+    ends = np.cumsum([len(point.steps()) for point in history.points[1:]])  # of each round but the base, which has none
+    with matplotlib.rc_context(STYLE):
+        figure, (left, middle, right) = canvas(3)
+        for kind in ("real", "fake"):
+            _curve(left, steps, f"rewards/{kind}", COLORS[kind], kind)
+            _curve(middle, steps, f"accuracies/{kind}", COLORS[kind], kind)
+        _curve(right, steps, "rewards/margin", COLORS["ddo"], "margin")
+        left.set(title="reward β·r", xlabel="step")
+        middle.set(title="implicit discriminator: accuracy", xlabel="step", ylim=(0, 1))
+        right.set(title="reward margin, real − fake", xlabel="step")
+        for axes in (left, middle, right):
+            for end in ends[:-1]:
+                axes.axvline(end, color=FAINT, linewidth=0.8, linestyle=":")
+        left.legend()
+        return svg(figure)
+
+
+def _curve(axes: Axes, steps: Sequence[Mapping[str, float]], name: str, color: str, label: str) -> None:
+    """The raw values faintly, their moving average on top."""
+    values = np.array([row[name] for row in steps if name in row])
+    smooth, level = np.empty_like(values), 0.0
+    for i, value in enumerate(values):
+        level = value if i == 0 else SMOOTHING * level + (1 - SMOOTHING) * value
+        smooth[i] = level
+    axes.plot(values, color=color, alpha=0.2, linewidth=0.6)
+    axes.plot(smooth, color=color, label=label, linewidth=1.4)
+
+
+def grids(images: Mapping[str, np.ndarray], columns: int = 10) -> str:
+    """Grids of images side by side."""
+    with matplotlib.rc_context(STYLE):
+        figure, row = canvas(len(images), height=1.6)
+        for axes, (title, batch) in zip(row, images.items(), strict=True):
+            _show_grid(axes, title, batch, columns)
+        return svg(figure)
+
+
+def _show_grid(axes: Axes, title: str, images: np.ndarray, columns: int) -> None:
+    picture = np.concatenate([tile(images[:, [channel]], columns)[..., None] for channel in range(images.shape[1])], 2)
+    axes.imshow(picture.squeeze(-1) if picture.shape[-1] == 1 else picture[..., :3], **GREY)
+    axes.set_title(title)
+    axes.axis("off")
+
+
+def tile(images: np.ndarray, columns: int) -> np.ndarray:
+    """uint8 [N, 1, H, W] -> one picture of N / columns rows, with a line between neighbours."""
+    columns = min(columns, len(images))
+    padded = np.pad(images[:, 0], ((0, 0), (0, 1), (0, 1)), constant_values=128)
+    rows = len(padded) // columns
+    height, width = padded.shape[1:]
+    return padded[: rows * columns].reshape(rows, columns, height, width).swapaxes(1, 2).reshape(rows * height, -1)
+
+
+def clouds(points: Mapping[str, np.ndarray], extent: float = 1.3, bins: int = 120) -> str:
+    """Densities of point clouds in the plane, on one scale."""
+    edges = np.linspace(-extent, extent, bins)
+    histograms = {
+        title: np.histogram2d(cloud[:, 0], cloud[:, 1], bins=[edges, edges])[0].T for title, cloud in points.items()
+    }
+    top = np.quantile(np.concatenate([h.ravel() for h in histograms.values()]), 0.995)
+    with matplotlib.rc_context(STYLE):
+        figure, row = canvas(len(points), height=2.6)
+        for axes, (title, histogram) in zip(row, histograms.items(), strict=True):
+            axes.imshow(histogram, cmap="magma", vmax=top, origin="lower", interpolation="nearest")
+            axes.set_title(title)
+            axes.axis("off")
+        return svg(figure)
+
+
+def tradeoff(curves: Mapping[str, Sequence[tuple[float, float, float]]]) -> bytes:
+    """FID over IS, one line a curve of (scale, fid, is), each point labelled by its guidance scale. A PNG."""
+    with matplotlib.rc_context(STYLE):
+        figure, (axes,) = canvas(1, width=5.0, height=3.6)
+        colors = [COLORS["ddo"], COLORS["mle"], COLORS["real"], COLORS["fake"]]
+        for number, (name, points) in enumerate(curves.items()):
+            color = colors[number % len(colors)]
+            scores, distances = [point[2] for point in points], [point[1] for point in points]
+            axes.plot(scores, distances, color=color, label=name, marker="o", markersize=4, linewidth=1.4)
+            for scale, distance, score in points:
+                axes.annotate(
+                    f"{scale:g}", (score, distance), (4, 4), textcoords="offset points", fontsize=7, color=color
+                )
+        axes.set(title="guidance scales", xlabel="Inception Score", ylabel="FID")
+        if len(curves) > 1:
+            axes.legend()
+        return png(figure)

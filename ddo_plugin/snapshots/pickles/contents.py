@@ -1,0 +1,239 @@
+"""What a network pickle contains, found out without running it and without an upstream checkout."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+
+from ddo_plugin.base.errors import UserError
+from ddo_plugin.snapshots.pickles import unpickler
+from ddo_plugin.snapshots.pickles.nodes import BrokenError, Node, plain
+
+# The only classes that a file may ask for, each with the module of the checkout that has it.
+CLASSES: Mapping[str, str] = MappingProxyType(
+    {
+        "EDMPrecond": "training.networks",
+        "VPPrecond": "training.networks",
+        "VEPrecond": "training.networks",
+        "iDDPMPrecond": "training.networks",
+        "Precond": "training.networks_edm2",
+    }
+)
+
+
+@dataclass(frozen=True)
+class NetworkInfo:
+    """A network: its class, how it was constructed, its size and its interface."""
+
+    class_name: str
+    init_args: tuple[Any, ...]
+    init_kwargs: dict[str, Any]
+    model_class: str | None  # the U-Net inside the preconditioner
+    model_init_kwargs: dict[str, Any]
+    parameters: int
+    nbytes: int  # of parameters and buffers, as stored
+    dtypes: tuple[str, ...]
+    resolution: int | None
+    channels: int | None
+    label_dim: int | None  # 0: unconditional
+    augment_dim: int
+    source_sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    """Another object of the file, as the loss or the encoder: its class, how it was constructed, its settings."""
+
+    class_name: str
+    init_args: tuple[Any, ...]
+    init_kwargs: dict[str, Any]
+    settings: dict[str, Any]
+    source_sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """The text of a Python module that the file carries, and that stock `pickle.load` would run."""
+
+    sha256: str
+    text: str = field(repr=False)
+    classes: tuple[str, ...]  # the classes of the file's objects that come from it
+    local: str | None = None  # the module file of the checkout with the same text, if there is one
+
+    @property
+    def nbytes(self) -> int:
+        return len(self.text.encode("utf-8", "surrogatepass"))
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Everything that is said of a file without running it."""
+
+    networks: dict[str, NetworkInfo]
+    objects: dict[str, ObjectInfo]
+    values: dict[str, Any]
+    sources: tuple[Source, ...]
+    globals: dict[str, bool]
+    refusals: tuple[str, ...]
+    damage: str | None = None
+
+    @property
+    def network(self) -> NetworkInfo:
+        """The network that upstream's scripts use."""
+        return self.networks["ema"] if "ema" in self.networks else next(iter(self.networks.values()))
+
+
+def describe(path: Path, *, checkout: Path | None = None) -> Contents:
+    """What a network pickle contains; embedded sources are compared with the module files of `checkout`."""
+    found = unpickler.survey(path)
+    entries = _entries(found.value)
+    networks, objects, values, damage = {}, {}, {}, found.damage
+    for key, value in entries.items():
+        try:
+            if isinstance(value, Node) and value.is_module:
+                networks[key] = network_info(value)
+            elif isinstance(value, Node):
+                objects[key] = _object_info(value)
+            else:
+                values[key] = _shown(value)
+        except BrokenError as error:
+            damage = damage or f"{key}: {error}"
+    sources = _sources(entries, module_files(checkout) if checkout else {})
+    return Contents(networks, objects, values, sources, found.globals, found.refusals, damage)
+
+
+def missing_module(found: Contents, checkout: Path) -> str:
+    """That the checkout is another upstream's than the network, told by where upstreams have their classes; or ""."""
+    for network in found.networks.values():
+        module = CLASSES.get(network.class_name)
+        if module and not (checkout / f"{module.replace('.', '/')}.py").is_file():
+            return f"its network is a {network.class_name} of {module}, which {checkout} has not"
+    return ""
+
+
+def network_node(value: Any, key: str, path: Path) -> Node:
+    """The network named `key` among what `unpickler.read` gave."""
+    entries = _entries(value)
+    node = entries.get(key, entries.get("") if len(entries) == 1 else None)
+    if not (isinstance(node, Node) and node.is_module):
+        raise UserError(f"{path}: it holds no network {key!r}; it holds {', '.join(sorted(entries)) or 'nothing'}")
+    return node
+
+
+def network_info(node: Node) -> NetworkInfo:
+    """What the inert node of a network says of it."""
+    tensors = state_dict(node)
+    inner = next((child for child in node.state["_modules"].values() if _is_model(child)), None)
+    parameters = sum(_numel(module.state["_parameters"]) for _, module in node.modules())
+    inner_kwargs = _kwargs(inner) if inner else {}
+    return NetworkInfo(
+        class_name=node.class_name,
+        init_args=_args(node),
+        init_kwargs=_kwargs(node),
+        model_class=inner.class_name if inner else None,
+        model_init_kwargs=inner_kwargs,
+        parameters=parameters,
+        nbytes=sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()),
+        dtypes=tuple(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()})),
+        resolution=_integer(node.state.get("img_resolution")),
+        channels=_integer(node.state.get("img_channels")),
+        label_dim=_integer(node.state.get("label_dim")),
+        augment_dim=_integer(inner_kwargs.get("augment_dim")) or 0,
+        source_sha256=sha256_text(node.source) if node.source is not None else None,
+    )
+
+
+def state_dict(node: Node) -> dict[str, torch.Tensor]:
+    """Parameters and buffers of a network's node, by the names that `torch.nn.Module.state_dict` gives them."""
+    found: dict[str, torch.Tensor] = {}
+    for prefix, module in node.modules():
+        if any(value for name, value in module.state.items() if name.endswith("_hooks") and isinstance(value, dict)):
+            raise BrokenError(f"the module {prefix or 'outermost'} carries hooks, which are not loaded")
+        for name, tensor in {**module.state["_parameters"], **module.state["_buffers"]}.items():
+            if tensor is None:
+                continue
+            if not isinstance(tensor, torch.Tensor):
+                raise BrokenError(f"{prefix}.{name} is not a tensor")
+            found[f"{prefix}.{name}" if prefix else name] = tensor
+    return found
+
+
+def sha256_text(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def module_files(checkout: Path) -> dict[str, str]:
+    """The module files of an upstream checkout that snapshots carry, by the sha256 of their text."""
+    files = sorted(checkout.glob("training/*.py")) + sorted(checkout.glob("*.py"))
+    return {sha256_text(file.read_text(errors="replace")): file.relative_to(checkout).as_posix() for file in files}
+
+
+def _entries(value: Any) -> dict[str, Any]:
+    """The file's items: a snapshot is a dict, a bare network stands alone."""
+    if isinstance(value, dict):
+        return {str(key): item for key, item in value.items()}
+    return {} if value is None else {"": value}
+
+
+def _object_info(node: Node) -> ObjectInfo:
+    settings = {name: _shown(value) for name, value in node.attributes().items()}
+    digest = sha256_text(node.source) if node.source is not None else None
+    return ObjectInfo(node.class_name, _args(node), _kwargs(node), settings, digest)
+
+
+def _sources(entries: Mapping[str, Any], local: Mapping[str, str]) -> tuple[Source, ...]:
+    texts: dict[str, dict[str, None]] = {}
+    for value in entries.values():
+        if isinstance(value, Node):
+            for node in _nodes(value):
+                if node.source is not None:
+                    texts.setdefault(node.source, {})[node.class_name] = None
+    described = ((sha256_text(text), text, tuple(classes)) for text, classes in texts.items())
+    return tuple(Source(digest, text, classes, local.get(digest)) for digest, text, classes in described)
+
+
+def _nodes(node: Node) -> list[Node]:
+    if not node.is_module:
+        return [node]
+    try:
+        return [module for _, module in node.modules()]
+    except BrokenError:
+        return [node]
+
+
+def _is_model(value: Any) -> bool:
+    return isinstance(value, Node) and value.is_module and any(c is not None for c in value.state["_modules"].values())
+
+
+def _args(node: Node) -> tuple[Any, ...]:
+    found = plain(node.init_args)
+    return tuple(found) if isinstance(found, list | tuple) else ()
+
+
+def _kwargs(node: Node) -> dict[str, Any]:
+    found = plain(node.init_kwargs)
+    return {str(name): value for name, value in found.items()} if isinstance(found, dict) else {}
+
+
+def _integer(value: Any) -> int | None:
+    return value if type(value) is int else None
+
+
+def _numel(tensors: Mapping[str, Any]) -> int:
+    return sum(tensor.numel() for tensor in tensors.values() if isinstance(tensor, torch.Tensor))
+
+
+def _shown(value: Any) -> Any:
+    """Plain data as it is; of anything else no more than what it is."""
+    if isinstance(value, torch.Tensor) or type(value).__module__ == "numpy":
+        return value
+    try:
+        return plain(value)
+    except BrokenError as error:
+        return f"<{error}>"

@@ -1,0 +1,87 @@
+"""The numbers of a tensor, as `torch.save` writes a storage in its legacy format: five pickles, then the bytes.
+
+Stock `torch.storage._load_from_bytes` is a full unpickle. Even with `weights_only=True`, `torch.load` reserves as much
+memory as the file claims, and was not safe before torch 2.6 (CVE-2025-32434).
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ddo_plugin.snapshots.pickles.machine import Constructors, Findings, Global, Machine
+from ddo_plugin.snapshots.pickles.nodes import BrokenError, ForbiddenError
+
+MAGIC = 0x1950A86A20F9469CFC6C
+PROTOCOL = 1001
+DTYPES = {
+    "BFloat16Storage": torch.bfloat16,
+    "BoolStorage": torch.bool,
+    "ByteStorage": torch.uint8,
+    "CharStorage": torch.int8,
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "IntStorage": torch.int32,
+    "LongStorage": torch.int64,
+    "ShortStorage": torch.int16,
+}
+
+
+@dataclass(frozen=True)
+class _Claim:
+    """What a storage says of itself before its bytes come."""
+
+    dtype: torch.dtype
+    key: str
+    numel: int
+
+
+def read(data: Any, findings: Findings, *, survey: bool) -> torch.Tensor:
+    """The flat tensor in the bytes of a saved storage, on the CPU wherever it was saved."""
+    if not isinstance(data, bytes | bytearray):
+        raise BrokenError("a storage that is not bytes")
+    machine = Machine(_CONSTRUCTORS, findings, survey=survey)
+    stream = io.BytesIO(data)
+    magic, protocol, system, claim, keys = (machine.run(stream, len(data)) for _ in range(5))
+    if (magic, protocol) != (MAGIC, PROTOCOL) or not isinstance(claim, _Claim) or keys != [claim.key]:
+        raise BrokenError("a storage in an unknown format")
+    if not (isinstance(system, dict) and system.get("little_endian") is True):
+        raise BrokenError("a storage of a big-endian machine")
+    return _numbers(claim, data, stream.tell())
+
+
+def _numbers(claim: _Claim, data: bytes | bytearray, start: int) -> torch.Tensor:
+    count = int.from_bytes(data[start : start + 8], "little")
+    if count != claim.numel or len(data) - start - 8 != count * claim.dtype.itemsize:
+        raise BrokenError(f"a storage that says it has {claim.numel} numbers and has not")
+    tensor = torch.empty(count, dtype=claim.dtype)
+    tensor.view(torch.uint8).numpy()[:] = np.frombuffer(data, np.uint8, offset=start + 8)
+    return tensor
+
+
+def _claim(identity: Any) -> _Claim:
+    if not (isinstance(identity, tuple) and len(identity) == 6 and identity[0] == "storage"):
+        raise BrokenError("a storage of unexpected parts")
+    _, kind, key, _location, numel, view = identity
+    name = kind.title.removeprefix("torch.") if isinstance(kind, Global) else None
+    if name not in DTYPES or not isinstance(key, str) or type(numel) is not int or view is not None:
+        raise BrokenError("a storage of unexpected parts")
+    return _Claim(DTYPES[name], key, numel)
+
+
+def _never_called(*_: Any) -> Any:
+    raise ForbiddenError("a call of a storage class")
+
+
+def _never_built(*_: Any) -> None:
+    raise ForbiddenError("state for a storage class")
+
+
+_ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {("torch", name): _never_called for name in DTYPES}
+_CONSTRUCTORS = Constructors(_ALLOWED, _never_built, _claim)

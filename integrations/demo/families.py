@@ -1,0 +1,67 @@
+"""The two families of the demo behind one face, and their snapshots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from ddo_integrations.demo.data import Digits
+from ddo_integrations.demo.diffusion import DiffusionFamily
+from ddo_integrations.demo.tokens import TokensFamily
+from ddo_plugin.base.errors import UserError
+from ddo_plugin.base.files import atomic_write
+from ddo_plugin.hooks.streams import SampleGenerators
+from ddo_plugin.hooks.types import Fakes
+from ddo_plugin.objective.ddo import Terms
+from ddo_plugin.sampling.refsets.format import Kind
+
+FAMILIES = ("diffusion", "tokens")
+
+
+class Family(Protocol):
+    """A likelihood model of the digits: what it trains on, what it says of it, how it samples."""
+
+    kind: Kind
+    sampler: Mapping[str, Any]
+    clip_grad_norm: float | None
+
+    def network(self, dropout: float = 0.0) -> nn.Module: ...
+    def real_samples(self) -> Tensor: ...
+    def optimizer(self, network: nn.Module, lr: float) -> torch.optim.Optimizer: ...
+    def terms(
+        self, network: nn.Module, reference: nn.Module | None, real: Tensor, labels: Tensor, fakes: Fakes | None
+    ) -> Terms: ...
+    def log_likelihood(self, network: nn.Module, samples: Tensor, labels: Tensor) -> Tensor: ...
+    def sample(self, network: nn.Module, labels: Tensor, generators: SampleGenerators) -> Tensor: ...
+    def to_images(self, samples: Tensor) -> Tensor: ...
+
+
+def build(name: str, data: Path) -> Family:
+    digits = Digits(data)
+    return DiffusionFamily(digits) if name == "diffusion" else TokensFamily(digits)
+
+
+def save_snapshot(network: nn.Module, family: str, path: Path) -> None:
+    with atomic_write(path) as file:
+        file.write(save(network.state_dict(), metadata={"family": family}))
+
+
+def load_snapshot(path: Path, family_name: str, family: Family) -> nn.Module:
+    """The network of a snapshot, without its dropout."""
+    try:
+        with safe_open(path, "pt") as file:
+            made_for = (file.metadata() or {}).get("family")
+        state = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is not a snapshot of the demo ({error})") from None
+    if made_for != family_name:
+        raise UserError(f"{path} is a snapshot of the family '{made_for}', not '{family_name}'")
+    network = family.network()
+    network.load_state_dict(state)
+    return network.eval()

@@ -1,0 +1,57 @@
+"""The demo's networks as generators."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ddo_integrations.demo.data import CLASSES
+from ddo_integrations.demo.families import Family, build, load_snapshot
+from ddo_plugin.base.files import sha256_file
+from ddo_plugin.base.progress import Progress
+from ddo_plugin.hooks.streams import SampleGenerators
+from ddo_plugin.sampling import labels as class_labels
+
+BATCH = 500
+
+
+class DigitsGenerator:
+    """A network of the demo, ready to be sampled."""
+
+    classes, batch = CLASSES, BATCH
+    device = torch.device("cpu")
+
+    def __init__(self, family: Family, network: nn.Module, reference: Mapping[str, str]):
+        self.family, self.network = family, network
+        self.kind, self.settings, self.reference = family.kind, family.sampler, reference
+        sample = family.real_samples()[0]
+        self.shape, self.dtype = tuple(sample.shape), str(sample.numpy().dtype)
+
+    def sample(self, streams: SampleGenerators, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+        labels = streams.randint(CLASSES) if labels is None else labels
+        return self.family.sample(self.network, labels, streams), labels
+
+    def images(self, samples: Tensor) -> Tensor:
+        return self.family.to_images(samples)
+
+
+def generator(source: str, options: Mapping[str, Any]) -> DigitsGenerator:
+    """The network of a snapshot."""
+    path, family = Path(source), build(options["family"], options["data"])
+    reference = {"source": path.name, "sha256": sha256_file(path)}
+    return DigitsGenerator(family, load_snapshot(path, options["family"], family), reference)
+
+
+def draw(family: Family, network: nn.Module, count: int, seed: int, bar: Progress) -> tuple[Tensor, Tensor]:
+    """`count` samples with balanced classes, and their labels: what a reference set of this seed holds."""
+    labels = torch.from_numpy(class_labels.uniform(count, CLASSES))
+    parts = []
+    for rows in np.array_split(np.arange(count), range(BATCH, count, BATCH)):
+        parts.append(family.sample(network, labels[rows], SampleGenerators(seed, rows)))
+        bar.update(len(rows))
+    return torch.cat(parts), labels

@@ -1,0 +1,108 @@
+"""The paper's Figure 1 as a toy: a mixture in the plane, and a diffusion network too small for it."""
+
+from __future__ import annotations
+
+import copy
+import math
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ddo_integrations.demo.diffusion import DenoiserMLP
+from ddo_plugin.base.files import atomic_write
+from ddo_plugin.base.progress import Progress, progress
+from ddo_plugin.objective import diffusion
+from ddo_plugin.objective.ddo import DDO, MLE, Objective
+from ddo_plugin.objective.diffusion import Denoiser, NoiseLevels
+from ddo_plugin.sampling.solvers import heun
+from ddo_plugin.sampling.solvers.noise_levels import noise_steps
+
+MODES, RADIUS, STD = 8, 0.8, 0.06
+WIDTH, BATCH, FAKES, SHOWN = 12, 256, 8000, 20000
+LEVELS = NoiseLevels()
+ALPHA, BETA = 1.0, 0.1
+
+
+def centers() -> Tensor:
+    angles = torch.arange(MODES) * (2 * math.pi / MODES)
+    return RADIUS * torch.stack([angles.cos(), angles.sin()], 1)
+
+
+def real(count: int) -> Tensor:
+    """[count, 2] points of a ring of narrow Gaussians."""
+    return centers()[torch.randint(MODES, (count,))] + STD * torch.randn(count, 2)
+
+
+def near_a_mode(points: Tensor) -> float:
+    """The share of points within three standard deviations of a mode (98.9 % of the data)."""
+    return float((torch.cdist(points, centers()).min(1).values < 3 * STD).float().mean())
+
+
+def denoiser(network: nn.Module) -> Denoiser:
+    return lambda noisy, sigma: network(noisy, sigma, noisy.new_ones(len(noisy), 1))
+
+
+def sample(network: nn.Module, count: int, seed: int) -> Tensor:
+    torch.manual_seed(seed)
+    return heun.sample(denoiser(network), torch.randn(count, 2), noise_steps(18)).float()
+
+
+def train(
+    network: nn.Module,
+    objective: Objective,
+    steps: int,
+    lr: float,
+    seed: int,
+    bar: Progress,
+    fakes: Tensor | None = None,
+) -> nn.Module:
+    """Train a copy against its frozen original; returns the moving average."""
+    torch.manual_seed(seed)
+    target, average = copy.deepcopy(network), copy.deepcopy(network)
+    optimizer = torch.optim.Adam(target.parameters(), lr=lr)
+    reference = denoiser(network) if objective.needs_fakes else None
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = lr * min(1.0, 2 - 2 * step / steps)
+        samples = real(BATCH)
+        if fakes is not None:
+            samples = torch.cat([samples, fakes[torch.randint(len(fakes), (BATCH,))]])
+        outcome = objective(diffusion.terms(denoiser(target), reference, samples, BATCH, LEVELS))
+        optimizer.zero_grad()
+        outcome.mean().backward()
+        optimizer.step()
+        with torch.no_grad():
+            for mean, value in zip(average.parameters(), target.parameters(), strict=True):
+                mean.lerp_(value, 0.02)
+        bar.update()
+    return average
+
+
+@click.command()
+@click.option("--out", type=click.Path(path_type=Path), required=True, help=".npz file to write.")
+@click.option("--base-steps", type=click.IntRange(min=1), default=3000, show_default=True)
+@click.option("--steps", type=click.IntRange(min=1), default=800, show_default=True, help="Finetuning steps.")
+@click.option("--seed", type=int, default=0, show_default=True)
+def main(out: Path, base_steps: int, steps: int, seed: int) -> None:
+    """Fit the mixture by maximum likelihood, then finetune once by DDO and once by more maximum likelihood."""
+    torch.manual_seed(seed)
+    with progress("toy", base_steps + 2 * steps) as bar:
+        base = train(DenoiserMLP(2, 1, WIDTH, 1), MLE(), base_steps, 3e-3, seed, bar)
+        control = train(base, MLE(), steps, 1e-3, seed, bar)
+        ddo = train(base, DDO(ALPHA, BETA), steps, 1e-3, seed, bar, sample(base, FAKES, seed + 1))
+    torch.manual_seed(seed)
+    points = {"data": real(SHOWN)} | {
+        name: sample(network, SHOWN, seed + 2) for name, network in (("base", base), ("control", control), ("ddo", ddo))
+    }
+    arrays: dict[str, Any] = {name: cloud.numpy() for name, cloud in points.items()}
+    arrays |= {f"near_{name}": near_a_mode(cloud) for name, cloud in points.items()}
+    with atomic_write(out) as file:
+        np.savez_compressed(file, **arrays)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""An EDM network as a generator: what generate.py makes of the same seeds, bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddo_integrations.edm import ablation
+from ddo_plugin.checkouts import compat
+from ddo_plugin.hooks.streams import SampleGenerators
+from ddo_plugin.objective.diffusion import Denoiser
+from ddo_plugin.sampling.diffusion_generator import DiffusionGenerator, bound
+from ddo_plugin.sampling.sampler import Sampler
+from ddo_plugin.snapshots.reference import load_as_stored
+
+BATCH = 64  # generate.py's
+Solve = Callable[[Denoiser, Tensor, SampleGenerators], Tensor]
+
+
+def generator(source: str, options: Mapping[str, Any]) -> DiffusionGenerator:
+    """The network of a snapshot, ready to be sampled."""
+    reference = load_as_stored(source, options)
+    network: Any = reference.network.to(compat.device())
+    shape = (network.img_channels, network.img_resolution, network.img_resolution)
+    solve, settings = solver(options, network, shape)
+    settings["fp16"] = bool(network.use_fp16)
+    return DiffusionGenerator(reference, solve, lambda labels: bound(network, labels), settings=settings, batch=BATCH)
+
+
+def solver(options: Mapping[str, Any], network: Any, shape: tuple[int, ...]) -> tuple[Solve, dict[str, Any]]:
+    """The solver that generate.py would choose, and what a manifest says of it."""
+    if ablation.asked(options):
+        ablated = ablation.AblationSampler.of(options, network, shape)
+        return partial(ablated.solve, round_sigma=network.round_sigma), ablated.settings()
+    sampler = Sampler.of(options, shape, (network.sigma_min, network.sigma_max))
+    ours = partial(sampler.solve, dtype=torch.float64, round_sigma=network.round_sigma, churn_everywhere=True)
+    return ours, sampler.settings()

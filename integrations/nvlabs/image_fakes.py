@@ -1,0 +1,52 @@
+"""Fakes as upstream's own tools leave them: a folder or zip of images, with a dataset.json if they have classes."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddo_integrations.nvlabs.dnnlib import construct_class_by_name
+from ddo_plugin.base.errors import UserError
+from ddo_plugin.hooks.types import Reference
+
+DATASET = "training.dataset.ImageFolderDataset"
+
+
+class ImageFakes:
+    """Draws with replacement, by torch's global generator. Each image is decoded once and then kept."""
+
+    def __init__(self, path: Path, dataset: Any):
+        self.dataset = dataset
+        self.shape: tuple[int, ...] = tuple(dataset.image_shape)
+        self.classes: int = dataset.label_dim
+        self.description: Mapping[str, Any] = {"images": str(path), "count": len(dataset), "reference_sha256": None}
+
+    def draw(self, count: int) -> tuple[Tensor, Tensor | None]:
+        drawn = [self.dataset[int(row)] for row in torch.randint(len(self.dataset), (count,))]
+        images = torch.stack([torch.from_numpy(image) for image, _ in drawn])
+        if not self.classes:
+            return images, None
+        return images, torch.stack([torch.from_numpy(label) for _, label in drawn]).argmax(1)
+
+
+def open_images(path: Path, reference: Reference) -> ImageFakes | None:
+    """Read by upstream's dataset class; with labels where the reference has them."""
+    if not (path.is_dir() or path.suffix == ".zip"):
+        return None
+    try:
+        dataset = construct_class_by_name(
+            class_name=DATASET, path=str(path), use_labels=reference.info.label_dim > 0, cache=True
+        )
+        if reference.info.label_dim and not dataset.has_labels:
+            raise UserError(
+                f"--ddo-fakes={path} has no labels (generate.py writes none), but the reference is class-conditional; "
+                "make a reference set, or add the dataset.json that dataset_tool.py would write"
+            )
+        return ImageFakes(path, dataset)
+    except (OSError, AssertionError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(f"--ddo-fakes={path} cannot be read as images ({type(error).__name__}: {error})") from None

@@ -1,0 +1,37 @@
+"""Reals and fakes in one batch."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ddo_plugin.finetuning.fakes import with_fakes
+from ddo_plugin.sampling.refsets.format import RefsetFakes, write
+
+
+def fakes(folder, samples: np.ndarray, labels: np.ndarray | None) -> RefsetFakes:
+    return RefsetFakes(
+        write(folder / "fakes", samples, labels, kind="images", reference={"sha256": None}, sampler={}, seed=0)
+    )
+
+
+def test_uint8_fakes_become_what_the_network_sees_and_bring_their_labels(tmp_path) -> None:
+    black = fakes(tmp_path, np.zeros((5, 1, 2, 2), np.uint8), np.full(5, 2))
+    clean, labels = with_fakes(black, torch.full((3, 1, 2, 2), 0.5), torch.eye(3))
+    assert clean[:3].eq(0.5).all()
+    assert clean[3:].eq(-1).all()
+    assert labels.tolist() == [*torch.eye(3).tolist(), *[[0, 0, 1]] * 3]
+
+
+def test_latents_stay_as_they_are_and_unconditional_networks_need_no_labels(tmp_path) -> None:
+    latents = fakes(tmp_path, np.full((5, 4, 2, 2), 7.25, np.float32), None)
+    clean, labels = with_fakes(latents, torch.zeros(2, 4, 2, 2), torch.zeros(2, 0))
+    assert clean[2:].eq(7.25).all()
+    assert labels.shape == (4, 0)
+
+
+def test_without_fakes_the_batch_is_the_reals() -> None:
+    real, labels = torch.zeros(2, 1, 2, 2), torch.eye(2)
+    clean, conditions = with_fakes(None, real, labels)
+    assert clean is real
+    assert conditions is labels
