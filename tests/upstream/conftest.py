@@ -224,6 +224,22 @@ def refused() -> Callable[[subprocess.CompletedProcess[str]], str]:
 
 
 @pytest.fixture
+def legacy(world) -> Callable[[str], Any]:
+    """A function: file in tests/legacy/data -> what version 0.1.0 stored of a round, as if it were of this world."""
+    fills = {"@FOLDER@": str(world.root), "@REFERENCE@": hashlib.sha256(world.base.read_bytes()).hexdigest()}
+    if world.fakes.exists():
+        fills["@FAKES@"] = hashlib.sha256((world.fakes / "images.npy").read_bytes()).hexdigest()
+
+    def read(name: str) -> Any:
+        text = (Path(__file__).parents[1] / "legacy/data" / name).read_text()
+        for placeholder, value in fills.items():
+            text = text.replace(placeholder, value)
+        return json.loads(text)
+
+    return read
+
+
+@pytest.fixture
 def attempt(world, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[..., str]:
     """Start a round with these flags; returns the line that refuses it. The test's module says its DURATION."""
 

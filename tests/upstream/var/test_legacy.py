@@ -1,0 +1,25 @@
+"""A round of VAR goes on from what version 0.1.0 stored of it in a training state."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import torch
+
+ROUND = ["--bs=16", "--ddo_beta=0.05", "--ddo_iters=2", "--ddo_save=1", "--ddo_state=1", "--tblr=5e-3", "--ac=2"]
+
+
+def test_a_round_goes_on_from_what_an_earlier_version_stored(world, completed, legacy) -> None:
+    out = world.root / "legacy"
+    command = world.train_command(f"--ddo={world.base}", *ROUND, f"--local_out_dir_path={out}")
+    completed(world.python(*command, "--ddo-pause-after=1"))
+    state = torch.load(out / "ar-ckpt-ddo.pth", weights_only=True)
+    state["trainer"]["ddo"].update(legacy("var/ddo.json"))  # beside it, the generators' states stay
+    torch.save(state, out / "ar-ckpt-ddo.pth")
+
+    completed(world.python(*command))
+    assert "resume from ep0, it2" in (out / "stdout.txt").read_text()
+    rows = [json.loads(line) for line in (out / "ddo-stats.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [0, 1]
+    assert all(math.isfinite(row["loss/real"]) for row in rows)
