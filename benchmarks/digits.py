@@ -24,9 +24,9 @@ import numpy as np
 from PIL import Image
 
 from ddo_integrations.demo.data import Digits
+from ddo_plugin.base.commands import Command
 from ddo_plugin.base.files import write_json
 from ddo_plugin.evaluation.metrics.frechet import frechet_distance, moments
-from ddo_plugin.hooks.types import Command
 from ddo_plugin.jobs.executor import LocalExecutor
 from ddo_plugin.jobs.journal import FILE_NAME, Journal
 from ddo_plugin.jobs.runner import Runner, Task, key
@@ -80,7 +80,7 @@ class Bench(Workshop, ABC):
         """uint8 [N, 1, 8, 8], as many of each class, by pristine upstream; the same seeds for every network."""
 
     def prepare(self) -> None:
-        self.run(self.digits.path, "-m", "ddo_integrations.demo.data", f"--out={self.digits.path}")
+        self.run(self.digits.path, "-m", "ddo_integrations.demo.prepare", f"--out={self.digits.path}")
         names = [f"{number:06d}.png" for number in range(len(self.digits.images))]
         with zipfile.ZipFile(self.zip, "w") as archive:
             for name, image in zip(names, self.digits.images, strict=True):

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.digits import Workshop
-from ddo_integrations.demo.data import CLASSES, Digits
+from ddo_integrations.demo.prepare import CLASSES, Digits
 from ddo_plugin.base.files import write_json
 from ddo_plugin.evaluation.metrics.frechet import frechet_distance, moments
 from ddo_plugin.finetuning import statistics as stats
@@ -109,7 +109,7 @@ class Bench(Workshop):
         return [self.repo, HERE / "var/stand_ins", HERE.parent / "tests/upstream/var/stand_ins"]
 
     def prepare(self) -> Judge:
-        self.run(self.digits.path, "-m", "ddo_integrations.demo.data", f"--out={self.digits.path}")
+        self.run(self.digits.path, "-m", "ddo_integrations.demo.prepare", f"--out={self.digits.path}")
         for part in ("train", "val"):  # the same, but that upstream wants both
             for number, (image, label) in enumerate(zip(self.digits.images, self.digits.labels, strict=True)):
                 folder = self.root / "images" / part / str(label)

@@ -49,8 +49,8 @@ def outside_the_network(checkout: Path, network: Path, out: Path, count: int, st
     sys.path.insert(0, str(checkout))
     compat.apply()
     from ddo_integrations.edm.generator import generator
+    from ddo_plugin.base.ranks import Ranks
     from ddo_plugin.sampling import labels
-    from ddo_plugin.sampling.rank_group import Ranks
     from ddo_plugin.sampling.refsets import make as refset
 
     own = list(plugins.collect(plugins.manager().hook.ddo_generator_options(upstream="edm")))

@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 import click
 
 from ddo_plugin.base.errors import UserError, in_one_line
-from ddo_plugin.base.options import ddo_values
 from ddo_plugin.checkouts import compat
 from ddo_plugin.finetuning import argparse_options
+from ddo_plugin.finetuning.options import ddo_values
 from ddo_plugin.hooks import plugins
 
 F = TypeVar("F", bound=Callable[..., Any])

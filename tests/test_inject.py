@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from ddo_plugin import hookimpl, inject
-from ddo_plugin.base.options import finetuning_options
+from ddo_plugin.finetuning.options import finetuning_options
 from ddo_plugin.hooks import plugins
 
 

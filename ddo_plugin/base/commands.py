@@ -5,9 +5,12 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ddo_plugin.hooks.types import Command
+if TYPE_CHECKING:
+    pass
 
 
 def flags(settings: Mapping[str, Any]) -> list[str]:
@@ -24,3 +27,17 @@ def module_command(module: str, arguments: Sequence[str]) -> Command:
 def launcher(torchrun: str | None) -> list[str]:
     """What stands between `python` and a script that these options of torchrun start; None: nothing."""
     return [] if torchrun is None else ["-m", "ddo_plugin.base.torchrun", *shlex.split(torchrun)]
+
+
+@dataclass(frozen=True)
+class Command:
+    """An ordinary command that a person could also type."""
+
+    argv: Sequence[str]
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: Path | None = None
+
+    def __str__(self) -> str:
+        assignments = [f"{name}={shlex.quote(value)}" for name, value in self.env.items()]
+        line = " ".join([*assignments, shlex.join(self.argv)])
+        return f"cd {shlex.quote(str(self.cwd))} && {line}" if self.cwd else line

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+import socket
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -75,3 +77,17 @@ def _memory() -> str:
 
 def _gibibytes(nbytes: int) -> str:
     return f"{nbytes / 2**30:.1f} GiB"
+
+
+def free_port() -> int:
+    """A port that nobody on this machine listens at now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def cache_folder() -> Path:
+    """The cache of this package; everything in it can be made again."""
+    if folder := os.environ.get("DDO_CACHE"):
+        return Path(folder).absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "ddo-plugin"

@@ -14,13 +14,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
+from ddo_plugin.base.commands import Command
+from ddo_plugin.base.environment import cache_folder
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.base.files import atomic_write
-from ddo_plugin.base.folders import cache_folder
 from ddo_plugin.checkouts.checkout import Checkout
 from ddo_plugin.checkouts.patching.placing import State
 from ddo_plugin.checkouts.patching.tree import PatchedFile
-from ddo_plugin.hooks.types import Command
 
 _STAND_IN = """from ddo_plugin.checkouts.stand_in import become
 become(globals(), {code!r}, {place!r})

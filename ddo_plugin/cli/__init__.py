@@ -1,47 +1,51 @@
-"""The command `ddo`: one module a subcommand, imported only when it is asked for."""
+"""The command `ddo`: one file a subcommand, imported only when it is asked for."""
 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
 
 import click
 
-COMMANDS = (
-    "apply",
-    "convert",
-    "cp",
-    "curve",
-    "demo",
-    "doctor",
-    "eval",
-    "inspect",
-    "ls",
-    "plugins",
-    "refset",
-    "report",
-    "revert",
-    "run",
-    "sample",
-    "selfplay",
-    "status",
-    "validate",
-)
+GROUP = "ddo_plugin.commands"  # entry points by which an integration adds a command
+SECTIONS: Mapping[str, tuple[str, ...]] = {
+    "Checkout": ("apply", "revert", "status", "run", "doctor"),
+    "Network": ("inspect", "convert", "sample", "refset"),
+    "Measure": ("eval", "curve"),
+    "Self-play": ("ls", "cp", "validate", "selfplay", "report"),
+}
+OTHER = "Demo and plugins"
+COMMANDS = (*(name for names in SECTIONS.values() for name in names), "plugins")
 
 
 class _Commands(click.Group):
-    """Imports the module of a subcommand by its name."""
+    """Imports the module of a subcommand by its name, and lists the commands by task."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return [*COMMANDS, *sorted(_added())]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in COMMANDS:
-            return None
-        command: click.Command = importlib.import_module(f"ddo_plugin.cli.{name}").command
+        command: click.Command | None = None
+        if name in COMMANDS:
+            command = importlib.import_module(f"ddo_plugin.cli.{name}").command
+        elif name in (added := _added()):
+            command = added[name].load()
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        others = [name for name in self.list_commands(ctx) if not any(name in names for names in SECTIONS.values())]
+        for title, names in {**SECTIONS, OTHER: sorted(others)}.items():
+            commands = [(name, self.get_command(ctx, name)) for name in names]
+            with formatter.section(title):
+                formatter.write_dl([(name, command.get_short_help_str(60)) for name, command in commands if command])
+
+
+def _added() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=GROUP)}
 
 
 @click.command(cls=_Commands)
 @click.version_option(package_name="ddo-plugin")
 def main() -> None:
-    """Direct Discriminative Optimization for EDM, EDM2 and VAR."""
+    """Finetune EDM, EDM2 and VAR networks by Direct Discriminative Optimization."""

@@ -13,8 +13,10 @@ import click
 
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.hooks import plugins
+from ddo_plugin.sampling.options import network_options
 
 if TYPE_CHECKING:
+    from ddo_plugin.base.ranks import Ranks
     from ddo_plugin.hooks.types import Generator
 
 META = "ddo_plugin.generating"  # where a command's context keeps upstream and arguments
@@ -25,11 +27,8 @@ class GeneratingCommand(click.Command):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self.params += [
-            click.Option(["--checkout"], type=click.Path(file_okay=False, path_type=Path), help=CHECKOUT_HELP),
-            click.Option(["--upstream"], metavar="NAME", help="Whose network it is  [default: the checkout says]"),
-            click.Option(["--torchrun"], metavar="OPTIONS", help="Several processes: '--nproc_per_node=8'."),
-        ]
+        if not any(option.name == "checkout" for option in self.params):
+            self.params += network_options()
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         told = _peek([one for one in self.params if one.name in ("checkout", "upstream")], args)
@@ -59,9 +58,6 @@ class GeneratingCommand(click.Command):
             formatter.write_text("The options of a network's sampler are shown in its checkout, or with --upstream.")
 
 
-CHECKOUT_HELP = "Of the upstream  [default: the current folder, else what PYTHONPATH holds]"
-
-
 def open_generator(network: str, options: Mapping[str, Any]) -> Generator:
     """The network that the user named, ready to be sampled."""
     upstream, _ = click.get_current_context().meta[META]
@@ -69,6 +65,24 @@ def open_generator(network: str, options: Mapping[str, Any]) -> Generator:
     if generator is None:
         raise UserError(f"--network={network}: no plugin samples networks of {upstream}; `ddo plugins` lists them")
     return generator
+
+
+@contextlib.contextmanager
+def ranks_on_device() -> Iterator[Ranks]:
+    """Apply the compatibility fixes, choose a GPU or the CPU, and yield the ranks that torchrun started."""
+    import torch
+
+    from ddo_plugin.base.ranks import ranks
+    from ddo_plugin.checkouts import compat
+
+    compat.apply()
+    cuda = compat.device().type == "cuda"
+    if cuda and not torch.cuda.is_available():
+        raise UserError(
+            "a GPU is asked for (DDO_DEVICE, DDO_COMPAT_OFF), but torch finds none; unset it, or DDO_DEVICE=cpu"
+        )
+    with ranks(cuda) as group:
+        yield group
 
 
 @contextlib.contextmanager
@@ -117,9 +131,8 @@ def _upstream(checkout: Path | None, name: str | None) -> tuple[str | None, bool
 
 def _become_torchrun(ctx: click.Context, torchrun: str) -> None:
     """The same command in several processes."""
-    from ddo_plugin.base.commands import launcher
+    from ddo_plugin.base.commands import Command, launcher
     from ddo_plugin.checkouts.run_script import become_process, interpreter_options, launched
-    from ddo_plugin.hooks.types import Command
 
     _, args = ctx.meta[META]
     at = next(index for index, one in enumerate(args) if one.split("=")[0] == "--torchrun")

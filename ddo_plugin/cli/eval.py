@@ -120,10 +120,10 @@ def _measure(
 def _by_upstream(
     what: str, checkout: Path, sampler: list[str], ref: str | None, out: Path | None, **options: Any
 ) -> None:
-    from ddo_integrations.nvlabs.evaluation import numbers
     from ddo_plugin.base.download import is_url, local_file
     from ddo_plugin.checkouts import run_script
     from ddo_plugin.checkouts.checkout import open_checkout
+    from ddo_plugin.evaluation.scores import numbers
     from ddo_plugin.hooks import plugins
     from ddo_plugin.hooks.types import EvaluationStep
 

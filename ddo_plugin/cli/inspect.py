@@ -12,8 +12,8 @@ import click
 from ddo_plugin.base.errors import UserError
 
 if TYPE_CHECKING:
-    from ddo_plugin.snapshots.file_kind import Kind
     from ddo_plugin.snapshots.pickles.contents import Contents, NetworkInfo, ObjectInfo, Source
+    from ddo_plugin.snapshots.pickles.file_kind import Kind
 
 REFUSED_STATUS = 1
 _LONGEST_LINE = 400
@@ -39,8 +39,8 @@ def command(ctx: click.Context, /, file: str, sha256: str | None, source: bool, 
     """
     from ddo_plugin.base.download import local_file
     from ddo_plugin.base.files import sha256_file
-    from ddo_plugin.snapshots.file_kind import Kind, kind_of
     from ddo_plugin.snapshots.pickles.contents import describe
+    from ddo_plugin.snapshots.pickles.file_kind import Kind, kind_of
 
     path = local_file(file, sha256=sha256)
     kind = kind_of(path)
@@ -90,7 +90,7 @@ def _attempt(path: Path, root: Path) -> str:
 
 def _statement(path: Path, kind: Kind) -> str:
     """What a file that is no pickle is, as far as it can be said without loading it."""
-    from ddo_plugin.snapshots.file_kind import Kind, safetensors_header
+    from ddo_plugin.snapshots.pickles.file_kind import Kind, safetensors_header
 
     if kind is Kind.SAFETENSORS:
         tensors = safetensors_header(path).keys() - {"__metadata__"}

@@ -8,12 +8,11 @@ from typing import Any
 import click
 
 from ddo_plugin.base.files import writing
-from ddo_plugin.base.options import LAST_CLASS, MOST_SAMPLES, Place
-from ddo_plugin.cli._generating import GeneratingCommand, ended_by_sigterm, open_generator
+from ddo_plugin.base.option_types import LAST_CLASS, Place
+from ddo_plugin.cli._generating import GeneratingCommand, ended_by_sigterm, open_generator, ranks_on_device
+from ddo_plugin.sampling.options import refset_options
 
 FOLDER = Place(file_okay=False, path_type=Path)
-
-SEED_HELP = "Of all randomness; 0 has the noise of upstream's seeds, which networks are judged on."
 
 
 @click.group("refset")
@@ -21,15 +20,7 @@ def command() -> None:
     """Reference sets: samples of a network on disk, memory-mapped and checksummed."""
 
 
-@command.command("make", cls=GeneratingCommand)
-@click.option("--network", required=True, metavar="PATH|URL", help="Network to sample.")
-@click.option("--out", type=FOLDER, required=True, help="Folder to write.")
-@click.option("--count", type=click.IntRange(1, MOST_SAMPLES), default=50000, show_default=True, help="Samples.")
-@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help=SEED_HELP)
-@click.option(
-    "--labels", default="uniform", show_default=True, help="Classes: uniform, dataset:PATH, or a list as 0,3,5-7."
-)
-@click.option("--batch", type=click.IntRange(min=1), help="Samples made together  [default: upstream's]")
+@command.command("make", cls=GeneratingCommand, params=refset_options())
 def make(network: str, out: Path, count: int, seed: int, labels: str, batch: int | None, **options: Any) -> None:
     """Sample a network into the folder OUT.
 
@@ -41,10 +32,9 @@ def make(network: str, out: Path, count: int, seed: int, labels: str, batch: int
         torchrun --standalone --nproc_per_node=8 -m ddo_plugin refset make --network=PKL --out=refset
     """
     from ddo_plugin.sampling import labels as classes
-    from ddo_plugin.sampling.rank_group import ranks
     from ddo_plugin.sampling.refsets import make as refset
 
-    with ranks() as group:
+    with ranks_on_device() as group:
         generator = group.together(lambda: open_generator(network, options))
         numbers = group.agree(lambda: classes.choose(labels, count, generator.classes))
         with writing("the set"):
@@ -100,7 +90,7 @@ def pack(images: Path, folder: Path, label: int | None, network: Path | None) ->
 
     Classes come from its dataset.json, or from --class, or there are none.
     """
-    from ddo_plugin.sampling import image_archive
+    from ddo_plugin.sampling.refsets import image_archive
 
     with ended_by_sigterm(), writing("the set"):
         image_archive.pack(images, folder, label, network)
@@ -112,7 +102,7 @@ def pack(images: Path, folder: Path, label: int | None, network: Path | None) ->
 @click.argument("archive", type=Place(dir_okay=False, path_type=Path))
 def unpack(folder: Path, archive: Path) -> None:
     """Write a set's images to the zip ARCHIVE, in the format of upstream's datasets."""
-    from ddo_plugin.sampling import image_archive
+    from ddo_plugin.sampling.refsets import image_archive
     from ddo_plugin.sampling.refsets.format import open_refset
 
     opened = open_refset(folder)

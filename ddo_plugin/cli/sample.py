@@ -9,8 +9,8 @@ import click
 
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.base.files import writing
-from ddo_plugin.base.options import Place
-from ddo_plugin.cli._generating import GeneratingCommand, ended_by_sigterm, open_generator
+from ddo_plugin.base.option_types import Place
+from ddo_plugin.cli._generating import GeneratingCommand, ended_by_sigterm, open_generator, ranks_on_device
 
 if TYPE_CHECKING:
     from ddo_plugin.sampling.image_writer import Outputs
@@ -53,14 +53,13 @@ def command(
     from ddo_plugin.base.environment import device_name
     from ddo_plugin.sampling import labels as classes
     from ddo_plugin.sampling.image_writer import Outputs, write_images
-    from ddo_plugin.sampling.rank_group import ranks
 
     if outdir is None and npz is None and grid is None:
         raise UserError("nothing would be written; say where images go: --outdir, --npz or --grid")
     if grid is not None and grid.suffix.lower() != ".png":
         raise UserError(f"--grid={grid}: a grid is a PNG; let its name end in .png")
     wanted = _seeds(seeds, named_by_them=outdir is not None)
-    with ranks() as group:
+    with ranks_on_device() as group:
         generator = group.together(lambda: open_generator(network, options))
         numbers = None
         if labels != RANDOM:

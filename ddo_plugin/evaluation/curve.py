@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import matplotlib
+
+from ddo_plugin.base.commands import Command
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.base.files import atomic_write, write_json
-from ddo_plugin.hooks.types import Command
+from ddo_plugin.base.plots import COLORS, STYLE, canvas, png
 from ddo_plugin.jobs.executor import LocalExecutor, StepFailedError
 from ddo_plugin.jobs.runner import Runner, Task, key
 from ddo_plugin.jobs.supervise import opened, supervise
@@ -102,10 +105,28 @@ def table(points: Sequence[Point]) -> str:
 
 def draw(curves: dict[str, Sequence[Point]], path: Path) -> None:
     """FID over IS as a picture, one line a curve."""
-    from ddo_plugin.selfplay.report import figures
 
     plain: dict[str, Any] = {
         name: [(point.scale, point.fid, point.inception_score) for point in points] for name, points in curves.items()
     }
     with atomic_write(path) as file:
-        file.write(figures.tradeoff(plain))
+        file.write(tradeoff(plain))
+
+
+def tradeoff(curves: Mapping[str, Sequence[tuple[float, float, float]]]) -> bytes:
+    """FID over IS, one line a curve of (scale, fid, is), each point labelled by its guidance scale. A PNG."""
+    with matplotlib.rc_context(STYLE):
+        figure, (axes,) = canvas(1, width=5.0, height=3.6)
+        colors = [COLORS["ddo"], COLORS["mle"], COLORS["real"], COLORS["fake"]]
+        for number, (name, points) in enumerate(curves.items()):
+            color = colors[number % len(colors)]
+            scores, distances = [point[2] for point in points], [point[1] for point in points]
+            axes.plot(scores, distances, color=color, label=name, marker="o", markersize=4, linewidth=1.4)
+            for scale, distance, score in points:
+                axes.annotate(
+                    f"{scale:g}", (score, distance), (4, 4), textcoords="offset points", fontsize=7, color=color
+                )
+        axes.set(title="guidance scales", xlabel="Inception Score", ylabel="FID")
+        if len(curves) > 1:
+            axes.legend()
+        return png(figure)

@@ -13,8 +13,8 @@ import numpy as np
 
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.base.files import sha256_file
-from ddo_plugin.sampling.image_archive import SUFFIXES
 from ddo_plugin.sampling.refsets import format as refset
+from ddo_plugin.sampling.refsets.image_archive import SUFFIXES
 
 NPZ_KEY = "arr_0"  # as OpenAI's evaluator and VAR's sampler name it; [N, H, W, C]
 DECODERS = 8

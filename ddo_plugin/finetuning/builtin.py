@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ddo_plugin import hookimpl
-from ddo_plugin.hooks.types import Fakes, FeatureExtractor, ObjectiveFactory, Run
+from ddo_plugin.hooks.types import Fakes, ObjectiveFactory, Run
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,15 +34,6 @@ def ddo_fakes(source: str | None) -> Fakes | None:
     if source is None or not (Path(source) / MANIFEST).exists():
         return None
     return RefsetFakes(open_refset(Path(source)))
-
-
-@hookimpl
-def ddo_features(name: str) -> FeatureExtractor | None:
-    if name != "inception":
-        return None
-    from ddo_plugin.evaluation.metrics import inception
-
-    return inception.load()
 
 
 @hookimpl

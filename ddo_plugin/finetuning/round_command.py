@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ddo_plugin.base.commands import module_command
+from ddo_plugin.base.commands import Command, module_command
 from ddo_plugin.hooks import plugins
-from ddo_plugin.hooks.types import Command, RoundStep
+from ddo_plugin.hooks.types import RoundStep
 
 
 def round_command(step: RoundStep, script: str, outdir: Mapping[str, Any]) -> Command:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddo_plugin.base.errors import UserError
-from ddo_plugin.base.options import ddo_values
+from ddo_plugin.finetuning.options import ddo_values
 from ddo_plugin.hooks import plugins
 from ddo_plugin.hooks.types import DEPARTS, Fakes, OnlineFakes, Reference, Run
 

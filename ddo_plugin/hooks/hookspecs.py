@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import click
     from torch import Tensor
 
+    from ddo_plugin.base.commands import Command
     from ddo_plugin.hooks.types import (
-        Command,
         EvaluationStep,
         Fakes,
         FeatureExtractor,

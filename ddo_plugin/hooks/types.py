@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -139,20 +138,6 @@ class Run:
     outdir: Path
     options: Mapping[str, Any] = field(default_factory=dict)  # every --ddo… option, by its parameter name
     provenance: Mapping[str, Any] = field(default_factory=dict)  # reference, fakes, versions
-
-
-@dataclass(frozen=True)
-class Command:
-    """An ordinary command that a person could also type."""
-
-    argv: Sequence[str]
-    env: Mapping[str, str] = field(default_factory=dict)
-    cwd: Path | None = None
-
-    def __str__(self) -> str:
-        assignments = [f"{name}={shlex.quote(value)}" for name, value in self.env.items()]
-        line = " ".join([*assignments, shlex.join(self.argv)])
-        return f"cd {shlex.quote(str(self.cwd))} && {line}" if self.cwd else line
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+from ddo_plugin.base.commands import Command
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.base.files import size_of
 from ddo_plugin.base.progress import PARENT_VARIABLE, PROGRESS_VARIABLE
-from ddo_plugin.hooks.types import Command
 from ddo_plugin.jobs.slots import Slot
 
 TAIL_LINES = 60  # torchrun writes half of that after its ranks have ended

@@ -9,25 +9,35 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from ddo_plugin.base.commands import Command
 from ddo_plugin.base.errors import COLLAPSE_STATUS, UserError
 from ddo_plugin.base.files import sha256_file, size_of
 from ddo_plugin.base.progress import read_fraction
-from ddo_plugin.hooks.types import Command
 from ddo_plugin.jobs.disk_space import Space
 from ddo_plugin.jobs.executor import Executor, StepFailedError, StoppedError
 from ddo_plugin.jobs.journal import Journal
-from ddo_plugin.selfplay.plan import Plan
-from ddo_plugin.selfplay.recipe.load import Policy
 from ddo_plugin.snapshots import sidecar
 
 ENDS = ("finished", "damaged", "gone")
 SIGNALLED = (-15, -2, 130, 143)  # how a command ends that somebody asked to
 STOP_WAIT_S = 1.0
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What becomes of failures, collapses and old snapshots."""
+
+    retries: int
+    allow_failures: bool
+    keep: Literal["best", "all"] | int
+    stop_on_collapse: float | None
+
+
 NO_POLICY = Policy(retries=0, allow_failures=False, keep="all", stop_on_collapse=None)
 
 
@@ -53,11 +63,6 @@ def key(made_from: Mapping[str, Any]) -> str:
     versions = {name: version(name) for name in ("ddo-plugin", "torch", "numpy")}
     told = json.dumps([versions, made_from], sort_keys=True, default=str)
     return hashlib.sha256(told.encode()).hexdigest()[:10]
-
-
-def identity(plan: Plan) -> str:
-    """The key of all that a run is asked to do, wherever its base lies."""
-    return key(asdict(replace(plan, base=Path(plan.base.name))))
 
 
 class Folder:

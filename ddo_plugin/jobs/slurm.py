@@ -14,10 +14,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from ddo_plugin.base.commands import Command
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.base.files import size_of
 from ddo_plugin.base.progress import PARENT_VARIABLE, PROGRESS_VARIABLE
-from ddo_plugin.hooks.types import Command
 from ddo_plugin.jobs.executor import StepFailedError, StoppedError, appended
 
 POLL_S = 1.0

@@ -13,8 +13,7 @@ from ddo_plugin.jobs.folder_lock import hold
 from ddo_plugin.jobs.journal import FILE_NAME, Journal
 from ddo_plugin.jobs.leftovers import end_orphans
 from ddo_plugin.jobs.progress_line import Board
-from ddo_plugin.jobs.runner import NO_POLICY, Runner
-from ddo_plugin.selfplay.recipe.load import Policy
+from ddo_plugin.jobs.runner import NO_POLICY, Policy, Runner
 
 Result = TypeVar("Result")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ddo_plugin.base.errors import UserError
-from ddo_plugin.base.options import MOST_SAMPLES
+from ddo_plugin.base.option_types import MOST_SAMPLES
 
 DATASET = "dataset:"  # before the path of the dataset whose counts are followed
 GOLDEN = (5**0.5 - 1) / 2  # multiples of it, modulo 1, spread evenly over every stretch
@@ -79,7 +79,7 @@ def _ranges(text: str) -> list[range]:
 
 
 def _of_dataset(path: str, count: int) -> np.ndarray:
-    from ddo_plugin.sampling.image_archive import open_images
+    from ddo_plugin.sampling.refsets.image_archive import open_images
 
     with open_images(Path(path)) as archive:
         if archive.labels is None:

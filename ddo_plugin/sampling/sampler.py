@@ -14,10 +14,10 @@ from torch import Tensor
 
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.base.files import sha256_file
-from ddo_plugin.base.options import DPM_SOLVER_V3
 from ddo_plugin.hooks.streams import SampleGenerators
 from ddo_plugin.objective.diffusion import Denoiser
 from ddo_plugin.sampling.solvers import dpm_solver_v3, heun, model_statistics
+from ddo_plugin.sampling.solvers.choices import DPM_SOLVER_V3
 from ddo_plugin.sampling.solvers.noise_levels import noise_steps
 
 SIGMA_MIN, SIGMA_MAX = 0.002, 80.0  # of EDM and EDM2

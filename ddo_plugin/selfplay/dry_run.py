@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ddo_plugin.jobs.journal import BEGUN, FILE_NAME, read
-from ddo_plugin.jobs.runner import Folder, Task, identity
-from ddo_plugin.selfplay.plan import Plan
+from ddo_plugin.jobs.runner import Folder, Task
+from ddo_plugin.selfplay.plan import Plan, identity
 from ddo_plugin.selfplay.steps import Steps
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from ddo_plugin.jobs.runner import key
 
 if TYPE_CHECKING:
     from ddo_plugin.selfplay.recipe.load import Recipe
@@ -109,3 +111,8 @@ def _search(recipe: Recipe, number: int) -> Search | None:
         return None
     evaluation = {**recipe.evaluation_settings(number), **given.evaluation}
     return Search(given.rungs, given.keep, given.finalists, given.seeds, evaluation)
+
+
+def identity(plan: Plan) -> str:
+    """The key of all that a run is asked to do, wherever its base lies."""
+    return key(asdict(replace(plan, base=Path(plan.base.name))))

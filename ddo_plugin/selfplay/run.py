@@ -11,12 +11,11 @@ from ddo_plugin.base.files import sha256_file
 from ddo_plugin.checkouts.checkout import open_checkout
 from ddo_plugin.jobs import slots
 from ddo_plugin.jobs.executor import Executor, LocalExecutor
-from ddo_plugin.jobs.runner import identity
 from ddo_plugin.jobs.slurm import ScheduledExecutor
 from ddo_plugin.jobs.supervise import opened, supervise
 from ddo_plugin.selfplay import plan as plans
 from ddo_plugin.selfplay import survivors
-from ddo_plugin.selfplay.plan import Costs, Plan, Round
+from ddo_plugin.selfplay.plan import Costs, Plan, Round, identity
 from ddo_plugin.selfplay.play import Judged, play
 from ddo_plugin.selfplay.recipe.load import Recipe, Resources
 

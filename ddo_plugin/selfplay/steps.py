@@ -7,9 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ddo_plugin.base.commands import Command
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.hooks import plugins
-from ddo_plugin.hooks.types import Command, EvaluationStep, RefsetStep, RoundStep
+from ddo_plugin.hooks.types import EvaluationStep, RefsetStep, RoundStep
 from ddo_plugin.jobs.runner import Folder, Task
 from ddo_plugin.selfplay.plan import Candidate, Plan, Search
 from ddo_plugin.snapshots import sidecar

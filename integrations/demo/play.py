@@ -64,7 +64,7 @@ def _play_arm(demo: Demo, runner: Runner, family: str, candidate: Candidate) -> 
 
 def _prepare_data(demo: Demo, runner: Runner) -> Path:
     out = runner.root / f"data-{key({'seed': demo.seed})}"
-    return runner.run(Task("digits", out, command("data", {"out": out, "seed": demo.seed}), DATA_COST))
+    return runner.run(Task("digits", out, command("prepare", {"out": out, "seed": demo.seed}), DATA_COST))
 
 
 def _pretrain(demo: Demo, runner: Runner, data: Path, family: str) -> Path:

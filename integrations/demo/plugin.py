@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ddo_integrations.demo.data import FEATURES
 from ddo_plugin import hookimpl
-from ddo_plugin.base.commands import flags, module_command
-from ddo_plugin.base.options import finetuning_options
+from ddo_plugin.base.commands import Command, flags, module_command
+from ddo_plugin.finetuning.options import finetuning_options
 from ddo_plugin.hooks.types import (
-    Command,
     EvaluationStep,
     FeatureExtractor,
     Generator,
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from ddo_plugin.finetuning.session import Finetuning
 
 UPSTREAM = "digits"
-FEATURES = "digits:"  # features "digits:FOLDER" are those of the classifier in a prepared data folder
 
 
 @hookimpl

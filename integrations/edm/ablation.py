@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from ddo_plugin.base.errors import UserError
-from ddo_plugin.base.options import DPM_SOLVER_V3
 from ddo_plugin.hooks.streams import SampleGenerators
 from ddo_plugin.objective.diffusion import Denoiser
 from ddo_plugin.sampling.sampler import CHURN, Sampler
+from ddo_plugin.sampling.solvers.choices import DPM_SOLVER_V3
 from ddo_plugin.sampling.solvers.denoising import estimate
 from ddo_plugin.sampling.solvers.heun import Churn
 from ddo_plugin.sampling.solvers.noise_levels import noise_steps

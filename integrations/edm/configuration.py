@@ -16,8 +16,8 @@ from ddo_integrations.nvlabs.checks import typed
 from ddo_integrations.nvlabs.dnnlib import EasyDict, construct_class_by_name
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.base.files import sha256_file
-from ddo_plugin.base.options import ddo_values
 from ddo_plugin.finetuning import session as finetuning
+from ddo_plugin.finetuning.options import ddo_values
 from ddo_plugin.finetuning.session import Finetuning
 from ddo_plugin.snapshots import sidecar, training_state
 from ddo_plugin.snapshots.pickles import contents

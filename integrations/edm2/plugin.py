@@ -10,8 +10,12 @@ from typing import Any
 import click
 
 from ddo_plugin import hookimpl
-from ddo_plugin.base.options import Finite, Number, continue_option, finetuning_options, pickle_options, sampler_options
-from ddo_plugin.hooks.types import Command, EvaluationStep, Fakes, Generator, Reference, RefsetStep, RoundStep, Upstream
+from ddo_plugin.base.commands import Command
+from ddo_plugin.base.option_types import Finite, Number
+from ddo_plugin.finetuning.options import continue_option, finetuning_options
+from ddo_plugin.hooks.types import EvaluationStep, Fakes, Generator, Reference, RefsetStep, RoundStep, Upstream
+from ddo_plugin.sampling.options import sampler_options
+from ddo_plugin.snapshots.options import pickle_options
 
 UPSTREAM = "edm2"
 LANDMARKS = {
@@ -145,7 +149,7 @@ def ddo_round_command(step: RoundStep) -> Command | None:
 def ddo_evaluation_command(step: EvaluationStep) -> Command | None:
     if step.upstream != UPSTREAM:
         return None
-    from ddo_integrations.nvlabs.evaluation import evaluation_command
+    from ddo_plugin.evaluation.scores import evaluation_command
 
     return evaluation_command("ddo_integrations.edm2.evaluate", step)
 

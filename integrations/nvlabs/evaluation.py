@@ -10,7 +10,6 @@ import os
 import re
 import shlex
 import shutil
-import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,8 +19,8 @@ from typing import Any, TypeVar
 
 import click
 
-from ddo_plugin.base import environment, ports
-from ddo_plugin.base.commands import flags, launcher, module_command
+from ddo_plugin.base import environment
+from ddo_plugin.base.commands import Command, flags, launcher, module_command
 from ddo_plugin.base.download import local_file
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.base.progress import progress
@@ -30,12 +29,11 @@ from ddo_plugin.checkouts import run_script
 from ddo_plugin.checkouts.checkout import Checkout, commit, open_checkout
 from ddo_plugin.evaluation.image_sets import digest, read_images
 from ddo_plugin.evaluation.real_statistics import open_standard
-from ddo_plugin.hooks.types import Command, EvaluationStep
+from ddo_plugin.evaluation.scores import COUNT, numbers, summary
 from ddo_plugin.sampling.refsets import format as refset
 
 F = TypeVar("F", bound=Callable[..., Any])
 NETWORKS = ("--net", "--gnet", "--network")  # options of the samplers whose value is unpickled
-COUNT = 50_000  # what published distances are measured on; fewer samples give larger ones
 
 
 @dataclass(frozen=True)
@@ -116,12 +114,6 @@ def evaluation_options(metrics: Sequence[str]) -> Callable[[F], F]:
         return function
 
     return add
-
-
-def evaluation_command(module: str, step: EvaluationStep) -> Command:
-    """The command line of such a module for a step of self-play; settings are its options."""
-    own = {"network": step.network, "out": step.out, "seeds": ",".join(map(str, step.seeds))}
-    return module_command(module, flags({**own, **step.settings}))
 
 
 def evaluate(
@@ -277,18 +269,6 @@ def _unpack(samples: Path, folder: Path) -> None:
             bar.update(len(batch))
 
 
-def summary(found: Sequence[Mapping[str, float]], metrics: Sequence[str]) -> dict[str, Any]:
-    """What evaluations with several seeds found, by seed and together; the first metric is the score."""
-    scores = [one[metrics[0]] for one in found]
-    return {
-        "score": statistics.fmean(scores),
-        "scores": scores,
-        "spread": statistics.stdev(scores) if len(scores) > 1 else None,
-        "metrics": {name: statistics.fmean(one[name] for one in found) for name in metrics},
-        "by_seed": found,
-    }
-
-
 @contextlib.contextmanager
 def scratch_folder(job: Job) -> Iterator[Path]:
     """An empty folder beside the output, gone when the block ends; one that a kill left behind is emptied."""
@@ -318,7 +298,9 @@ def _write(job: Job, found: Sequence[Mapping[str, float]], source: str, referenc
 
 def _run(command: Command) -> tuple[str, int]:
     env = {**os.environ, **command.env}
-    env.setdefault("MASTER_PORT", str(ports.free()))  # EDM takes 29500 for a single process, whoever else has it
+    env.setdefault(
+        "MASTER_PORT", str(environment.free_port())
+    )  # EDM takes 29500 for a single process, whoever else has it
     lines = []
     with subprocess.Popen(
         command.argv, env=env, stdout=subprocess.PIPE, text=True, encoding="utf-8", errors="replace"
@@ -339,10 +321,3 @@ def _metrics(text: str, known: Sequence[str]) -> tuple[str, ...]:
         if name not in known:
             raise UserError(f"--metrics={text}: upstream computes {', '.join(known)}, not {name!r}")
     return chosen
-
-
-def numbers(text: str) -> list[int]:
-    """Evaluation seeds, as --seeds takes them."""
-    if not re.fullmatch(r"\d+(,\d+)*", text):
-        raise UserError(f"--seeds={text} is no list of numbers such as 0,1,2")
-    return [int(part) for part in text.split(",")]

@@ -14,8 +14,8 @@ from ddo_integrations.nvlabs import checks
 from ddo_integrations.var import names as layouts
 from ddo_integrations.var import round as rounds
 from ddo_integrations.var import states, tokenizer
+from ddo_integrations.var.names import NEEDS
 from ddo_integrations.var.networks import Weights
-from ddo_integrations.var.plugin import NEEDS
 from ddo_integrations.var.round import Round
 from ddo_plugin import inject
 from ddo_plugin.base.errors import UserError

@@ -15,7 +15,7 @@ from ddo_integrations.var.formats import depth, is_native, network_of, read_tens
 from ddo_integrations.var.states import FOUND_BY_UPSTREAM
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.base.files import atomic_write
-from ddo_plugin.snapshots.file_kind import Kind, kind_of
+from ddo_plugin.snapshots.pickles.file_kind import Kind, kind_of
 
 REST = {"vae_local", "var_opt", "config"}  # what upstream's trainer keeps besides its network
 NAMED_BY_DEPTH = re.compile(r"var_d(\d+)\.pth")

@@ -18,12 +18,12 @@ from typing import Any
 
 import click
 
-from ddo_integrations.nvlabs import evaluation
-from ddo_integrations.var.plugin import UPSTREAM
+from ddo_integrations.var.names import UPSTREAM
 from ddo_plugin.base.commands import flags
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.base.progress import progress
 from ddo_plugin.base.result_file import check_place, write_result
+from ddo_plugin.evaluation import scores
 from ddo_plugin.evaluation.measure import check, features_named, metrics_named
 from ddo_plugin.evaluation.real_statistics import open_standard
 from ddo_plugin.hooks import plugins
@@ -37,9 +37,7 @@ OWN = [
     click.Option(["--checkout"], type=click.Path(path_type=Path), default=".", help="Upstream's repository."),
     click.Option(["--metrics"], default="fid,is", show_default=True, help="Of `ddo eval`; the first is the score."),
     click.Option(["--features"], default="inception", show_default=True, help="Feature extractor, as `ddo eval` has."),
-    click.Option(
-        ["--num"], type=click.IntRange(min=2), default=evaluation.COUNT, show_default=True, help="Images a seed."
-    ),
+    click.Option(["--num"], type=click.IntRange(min=2), default=scores.COUNT, show_default=True, help="Images a seed."),
     click.Option(["--seeds"], default="0", show_default=True, help="Seed k: image seeds k·num to (k+1)·num − 1."),
     click.Option(["--labels"], default="uniform", show_default=True, help="Classes, as `ddo sample` takes them."),
     click.Option(["--batch"], type=click.IntRange(min=1), help="Images made together  [default: upstream's]"),
@@ -56,7 +54,7 @@ def _sampling_options() -> list[click.Option]:
 @click.command(params=[*OWN, *_sampling_options()])
 def main(out: Path, seeds: str, num: int, metrics: str, **options: Any) -> None:
     """Write {"score": the first metric, ...}. Without --cfg the network is sampled without guidance."""
-    numbers, names = evaluation.numbers(seeds), metrics_named(metrics)
+    numbers, names = scores.numbers(seeds), metrics_named(metrics)
     _refuse_samples(options["network"])
     check_place(out)
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as elsewhere:
@@ -70,7 +68,7 @@ def main(out: Path, seeds: str, num: int, metrics: str, **options: Any) -> None:
     measured = list(dict.fromkeys([names[0], *found[0]["metrics"]]))  # `is` comes with its spread
     by_seed = [{"seed": seed, **one["metrics"]} for seed, one in zip(numbers, found, strict=True)]
     told = {name: found[0][name] for name in ("network", "sampler", "labels", "reference", "features", "versions")}
-    write_result(out, {**evaluation.summary(by_seed, measured), "count": num, **told, "commands": commands})
+    write_result(out, {**scores.summary(by_seed, measured), "count": num, **told, "commands": commands})
 
 
 def _refuse_samples(network: str) -> None:

@@ -9,20 +9,14 @@ from typing import Any
 
 import click
 
+from ddo_integrations.var.names import NEEDS, UPSTREAM
 from ddo_plugin import hookimpl
-from ddo_plugin.base.options import Number, continue_option, finetuning_options, sha256_option
-from ddo_plugin.hooks.types import (
-    Command,
-    EvaluationStep,
-    Generator,
-    OnlineFakes,
-    Reference,
-    RefsetStep,
-    RoundStep,
-    Upstream,
-)
+from ddo_plugin.base.commands import Command
+from ddo_plugin.base.option_types import Number
+from ddo_plugin.finetuning.options import continue_option, finetuning_options
+from ddo_plugin.hooks.types import EvaluationStep, Generator, OnlineFakes, Reference, RefsetStep, RoundStep, Upstream
+from ddo_plugin.snapshots.options import sha256_option
 
-UPSTREAM = "var"
 LANDMARKS = {
     "train.py": r"^def main_training\(",
     "trainer.py": r"^class VARTrainer\b",
@@ -32,8 +26,6 @@ LANDMARKS = {
 GUIDANCE = "Classifier-free guidance, as upstream's; 0 is none (1 is not)."
 VAE_HELP = "Image tokeniser's weights  [default: in the current folder or the checkout, or downloaded]"
 PATCHES = files("ddo_patches")
-# The training script imports these inside functions, so that a run would end after minutes.
-NEEDS = {"huggingface_hub": "models/var.py", "tensorboard": "utils/misc.py"}
 
 
 @hookimpl
@@ -171,7 +163,7 @@ def ddo_round_command(step: RoundStep) -> Command | None:
 def ddo_evaluation_command(step: EvaluationStep) -> Command | None:
     if step.upstream != UPSTREAM:
         return None
-    from ddo_integrations.nvlabs.evaluation import evaluation_command
+    from ddo_plugin.evaluation.scores import evaluation_command
 
     return evaluation_command("ddo_integrations.var.evaluate", step)
 

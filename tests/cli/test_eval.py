@@ -21,7 +21,7 @@ pytest.importorskip("sklearn")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's data with its classifier, and two halves of it as .npz files."""
     folder = tmp_path_factory.mktemp("digits")
-    command = [sys.executable, "-m", "ddo_integrations.demo.data", f"--out={folder / 'data'}"]
+    command = [sys.executable, "-m", "ddo_integrations.demo.prepare", f"--out={folder / 'data'}"]
     subprocess.run(command, check=True, capture_output=True)
     images = np.load(folder / "data/images.npy").transpose(0, 2, 3, 1)
     np.savez(folder / "real.npz", arr_0=images[::2])

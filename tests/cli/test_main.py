@@ -17,7 +17,7 @@ def modules_after(statements: str) -> set[str]:
 
 def test_help_imports_no_torch() -> None:
     loaded = modules_after("from ddo_plugin.cli import main; main(['--help'])")
-    assert "ddo_plugin.cli.demo" in loaded
+    assert "ddo_integrations.demo.command" in loaded
     assert not {"torch", "numpy", "sklearn", "matplotlib"} & loaded
 
 

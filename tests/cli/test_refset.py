@@ -29,7 +29,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
     root = tmp_path_factory.mktemp("network")
     data = root / "data"
-    subprocess.run([sys.executable, "-m", "ddo_integrations.demo.data", f"--out={data}"], check=True)
+    subprocess.run([sys.executable, "-m", "ddo_integrations.demo.prepare", f"--out={data}"], check=True)
     torch.manual_seed(0)
     state = build("diffusion", data).network().state_dict()
     save_file(state, root / "network.safetensors", metadata={"family": "diffusion"})

@@ -9,8 +9,8 @@ import click
 import pytest
 
 from ddo_plugin.base.errors import UserError
-from ddo_plugin.base.options import finetuning_options
 from ddo_plugin.finetuning import argparse_options
+from ddo_plugin.finetuning.options import finetuning_options
 
 OPTIONS = [
     *finetuning_options(alpha=4.0, beta=0.05),

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from ddo_integrations.nvlabs import evaluation
-from ddo_integrations.nvlabs.evaluation import Job, evaluation_command, last_number, named_numbers, sampler_networks
+from ddo_integrations.nvlabs.evaluation import Job, last_number, named_numbers, sampler_networks
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.checkouts.checkout import Checkout
+from ddo_plugin.evaluation.scores import evaluation_command
 from ddo_plugin.hooks.types import EvaluationStep, Upstream
 
 

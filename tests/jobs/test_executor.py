@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from ddo_plugin.base.commands import Command
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.base.progress import PARENT_VARIABLE, PROGRESS_VARIABLE
-from ddo_plugin.hooks.types import Command
 from ddo_plugin.jobs import executor as module
 from ddo_plugin.jobs.executor import LocalExecutor, StepFailedError, StoppedError
 

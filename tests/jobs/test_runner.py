@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ddo_plugin.hooks.types import Command
+from ddo_plugin.base.commands import Command
 from ddo_plugin.jobs import progress_line as board_module
 from ddo_plugin.jobs import runner as tasks
 from ddo_plugin.jobs.executor import LocalExecutor, StepFailedError

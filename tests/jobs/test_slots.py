@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ddo_plugin.hooks.types import Command
+from ddo_plugin.base.commands import Command
 from ddo_plugin.jobs import slots
 from ddo_plugin.jobs.executor import LocalExecutor
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from ddo_plugin.base.commands import Command
 from ddo_plugin.base.errors import UserError
-from ddo_plugin.hooks.types import Command
 from ddo_plugin.jobs import slurm as scheduled
 from ddo_plugin.jobs.executor import StepFailedError, StoppedError
 from ddo_plugin.jobs.journal import FILE_NAME, Journal

@@ -25,7 +25,7 @@ from safetensors.numpy import load_file
 DATA = Path(__file__).with_name("data")
 PLACEHOLDER = b"@FOLDER@"  # stands for the folder of the self-play run
 TEXT = (".json", ".jsonl", ".log")
-TRAINING = ("ddo_integrations.digits.train", "ddo_plugin.demo.train")  # where the demo's training script is, or was
+TRAINING = ("ddo_integrations.demo.train", "ddo_plugin.demo.train")  # where the demo's training script is, or was
 BASE, REFSET = "start/network-000060.safetensors", "recipe/r01-refset-3928472a2b"
 DONE, CUT = "recipe/r01-train-4374350505", "recipe/r01-train-2bbe8e66a9"  # a finished training, an interrupted one
 EVALUATION = f"{DONE}/network-000030-eval-52d63c474b.json"

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.base.files import sha256_file
-from ddo_plugin.base.options import sampler_options
 from ddo_plugin.hooks.streams import SampleGenerators
+from ddo_plugin.sampling.options import sampler_options
 from ddo_plugin.sampling.sampler import Sampler
 from ddo_plugin.sampling.solvers import dpm_solver_v3
 from ddo_plugin.sampling.solvers.noise_levels import noise_steps

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 from ddo_plugin.jobs.interrupts import resumable
-from ddo_plugin.selfplay.recipe.load import Policy, Recipe, Resources, Search, Settings, Sweep
+from ddo_plugin.jobs.runner import Policy
+from ddo_plugin.selfplay.recipe.load import Recipe, Resources, Search, Settings, Sweep
 from ddo_plugin.selfplay.run import run
 
 FOLDER, KIND = Path(sys.argv[1]), sys.argv[2]

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from ddo_plugin import hookimpl
+from ddo_plugin.base.commands import Command
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.base.files import sha256_file
 from ddo_plugin.hooks import plugins
-from ddo_plugin.hooks.types import Command, EvaluationStep, RefsetStep, RoundStep
+from ddo_plugin.hooks.types import EvaluationStep, RefsetStep, RoundStep
 from ddo_plugin.jobs.executor import LocalExecutor, StepFailedError
 from ddo_plugin.jobs.journal import FILE_NAME, Journal
 from ddo_plugin.jobs.runner import Runner

@@ -14,16 +14,16 @@ from typing import Any
 import pytest
 
 from ddo_plugin import hookimpl
+from ddo_plugin.base.commands import Command
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.hooks import plugins
-from ddo_plugin.hooks.types import Command, EvaluationStep, RoundStep
+from ddo_plugin.hooks.types import EvaluationStep, RoundStep
 from ddo_plugin.jobs.executor import LocalExecutor, StepFailedError, StoppedError
 from ddo_plugin.jobs.journal import FILE_NAME, Journal
-from ddo_plugin.jobs.runner import DamagedError, Runner
+from ddo_plugin.jobs.runner import DamagedError, Policy, Runner
 from ddo_plugin.selfplay import dry_run, status
 from ddo_plugin.selfplay.plan import Candidate, Plan, Round, Search
 from ddo_plugin.selfplay.play import Judged, play
-from ddo_plugin.selfplay.recipe.load import Policy
 from ddo_plugin.selfplay.report import history
 from ddo_plugin.selfplay.steps import Steps
 from ddo_plugin.selfplay.survivors import survivors

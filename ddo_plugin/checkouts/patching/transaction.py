@@ -16,9 +16,9 @@ from pathlib import Path
 
 import filelock
 
+from ddo_plugin.base.environment import cache_folder
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.base.files import sync_folder, write_json
-from ddo_plugin.base.folders import cache_folder
 
 JOURNAL = ".ddo-journal.json"
 _STAGED = ".ddo-new"

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ddo_plugin.base.commands import flags, module_command
+from ddo_plugin.base.commands import Command, flags, module_command
 from ddo_plugin.base.environment import device_name
 from ddo_plugin.base.progress import progress
-from ddo_plugin.hooks.types import Command, Generator, RefsetStep
+from ddo_plugin.hooks.types import Generator, RefsetStep
 from ddo_plugin.sampling.refsets import format as refset
 from ddo_plugin.sampling.refsets.partial import Unfinished
 
 if TYPE_CHECKING:
-    from ddo_plugin.sampling.rank_group import Ranks
+    from ddo_plugin.base.ranks import Ranks
 
 
 def refset_command(step: RefsetStep) -> Command:

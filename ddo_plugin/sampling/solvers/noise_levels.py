@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from ddo_plugin.base.options import SPACINGS as SPACINGS
+from ddo_plugin.sampling.solvers.choices import SPACINGS
 
 
 def noise_steps(

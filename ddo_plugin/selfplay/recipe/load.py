@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from ddo_plugin.base.download import is_url
 from ddo_plugin.base.errors import UserError
+from ddo_plugin.jobs.runner import Policy
 from ddo_plugin.selfplay.recipe import checks as recipe_checks
 from ddo_plugin.selfplay.recipe import schema, toml_source
 from ddo_plugin.selfplay.recipe.toml_source import Place, Source
@@ -29,16 +30,6 @@ class Sweep:
     def pairs(self) -> list[tuple[float, float]]:
         """Every α with every β."""
         return list(product(self.alpha, self.beta))
-
-
-@dataclass(frozen=True)
-class Policy:
-    """What becomes of failures, collapses and old snapshots."""
-
-    retries: int
-    allow_failures: bool
-    keep: Literal["best", "all"] | int
-    stop_on_collapse: float | None
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from ddo_plugin.checkouts import script_flags
 from ddo_plugin.checkouts.checkout import open_checkout
 from ddo_plugin.hooks import plugins
 from ddo_plugin.hooks.types import Upstream
+from ddo_plugin.sampling.options import refset_options
 
 SWEPT = "self-play does, by [sweep]"
 PLAYED = "self-play does"
@@ -71,13 +72,11 @@ class Why:
 
 def of(upstream: Upstream, checkout: Path | None) -> tuple[Mapping[str, Options], Why]:
     """The options of a round's three kinds of commands."""
-    from ddo_plugin.cli.refset import make
-
     hook = plugins.manager().hook
     native, why = _native(upstream, checkout)
     own = list(plugins.collect(hook.ddo_options(upstream=upstream.name)))
     training = {**(_from_source(native) if native else {}), **_from_click(own)}
-    sampling = [*make.params, *plugins.collect(hook.ddo_generator_options(upstream=upstream.name))]
+    sampling = [*refset_options(), *plugins.collect(hook.ddo_generator_options(upstream=upstream.name))]
     judging = list(plugins.collect(hook.ddo_evaluation_options(upstream=upstream.name)))
     required = [one.name for one in native or () if one.required and one.name not in ROUND]
     found = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -12,52 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from ddo_plugin.base.plots import COLORS, FAINT, INK, LABELS, STYLE, canvas, png, svg
 from ddo_plugin.selfplay.report.history import History
 
 matplotlib.use("svg")
 
-INK, FAINT = "#6b7280", "#9ca3af"  # readable on white and on near-black
-COLORS = {"ddo": "#d9480f", "mle": "#4c6ef5", "real": "#2b8a3e", "fake": "#c2255c"}
-LABELS = {"ddo": "DDO", "mle": "control (more maximum likelihood)"}
 SMOOTHING = 0.9
 GREY: Mapping[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": 255, "interpolation": "nearest"}
-STYLE = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "ddo-plugin",
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "axes.edgecolor": FAINT,
-    "axes.labelcolor": INK,
-    "axes.titlecolor": INK,
-    "axes.titlesize": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": FAINT,
-    "grid.alpha": 0.25,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "legend.frameon": False,
-    "legend.labelcolor": INK,
-}
-
-
-def svg(figure: Figure) -> str:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
-
-
-def canvas(columns: int, width: float = 9.0, height: float = 2.9) -> tuple[Figure, Sequence[Axes]]:
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, list(figure.subplots(1, columns, squeeze=False)[0])
-
-
-def png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", transparent=True, dpi=160, metadata={"Software": None})
-    return buffer.getvalue()
 
 
 def overview(families: Mapping[str, Mapping[str, History]], grids: Mapping[str, Mapping[str, np.ndarray]]) -> bytes:
@@ -244,22 +204,3 @@ def clouds(points: Mapping[str, np.ndarray], extent: float = 1.3, bins: int = 12
             axes.set_title(title)
             axes.axis("off")
         return svg(figure)
-
-
-def tradeoff(curves: Mapping[str, Sequence[tuple[float, float, float]]]) -> bytes:
-    """FID over IS, one line a curve of (scale, fid, is), each point labelled by its guidance scale. A PNG."""
-    with matplotlib.rc_context(STYLE):
-        figure, (axes,) = canvas(1, width=5.0, height=3.6)
-        colors = [COLORS["ddo"], COLORS["mle"], COLORS["real"], COLORS["fake"]]
-        for number, (name, points) in enumerate(curves.items()):
-            color = colors[number % len(colors)]
-            scores, distances = [point[2] for point in points], [point[1] for point in points]
-            axes.plot(scores, distances, color=color, label=name, marker="o", markersize=4, linewidth=1.4)
-            for scale, distance, score in points:
-                axes.annotate(
-                    f"{scale:g}", (score, distance), (4, 4), textcoords="offset points", fontsize=7, color=color
-                )
-        axes.set(title="guidance scales", xlabel="Inception Score", ylabel="FID")
-        if len(curves) > 1:
-            axes.legend()
-        return png(figure)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ddo_plugin.base.errors import UserError
-from ddo_plugin.snapshots.file_kind import Kind, kind_of
 from ddo_plugin.snapshots.pickles.constructors import constructors
+from ddo_plugin.snapshots.pickles.file_kind import Kind, kind_of
 from ddo_plugin.snapshots.pickles.machine import Findings, Machine
 from ddo_plugin.snapshots.pickles.nodes import BrokenError, ForbiddenError
 

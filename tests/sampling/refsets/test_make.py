@@ -22,9 +22,9 @@ from tqdm import tqdm
 
 from ddo_plugin.base.environment import device_name
 from ddo_plugin.base.errors import UserError
+from ddo_plugin.base.ranks import Ranks
 from ddo_plugin.hooks.streams import SampleGenerators
 from ddo_plugin.hooks.types import RefsetStep
-from ddo_plugin.sampling.rank_group import Ranks
 from ddo_plugin.sampling.refsets import format as refset
 from ddo_plugin.sampling.refsets import partial as unfinished
 from ddo_plugin.sampling.refsets.make import make, refset_command

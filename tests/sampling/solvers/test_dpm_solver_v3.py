@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from ddo_plugin.sampling.solvers import dpm_solver_v3, heun
+from ddo_plugin.sampling.solvers.choices import SPACINGS
 from ddo_plugin.sampling.solvers.model_statistics import DataPrediction, Step
-from ddo_plugin.sampling.solvers.noise_levels import SPACINGS, noise_steps
+from ddo_plugin.sampling.solvers.noise_levels import noise_steps
 from tests.sampling.solvers.mixture import Mixture
 
 MIXTURE = Mixture()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ddo_plugin.sampling.solvers.noise_levels import SPACINGS, noise_steps
+from ddo_plugin.sampling.solvers.choices import SPACINGS
+from ddo_plugin.sampling.solvers.noise_levels import noise_steps
 
 EVEN = {"edm": lambda sigmas: sigmas ** (1 / 7), "logSNR": lambda sigmas: sigmas.log(), "time_uniform": lambda x: x}
 

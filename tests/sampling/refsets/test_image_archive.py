@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from ddo_plugin.base.errors import UserError
-from ddo_plugin.sampling.image_archive import open_images, pack, png, unpack
 from ddo_plugin.sampling.refsets import format as refset
+from ddo_plugin.sampling.refsets.image_archive import open_images, pack, png, unpack
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 3, 8, 8), dtype=np.uint8)
 LABELS = np.array([2, 0, 1, 2, 1])

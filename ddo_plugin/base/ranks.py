@@ -87,15 +87,8 @@ class Ranks:
 
 
 @contextlib.contextmanager
-def ranks() -> Iterator[Ranks]:
-    """The ranks that torchrun started, each with a GPU of its own if there are any; one rank without torchrun.
-
-    What upstream needs of `compat` is applied: a CPU or GPU is chosen here.
-    """
-    from ddo_plugin.checkouts import compat
-
-    compat.apply()
-    _check_device()
+def ranks(cuda: bool) -> Iterator[Ranks]:
+    """Yield the ranks that torchrun started, each with a GPU of its own if `cuda`; one rank without torchrun."""
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if not 0 <= rank < world:
         raise UserError(f"RANK={rank} and WORLD_SIZE={world} do not go together; start several processes by torchrun")
@@ -104,7 +97,7 @@ def ranks() -> Iterator[Ranks]:
         return
     import torch.distributed as dist
 
-    if compat.device().type == "cuda":
+    if cuda:
         import torch
 
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
@@ -115,14 +108,3 @@ def ranks() -> Iterator[Ranks]:
         # Before pytorch#154976 the end of the group holds the GIL and waits for threads that may want it (torch 2.1).
         time.sleep(0.1)
         dist.destroy_process_group()
-
-
-def _check_device() -> None:
-    import torch
-
-    from ddo_plugin.checkouts import compat
-
-    if compat.device().type == "cuda" and not torch.cuda.is_available():
-        raise UserError(
-            "a GPU is asked for (DDO_DEVICE, DDO_COMPAT_OFF), but torch finds none; unset it, or DDO_DEVICE=cpu"
-        )

@@ -1,0 +1,7 @@
+"""Names of the solvers and spacings, for options: light to import."""
+
+from __future__ import annotations
+
+DPM_SOLVER_V3 = "dpm-solver-v3"
+SOLVERS = ("heun", "euler", DPM_SOLVER_V3)
+SPACINGS = ("edm", "logSNR", "time_uniform")
