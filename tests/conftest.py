@@ -21,7 +21,7 @@ import os, sys
 from pathlib import Path
 import click
 from ddo_plugin import hookimpl
-from ddo_plugin.hooks.types import Command, Upstream
+from ddo_plugin import Command, Upstream
 
 STEP = str(Path(__file__).with_name("standin_step.py"))
 

@@ -97,7 +97,7 @@ def test_the_example_plugin_adds_its_option_and_objective(environment: Path, tmp
 
     assert "hinge  ddo-hinge 0.1.0" in run(environment / "ddo", "plugins", cwd=tmp_path, PYTHONPATH=str(site))
     assert "--ddo-hinge-margin" in demo("train", "--help")
-    demo("data", "--out=data")
+    demo("prepare", "--out=data")
     common = ["--family=diffusion", "--data=data", "--steps=3"]
     demo("train", *common, "--outdir=base")
     network = "base/network-000003.safetensors"

@@ -13,7 +13,7 @@ from ddo_plugin.base.errors import UserError
 
 if TYPE_CHECKING:
     from ddo_plugin.snapshots.pickles.contents import Contents, NetworkInfo, ObjectInfo, Source
-    from ddo_plugin.snapshots.pickles.file_kind import Kind
+    from ddo_plugin.snapshots.pickles.file_kind import FileKind
 
 REFUSED_STATUS = 1
 _LONGEST_LINE = 400
@@ -40,12 +40,12 @@ def command(ctx: click.Context, /, file: str, sha256: str | None, source: bool, 
     from ddo_plugin.base.download import local_file
     from ddo_plugin.base.files import sha256_file
     from ddo_plugin.snapshots.pickles.contents import describe
-    from ddo_plugin.snapshots.pickles.file_kind import Kind, kind_of
+    from ddo_plugin.snapshots.pickles.file_kind import FileKind, kind_of
 
     path = local_file(file, sha256=sha256)
     kind = kind_of(path)
     click.echo(f"{file}: {kind.value}, {_size(path.stat().st_size)}, sha256 {sha256_file(path)}")
-    if kind is not Kind.PICKLE:
+    if kind is not FileKind.PICKLE:
         click.echo(_statement(path, kind))
         sys.exit(REFUSED_STATUS)
     contents = describe(path, checkout=checkout)
@@ -88,14 +88,14 @@ def _attempt(path: Path, root: Path) -> str:
     return ""
 
 
-def _statement(path: Path, kind: Kind) -> str:
+def _statement(path: Path, kind: FileKind) -> str:
     """What a file that is no pickle is, as far as it can be said without loading it."""
-    from ddo_plugin.snapshots.pickles.file_kind import Kind, safetensors_header
+    from ddo_plugin.snapshots.pickles.file_kind import FileKind, safetensors_header
 
-    if kind is Kind.SAFETENSORS:
+    if kind is FileKind.SAFETENSORS:
         tensors = safetensors_header(path).keys() - {"__metadata__"}
         return f"It holds {len(tensors)} tensors and can run no code. It is not a network pickle."
-    if kind in (Kind.CHECKPOINT, Kind.LEGACY_CHECKPOINT):
+    if kind in (FileKind.CHECKPOINT, FileKind.LEGACY_CHECKPOINT):
         return (
             "It holds a training state or weights, not a network pickle. Its pickled part was not examined: "
             "torch.load(..., weights_only=True) is the way to read one from strangers."

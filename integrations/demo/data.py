@@ -79,6 +79,3 @@ class ClassifierFeatures:
     def with_logits(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         features = self._body(to_unit(torch.from_numpy(images)))
         return features.numpy(), self._head(features).numpy()
-
-
-FEATURES = "digits:"  # features "digits:FOLDER" are those of the classifier in a prepared data folder

@@ -11,14 +11,9 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot, silu
 
 from ddo_integrations.demo.data import CHANNELS, CLASSES, RESOLUTION, Digits, to_uint8, to_unit
-from ddo_plugin.hooks.streams import SampleGenerators
-from ddo_plugin.hooks.types import Fakes
+from ddo_plugin import Denoiser, Fakes, NoiseLevels, SampleGenerators, SampleKind, Terms, noise_steps
 from ddo_plugin.objective import diffusion
-from ddo_plugin.objective.ddo import Terms
-from ddo_plugin.objective.diffusion import Denoiser, NoiseLevels
-from ddo_plugin.sampling.refsets.format import Kind
 from ddo_plugin.sampling.solvers import heun
-from ddo_plugin.sampling.solvers.noise_levels import noise_steps
 
 FREQUENCIES = 16
 
@@ -69,7 +64,7 @@ class _Block(nn.Module):
 class DiffusionFamily:
     """Images as they are; likelihoods by Eq. 14-16; samples by Heun's method."""
 
-    kind: Kind = "images"
+    kind: SampleKind = "images"
     sampler: Mapping[str, Any] = MappingProxyType({"name": "heun", "steps": 18})
     levels = NoiseLevels(P_mean=-0.8, P_std=1.4)
     clip_grad_norm: float | None = None

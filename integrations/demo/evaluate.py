@@ -9,13 +9,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from ddo_integrations.demo.data import CLASSES, FEATURES, Digits
+from ddo_integrations.demo.data import CLASSES, Digits
 from ddo_integrations.demo.families import FAMILIES, Family, build, load_snapshot
 from ddo_integrations.demo.generator import draw
-from ddo_plugin.base.files import atomic_write, write_json
-from ddo_plugin.base.progress import progress
-from ddo_plugin.evaluation.metrics.frechet import frechet_distance, moments
-from ddo_plugin.evaluation.scores import numbers, summary
+from ddo_integrations.demo.names import FEATURES
+from ddo_plugin import atomic_write, frechet_distance, moments, numbers, progress, summary, write_json
 from ddo_plugin.hooks import plugins
 
 LIKELIHOOD_DRAWS = 20  # noise levels a real sample is tried at; exact likelihoods do not vary

@@ -14,12 +14,7 @@ from torch import Tensor, nn
 from ddo_integrations.demo.data import Digits
 from ddo_integrations.demo.diffusion import DiffusionFamily
 from ddo_integrations.demo.tokens import TokensFamily
-from ddo_plugin.base.errors import UserError
-from ddo_plugin.base.files import atomic_write
-from ddo_plugin.hooks.streams import SampleGenerators
-from ddo_plugin.hooks.types import Fakes
-from ddo_plugin.objective.ddo import Terms
-from ddo_plugin.sampling.refsets.format import Kind
+from ddo_plugin import Fakes, SampleGenerators, SampleKind, Terms, UserError, atomic_write
 
 FAMILIES = ("diffusion", "tokens")
 
@@ -27,7 +22,7 @@ FAMILIES = ("diffusion", "tokens")
 class Family(Protocol):
     """A likelihood model of the digits: what it trains on, what it says of it, how it samples."""
 
-    kind: Kind
+    kind: SampleKind
     sampler: Mapping[str, Any]
     clip_grad_norm: float | None
 

@@ -12,9 +12,7 @@ from torch import Tensor, nn
 
 from ddo_integrations.demo.data import CLASSES
 from ddo_integrations.demo.families import Family, build, load_snapshot
-from ddo_plugin.base.files import sha256_file
-from ddo_plugin.base.progress import Progress
-from ddo_plugin.hooks.streams import SampleGenerators
+from ddo_plugin import Progress, SampleGenerators, sha256_file
 from ddo_plugin.sampling import labels as class_labels
 
 BATCH = 500

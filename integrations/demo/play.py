@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from ddo_integrations.demo.plugin import UPSTREAM, command
+from ddo_integrations.demo.names import UPSTREAM
+from ddo_integrations.demo.plugin import command
 from ddo_integrations.demo.settings import CONTROL, Setting, Settings, training_flags
 from ddo_plugin.jobs.executor import LocalExecutor
 from ddo_plugin.jobs.journal import Journal

@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ddo_integrations.demo.data import FEATURES
-from ddo_plugin import hookimpl
-from ddo_plugin.base.commands import Command, flags, module_command
-from ddo_plugin.finetuning.options import finetuning_options
-from ddo_plugin.hooks.types import (
+from ddo_integrations.demo.names import FEATURES, UPSTREAM
+from ddo_plugin import (
+    Command,
     EvaluationStep,
     FeatureExtractor,
     Generator,
@@ -20,15 +18,17 @@ from ddo_plugin.hooks.types import (
     RefsetStep,
     RoundStep,
     Upstream,
+    finetuning_options,
+    flags,
+    hookimpl,
+    module_command,
 )
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ddo_integrations.demo.families import Family
-    from ddo_plugin.finetuning.session import Finetuning
-
-UPSTREAM = "digits"
+    from ddo_plugin import Finetuning
 
 
 @hookimpl
@@ -81,7 +81,7 @@ def ddo_reference(upstream: str, source: str, options: Mapping[str, Any]) -> Ref
     if upstream != UPSTREAM:
         return None
     from ddo_integrations.demo.families import build, load_snapshot
-    from ddo_plugin.snapshots.reference import freeze
+    from ddo_plugin import freeze
 
     path = Path(source)
     return freeze(load_snapshot(path, options["family"], build(options["family"], options["data"])), source, path)
@@ -121,7 +121,7 @@ def ddo_features(name: str) -> FeatureExtractor | None:
 def ddo_refset_command(step: RefsetStep) -> Command | None:
     if step.upstream != UPSTREAM:
         return None
-    from ddo_plugin.sampling.refsets.make import refset_command
+    from ddo_plugin import refset_command
 
     return refset_command(step)
 

@@ -14,9 +14,7 @@ from torch import nn
 
 from ddo_integrations.demo.data import classifier, to_unit
 from ddo_integrations.demo.tokens import Tokenizer
-from ddo_plugin.base.errors import UserError
-from ddo_plugin.base.files import atomic_folder
-from ddo_plugin.base.progress import progress
+from ddo_plugin import UserError, atomic_folder, progress
 
 if TYPE_CHECKING:
     from torch import nn

@@ -12,11 +12,8 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, pixel_shuffle, pixel_unshuffle, scaled_dot_product_attention
 
 from ddo_integrations.demo.data import CLASSES, Digits, to_uint8, to_unit
-from ddo_plugin.hooks.streams import SampleGenerators
-from ddo_plugin.hooks.types import Fakes
+from ddo_plugin import Fakes, SampleGenerators, SampleKind, Terms
 from ddo_plugin.objective import tokens
-from ddo_plugin.objective.ddo import Terms
-from ddo_plugin.sampling.refsets.format import Kind
 
 PATCH = 2  # a cell of the finest map is a 2×2 patch of the 8×8 image
 CELL = PATCH * PATCH  # values in it
@@ -134,7 +131,7 @@ class _Block(nn.Module):
 class TokensFamily:
     """Images as token pyramids; exact likelihoods by Eq. 1; ancestral samples."""
 
-    kind: Kind = "tokens"
+    kind: SampleKind = "tokens"
     sampler: Mapping[str, Any] = MappingProxyType({"name": "ancestral"})
     clip_grad_norm: float | None = 2.0
     label_drop = 0.1  # the paper's 50 % serves guidance later on; the demo samples without

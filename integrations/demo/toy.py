@@ -13,13 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from ddo_integrations.demo.diffusion import DenoiserMLP
-from ddo_plugin.base.files import atomic_write
-from ddo_plugin.base.progress import Progress, progress
+from ddo_plugin import DDO, MLE, Denoiser, NoiseLevels, Objective, Progress, atomic_write, noise_steps, progress
 from ddo_plugin.objective import diffusion
-from ddo_plugin.objective.ddo import DDO, MLE, Objective
-from ddo_plugin.objective.diffusion import Denoiser, NoiseLevels
 from ddo_plugin.sampling.solvers import heun
-from ddo_plugin.sampling.solvers.noise_levels import noise_steps
 
 MODES, RADIUS, STD = 8, 0.8, 0.06
 WIDTH, BATCH, FAKES, SHOWN = 12, 256, 8000, 20000

@@ -13,9 +13,7 @@ from torch import Tensor, nn
 
 from ddo_integrations.demo.families import FAMILIES, Family, build, save_snapshot
 from ddo_integrations.nvlabs.dnnlib import EasyDict
-from ddo_plugin import inject
-from ddo_plugin.base.files import atomic_write
-from ddo_plugin.base.progress import progress
+from ddo_plugin import atomic_write, inject, progress
 
 CHECKPOINT = "training-state.pt"
 

@@ -16,14 +16,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddo_plugin.base.errors import UserError
-from ddo_plugin.hooks.streams import SampleGenerators
-from ddo_plugin.objective.diffusion import Denoiser
-from ddo_plugin.sampling.sampler import CHURN, Sampler
-from ddo_plugin.sampling.solvers.choices import DPM_SOLVER_V3
-from ddo_plugin.sampling.solvers.denoising import estimate
-from ddo_plugin.sampling.solvers.heun import Churn
-from ddo_plugin.sampling.solvers.noise_levels import noise_steps
+from ddo_plugin import (
+    CHURN,
+    DPM_SOLVER_V3,
+    Churn,
+    Denoiser,
+    SampleGenerators,
+    Sampler,
+    UserError,
+    estimate,
+    noise_steps,
+)
 
 EPSILON = 1e-3  # the least time of VP
 BETAS = 19.9, 0.1  # β_d and β_min of VP, where nothing else says its range

@@ -14,15 +14,10 @@ from ddo_integrations.edm import events
 from ddo_integrations.nvlabs import checks
 from ddo_integrations.nvlabs.checks import typed
 from ddo_integrations.nvlabs.dnnlib import EasyDict, construct_class_by_name
-from ddo_plugin.base.errors import UserError
-from ddo_plugin.base.files import sha256_file
+from ddo_plugin import Finetuning, NetworkInfo, UserError, ddo_values, sha256_file, target_settings
 from ddo_plugin.finetuning import session as finetuning
-from ddo_plugin.finetuning.options import ddo_values
-from ddo_plugin.finetuning.session import Finetuning
 from ddo_plugin.snapshots import sidecar, training_state
 from ddo_plugin.snapshots.pickles import contents
-from ddo_plugin.snapshots.pickles.contents import NetworkInfo
-from ddo_plugin.snapshots.reference import target_settings
 
 # A round of the paper on CIFAR-10 (Appendix C), for the flags that were not given.
 DURATION_MIMG, LR, EMA_MIMG, SNAPSHOT_TICKS, DUMP_TICKS = 1.5, 1.5e-4, 0.25, 1, 10

@@ -11,7 +11,7 @@ from typing import Any
 import training.training_loop
 from torch_utils import distributed as dist
 
-from ddo_plugin.finetuning.session import Finetuning
+from ddo_plugin import Finetuning
 
 
 class Progress:

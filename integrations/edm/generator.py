@@ -10,12 +10,8 @@ import torch
 from torch import Tensor
 
 from ddo_integrations.edm import ablation
+from ddo_plugin import Denoiser, DiffusionGenerator, SampleGenerators, Sampler, bound, load_as_stored
 from ddo_plugin.checkouts import compat
-from ddo_plugin.hooks.streams import SampleGenerators
-from ddo_plugin.objective.diffusion import Denoiser
-from ddo_plugin.sampling.diffusion_generator import DiffusionGenerator, bound
-from ddo_plugin.sampling.sampler import Sampler
-from ddo_plugin.snapshots.reference import load_as_stored
 
 BATCH = 64  # generate.py's
 Solve = Callable[[Denoiser, Tensor, SampleGenerators], Tensor]

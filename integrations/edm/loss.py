@@ -12,10 +12,9 @@ from training.loss import EDMLoss
 
 from ddo_integrations.edm import events
 from ddo_integrations.edm.networks import denoiser
+from ddo_plugin import NoiseLevels, with_fakes
 from ddo_plugin.finetuning import session as finetuning
-from ddo_plugin.finetuning.fakes import with_fakes
 from ddo_plugin.objective import diffusion
-from ddo_plugin.objective.diffusion import NoiseLevels
 
 
 class DDOLoss:

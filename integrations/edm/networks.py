@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from ddo_integrations.nvlabs.dnnlib import construct_class_by_name
+from ddo_plugin import Denoiser
 from ddo_plugin.finetuning import session as finetuning
-from ddo_plugin.objective.diffusion import Denoiser
 
 
 def start(preconditioning: str, **settings: Any) -> nn.Module:

@@ -9,13 +9,22 @@ from typing import Any
 
 import click
 
-from ddo_plugin import hookimpl
-from ddo_plugin.base.commands import Command
-from ddo_plugin.base.option_types import Number
-from ddo_plugin.finetuning.options import continue_option, finetuning_options
-from ddo_plugin.hooks.types import EvaluationStep, Fakes, Generator, Reference, RefsetStep, RoundStep, Upstream
-from ddo_plugin.sampling.options import sampler_options
-from ddo_plugin.snapshots.options import pickle_options
+from ddo_plugin import (
+    Command,
+    EvaluationStep,
+    Fakes,
+    Generator,
+    Number,
+    Reference,
+    RefsetStep,
+    RoundStep,
+    Upstream,
+    continue_option,
+    finetuning_options,
+    hookimpl,
+    pickle_options,
+    sampler_options,
+)
 
 UPSTREAM = "edm"
 LANDMARKS = {
@@ -70,7 +79,7 @@ def ddo_configure(upstream: str, config: MutableMapping[str, Any], options: Mapp
 def ddo_reference(upstream: str, source: str, options: Mapping[str, Any]) -> Reference | None:
     if upstream != UPSTREAM:
         return None
-    from ddo_plugin.snapshots.reference import load_reference
+    from ddo_plugin import load_reference
 
     return load_reference(source, options)
 
@@ -104,7 +113,7 @@ def ddo_generator(upstream: str, source: str, options: Mapping[str, Any]) -> Gen
 def ddo_refset_command(step: RefsetStep) -> Command | None:
     if step.upstream != UPSTREAM:
         return None
-    from ddo_plugin.sampling.refsets.make import refset_command
+    from ddo_plugin import refset_command
 
     return refset_command(step)
 
@@ -113,7 +122,7 @@ def ddo_refset_command(step: RefsetStep) -> Command | None:
 def ddo_round_command(step: RoundStep) -> Command | None:
     if step.upstream != UPSTREAM:
         return None
-    from ddo_plugin.finetuning.round_command import round_command
+    from ddo_plugin import round_command
 
     return round_command(step, "train.py", {"outdir": step.out, "nosubdir": True})
 
@@ -122,7 +131,7 @@ def ddo_round_command(step: RoundStep) -> Command | None:
 def ddo_evaluation_command(step: EvaluationStep) -> Command | None:
     if step.upstream != UPSTREAM:
         return None
-    from ddo_plugin.evaluation.scores import evaluation_command
+    from ddo_plugin import evaluation_command
 
     return evaluation_command("ddo_integrations.edm.evaluate", step)
 

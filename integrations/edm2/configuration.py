@@ -13,14 +13,9 @@ from ddo_integrations.edm2 import events, states
 from ddo_integrations.nvlabs import checks
 from ddo_integrations.nvlabs.checks import typed
 from ddo_integrations.nvlabs.dnnlib import EasyDict, construct_class_by_name
-from ddo_plugin.base.download import local_file
-from ddo_plugin.base.errors import UserError
+from ddo_plugin import NetworkInfo, Reference, UserError, ddo_values, local_file, target_settings
 from ddo_plugin.finetuning import session as finetuning
-from ddo_plugin.finetuning.options import ddo_values
-from ddo_plugin.hooks.types import Reference
 from ddo_plugin.snapshots.pickles import contents
-from ddo_plugin.snapshots.pickles.contents import NetworkInfo
-from ddo_plugin.snapshots.reference import target_settings
 
 # A round of the paper on ImageNet-64 (Appendix C), for the flags that were not given.
 BATCH, LR, DECAY_BATCHES = 512, 5e-5, 2000

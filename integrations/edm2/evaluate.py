@@ -12,7 +12,7 @@ import click
 
 from ddo_integrations.nvlabs import evaluation
 from ddo_integrations.nvlabs.evaluation import Job, evaluation_options
-from ddo_plugin.base.commands import flags
+from ddo_plugin import flags
 
 METRICS = ("fid", "fd_dinov2")
 SCRIPT = "calculate_metrics.py"

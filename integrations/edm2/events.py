@@ -13,7 +13,7 @@ import training.training_loop
 from torch_utils import distributed as dist
 
 from ddo_integrations.edm2 import states
-from ddo_plugin.finetuning.session import Finetuning
+from ddo_plugin import Finetuning
 
 
 class Progress:

@@ -10,16 +10,20 @@ import torch
 from torch import Tensor
 
 from ddo_integrations.nvlabs.dnnlib import construct_class_by_name
-from ddo_plugin.base.download import local_file
-from ddo_plugin.base.errors import UserError
+from ddo_plugin import (
+    DEPARTS,
+    Denoiser,
+    DiffusionGenerator,
+    Reference,
+    SampleGenerators,
+    Sampler,
+    UserError,
+    bound,
+    load_as_stored,
+    local_file,
+)
 from ddo_plugin.checkouts import compat
-from ddo_plugin.hooks.streams import SampleGenerators
-from ddo_plugin.hooks.types import DEPARTS, Reference
-from ddo_plugin.objective.diffusion import Denoiser
-from ddo_plugin.sampling.diffusion_generator import DiffusionGenerator, bound
-from ddo_plugin.sampling.sampler import Sampler
 from ddo_plugin.snapshots.pickles import contents
-from ddo_plugin.snapshots.reference import load_as_stored
 
 BATCH, DECODED_TOGETHER = 32, 4  # generate_images.py's
 LATENTS = "StabilityVAEEncoder"

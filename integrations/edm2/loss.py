@@ -11,10 +11,9 @@ from torch_utils import training_stats
 from training.training_loop import EDM2Loss
 
 from ddo_integrations.edm2 import events
+from ddo_plugin import Denoiser, NoiseLevels, with_fakes
 from ddo_plugin.finetuning import session as finetuning
-from ddo_plugin.finetuning.fakes import with_fakes
 from ddo_plugin.objective import diffusion
-from ddo_plugin.objective.diffusion import Denoiser, NoiseLevels
 
 
 class DDOLoss:

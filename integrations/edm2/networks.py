@@ -10,11 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from ddo_integrations.nvlabs.dnnlib import construct_class_by_name
-from ddo_plugin.base.errors import UserError
+from ddo_plugin import Reference, UserError, load_reference
 from ddo_plugin.checkouts import compat
 from ddo_plugin.finetuning import session as finetuning
-from ddo_plugin.hooks.types import Reference
-from ddo_plugin.snapshots.reference import load_reference
 
 NORMALISED = "MPConv"  # upstream's layer whose weights every forward in train() normalises in place
 ROUNDS, ALL_AT_ONCE = 256, 2

@@ -10,10 +10,8 @@ from typing import Any
 import torch
 from torch_utils import distributed as dist
 
-from ddo_plugin.base.errors import UserError
-from ddo_plugin.base.files import atomic_write
+from ddo_plugin import Finetuning, UserError, atomic_write
 from ddo_plugin.finetuning import session as finetuning
-from ddo_plugin.finetuning.session import Finetuning
 from ddo_plugin.snapshots import training_state
 
 NAME = re.compile(r"training-state-(\d+)\.pt")

@@ -9,9 +9,7 @@ from typing import Any
 
 import click
 
-from ddo_plugin.base.errors import UserError
-from ddo_plugin.finetuning.session import Finetuning
-from ddo_plugin.snapshots.pickles.contents import NetworkInfo
+from ddo_plugin import Finetuning, NetworkInfo, UserError
 
 
 def typed(flag: str) -> bool:

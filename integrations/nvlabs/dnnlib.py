@@ -6,7 +6,7 @@ it shares upstream's cache and adds resuming and checksums.
 
 from __future__ import annotations
 
-from ddo_plugin.base.download import open_url
+from ddo_plugin import open_url
 
 try:
     from dnnlib import EasyDict

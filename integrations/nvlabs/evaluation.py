@@ -19,17 +19,28 @@ from typing import Any, TypeVar
 
 import click
 
+from ddo_plugin import (
+    COUNT,
+    Checkout,
+    Command,
+    UserError,
+    check_place,
+    commit,
+    digest,
+    flags,
+    launcher,
+    local_file,
+    module_command,
+    numbers,
+    open_checkout,
+    open_standard,
+    progress,
+    read_images,
+    summary,
+    write_result,
+)
 from ddo_plugin.base import environment
-from ddo_plugin.base.commands import Command, flags, launcher, module_command
-from ddo_plugin.base.download import local_file
-from ddo_plugin.base.errors import UserError
-from ddo_plugin.base.progress import progress
-from ddo_plugin.base.result_file import check_place, write_result
 from ddo_plugin.checkouts import run_script
-from ddo_plugin.checkouts.checkout import Checkout, commit, open_checkout
-from ddo_plugin.evaluation.image_sets import digest, read_images
-from ddo_plugin.evaluation.real_statistics import open_standard
-from ddo_plugin.evaluation.scores import COUNT, numbers, summary
 from ddo_plugin.sampling.refsets import format as refset
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from ddo_integrations.nvlabs.dnnlib import construct_class_by_name
-from ddo_plugin.base.errors import UserError
-from ddo_plugin.hooks.types import Reference
+from ddo_plugin import Reference, UserError
 
 DATASET = "training.dataset.ImageFolderDataset"
 

@@ -17,12 +17,9 @@ from ddo_integrations.var import states, tokenizer
 from ddo_integrations.var.names import NEEDS
 from ddo_integrations.var.networks import Weights
 from ddo_integrations.var.round import Round
-from ddo_plugin import inject
-from ddo_plugin.base.errors import UserError
+from ddo_plugin import Finetuning, RefsetFakes, UserError, inject
 from ddo_plugin.checkouts import required_packages
 from ddo_plugin.finetuning import session as finetuning
-from ddo_plugin.finetuning.session import Finetuning
-from ddo_plugin.sampling.refsets.format import RefsetFakes
 
 # A round of the paper (Appendix C), for the arguments that were not given. Upstream's learning rate is for 256 images.
 PAPER = {"bs": 1024, "tblr": 1e-6}

@@ -13,9 +13,7 @@ from torch import Tensor
 
 from ddo_integrations.var.formats import depth, is_native, network_of, read_tensors
 from ddo_integrations.var.states import FOUND_BY_UPSTREAM
-from ddo_plugin.base.errors import UserError
-from ddo_plugin.base.files import atomic_write
-from ddo_plugin.snapshots.pickles.file_kind import Kind, kind_of
+from ddo_plugin import FileKind, UserError, atomic_write, kind_of
 
 REST = {"vae_local", "var_opt", "config"}  # what upstream's trainer keeps besides its network
 NAMED_BY_DEPTH = re.compile(r"var_d(\d+)\.pth")
@@ -23,7 +21,7 @@ NAMED_BY_DEPTH = re.compile(r"var_d(\d+)\.pth")
 
 def convert(source: Path, out: Path, like: Path | None) -> str | None:
     """Write `source` in the other format; one line about it, or None if it is none of VAR's."""
-    if kind_of(source) not in (Kind.CHECKPOINT, Kind.LEGACY_CHECKPOINT):
+    if kind_of(source) not in (FileKind.CHECKPOINT, FileKind.LEGACY_CHECKPOINT):
         return None
     state = read_tensors(source, "SOURCE")
     weights = network_of(state)

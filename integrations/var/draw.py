@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ddo_plugin.objective.tokens import token_logp
+from ddo_plugin import token_logp
 
 Choose = Callable[[Tensor], Tensor]  # logits [N, l, V] -> tokens [N, l]
 Embed = Callable[[Tensor, Tensor, float], Tensor]  # tokens [N, l], their logits, position in 0..1 -> [N, l, Cvae]

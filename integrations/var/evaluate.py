@@ -19,15 +19,20 @@ from typing import Any
 import click
 
 from ddo_integrations.var.names import UPSTREAM
-from ddo_plugin.base.commands import flags
-from ddo_plugin.base.errors import UserError
-from ddo_plugin.base.progress import progress
-from ddo_plugin.base.result_file import check_place, write_result
+from ddo_plugin import (
+    UserError,
+    check,
+    check_place,
+    features_named,
+    flags,
+    metrics_named,
+    open_standard,
+    progress,
+    record_beside,
+    write_result,
+)
 from ddo_plugin.evaluation import scores
-from ddo_plugin.evaluation.measure import check, features_named, metrics_named
-from ddo_plugin.evaluation.real_statistics import open_standard
 from ddo_plugin.hooks import plugins
-from ddo_plugin.sampling.image_writer import record_beside
 
 SAMPLED_BY = ("cfg", "top-k", "top-p", "more-smooth", "precision", "vae")
 OWN = [

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ddo_integrations.var.draw import sample, together
-from ddo_plugin.hooks.types import Fakes
+from ddo_plugin import Fakes
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddo_plugin.base.errors import UserError
+from ddo_plugin import UserError
 
 BLOCK = re.compile(r"blocks\.(\d+)\.")
 WRAPPERS = ("_orig_mod.", "module.")  # what torch.compile and DistributedDataParallel put before every name

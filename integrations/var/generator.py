@@ -17,11 +17,8 @@ from torch import Tensor
 
 from ddo_integrations.var import networks, tokenizer
 from ddo_integrations.var.draw import Drawn, sample
-from ddo_plugin.base.errors import UserError
-from ddo_plugin.base.files import sha256_file
+from ddo_plugin import DEPARTS, Reference, SampleGenerators, UserError, sha256_file
 from ddo_plugin.checkouts import compat
-from ddo_plugin.hooks.streams import SampleGenerators
-from ddo_plugin.hooks.types import DEPARTS, Reference
 
 BATCH = 25  # the release's VAR_sample.py's
 PRECISIONS = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ddo_plugin.base.errors import UserError
+from ddo_plugin import UserError
 
 NAMED = {  # upstream's names, by the pixels of a side
     "256": "1_2_3_4_5_6_8_10_13_16",

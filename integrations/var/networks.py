@@ -13,11 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ddo_integrations.var.formats import depth, network_of, read_tensors
-from ddo_plugin.base.download import local_file
-from ddo_plugin.base.errors import UserError
-from ddo_plugin.base.files import atomic_write, sha256_file
-from ddo_plugin.hooks.types import Reference
-from ddo_plugin.snapshots.reference import check_finite
+from ddo_plugin import Reference, UserError, atomic_write, check_finite, local_file, sha256_file
 
 MASK = "attn_bias_for_masking"  # of −∞ where a token must not look
 

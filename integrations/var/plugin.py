@@ -10,12 +10,21 @@ from typing import Any
 import click
 
 from ddo_integrations.var.names import NEEDS, UPSTREAM
-from ddo_plugin import hookimpl
-from ddo_plugin.base.commands import Command
-from ddo_plugin.base.option_types import Number
-from ddo_plugin.finetuning.options import continue_option, finetuning_options
-from ddo_plugin.hooks.types import EvaluationStep, Generator, OnlineFakes, Reference, RefsetStep, RoundStep, Upstream
-from ddo_plugin.snapshots.options import sha256_option
+from ddo_plugin import (
+    Command,
+    EvaluationStep,
+    Generator,
+    Number,
+    OnlineFakes,
+    Reference,
+    RefsetStep,
+    RoundStep,
+    Upstream,
+    continue_option,
+    finetuning_options,
+    hookimpl,
+    sha256_option,
+)
 
 LANDMARKS = {
     "train.py": r"^def main_training\(",
@@ -145,7 +154,7 @@ def ddo_generator(upstream: str, source: str, options: Mapping[str, Any]) -> Gen
 def ddo_refset_command(step: RefsetStep) -> Command | None:
     if step.upstream != UPSTREAM:
         return None
-    from ddo_plugin.sampling.refsets.make import refset_command
+    from ddo_plugin import refset_command
 
     return refset_command(step)
 
@@ -154,7 +163,7 @@ def ddo_refset_command(step: RefsetStep) -> Command | None:
 def ddo_round_command(step: RoundStep) -> Command | None:
     if step.upstream != UPSTREAM:
         return None
-    from ddo_plugin.finetuning.round_command import round_command
+    from ddo_plugin import round_command
 
     return round_command(step, "train.py", {"local_out_dir_path": step.out})
 
@@ -163,7 +172,7 @@ def ddo_round_command(step: RoundStep) -> Command | None:
 def ddo_evaluation_command(step: EvaluationStep) -> Command | None:
     if step.upstream != UPSTREAM:
         return None
-    from ddo_plugin.evaluation.scores import evaluation_command
+    from ddo_plugin import evaluation_command
 
     return evaluation_command("ddo_integrations.var.evaluate", step)
 

@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddo_plugin.base.errors import UserError
-from ddo_plugin.finetuning.session import Finetuning
+from ddo_plugin import Finetuning, UserError
 
 
 @dataclass

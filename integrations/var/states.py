@@ -13,10 +13,8 @@ import torch
 from torch import Tensor
 
 from ddo_integrations.var.formats import is_native, read_tensors
-from ddo_plugin.base.errors import UserError
-from ddo_plugin.base.files import atomic_write
+from ddo_plugin import Finetuning, UserError, atomic_write
 from ddo_plugin.finetuning import session as finetuning
-from ddo_plugin.finetuning.session import Finetuning
 from ddo_plugin.snapshots import training_state
 
 FOUND_BY_UPSTREAM = "ar-ckpt*.pth"  # it goes on from the youngest

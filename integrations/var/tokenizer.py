@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ddo_integrations.var.formats import read_tensors
-from ddo_plugin.base.download import local_file
-from ddo_plugin.base.errors import UserError
-from ddo_plugin.base.files import atomic_write
+from ddo_plugin import UserError, atomic_write, local_file
 
 FILE = "vae_ch160v4096z32.pth"
 URL = f"https://huggingface.co/FoundationVision/var/resolve/main/{FILE}"

@@ -14,9 +14,8 @@ from trainer import VARTrainer
 from ddo_integrations.var import networks, states
 from ddo_integrations.var import round as rounds
 from ddo_integrations.var.fakes import Batch, DrawnFakes, Source, StoredFakes, inputs_of
-from ddo_plugin.base.errors import in_one_line
+from ddo_plugin import Outcome, in_one_line
 from ddo_plugin.objective import tokens
-from ddo_plugin.objective.ddo import Outcome
 
 
 class DDOTrainer(VARTrainer):  # type: ignore[misc]  # upstream's types are not checked

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 FORMAT, VERSION = "ddo-refset", 1
 MANIFEST, LABELS = "manifest.json", "labels.npy"
-Kind = Literal["images", "tokens"]
+SampleKind = Literal["images", "tokens"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def write(
     samples: np.ndarray,
     labels: np.ndarray | None,
     *,
-    kind: Kind,
+    kind: SampleKind,
     reference: Mapping[str, Any],
     sampler: Mapping[str, Any],
     seed: int,
@@ -83,7 +83,7 @@ def draft(
     dtype: np.dtype | str,
     labelled: bool,
     *,
-    kind: Kind,
+    kind: SampleKind,
     reference: Mapping[str, Any],
     sampler: Mapping[str, Any],
     seed: int | None,
@@ -143,7 +143,7 @@ def _check_fields(path: Path, manifest: Mapping[str, Any]) -> None:
     """Whoever opens the set relies on these."""
     arrays, samples = manifest.get("arrays"), f"{manifest.get('kind')}.npy"
     fits = {
-        "kind": manifest.get("kind") in get_args(Kind),
+        "kind": manifest.get("kind") in get_args(SampleKind),
         "count": _is_number(manifest.get("count")),
         "reference": isinstance(manifest.get("reference"), dict),
         "sampler": isinstance(manifest.get("sampler"), dict),

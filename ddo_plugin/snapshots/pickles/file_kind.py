@@ -13,7 +13,7 @@ _LEGACY_CHECKPOINT = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save before 
 _LONGEST_HEADER = 100 << 20  # what the safetensors library accepts
 
 
-class Kind(Enum):
+class FileKind(Enum):
     PICKLE = "a pickle"
     CHECKPOINT = "a torch checkpoint (zip)"
     LEGACY_CHECKPOINT = "a torch checkpoint (legacy format)"
@@ -22,22 +22,22 @@ class Kind(Enum):
     EMPTY = "an empty file"
 
 
-def kind_of(path: Path) -> Kind:
+def kind_of(path: Path) -> FileKind:
     """A pickle has no signature that holds for every protocol: whatever is nothing else is taken for one."""
     with path.open("rb") as file:
         head = file.read(64)
     if not head:
-        return Kind.EMPTY
+        return FileKind.EMPTY
     if head.startswith(b"PK\x03\x04"):
-        return Kind.CHECKPOINT
+        return FileKind.CHECKPOINT
     if head[2:].startswith(_LEGACY_CHECKPOINT):
-        return Kind.LEGACY_CHECKPOINT
+        return FileKind.LEGACY_CHECKPOINT
     if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        return Kind.PAGE
+        return FileKind.PAGE
     length = int.from_bytes(head[:8], "little")
     if head[8:9] == b"{" and 2 <= length <= min(_LONGEST_HEADER, path.stat().st_size - 8):
-        return Kind.SAFETENSORS
-    return Kind.PICKLE
+        return FileKind.SAFETENSORS
+    return FileKind.PICKLE
 
 
 def safetensors_header(path: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.snapshots.pickles.constructors import constructors
-from ddo_plugin.snapshots.pickles.file_kind import Kind, kind_of
+from ddo_plugin.snapshots.pickles.file_kind import FileKind, kind_of
 from ddo_plugin.snapshots.pickles.machine import Findings, Machine
 from ddo_plugin.snapshots.pickles.nodes import BrokenError, ForbiddenError
 
@@ -60,5 +60,5 @@ def _require_pickle(path: Path) -> None:
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     kind = kind_of(path)
-    if kind is not Kind.PICKLE:
+    if kind is not FileKind.PICKLE:
         raise UserError(f"{path}: {kind.value}, not a network pickle; give a network-snapshot-*.pkl")

@@ -15,7 +15,7 @@ import torch
 
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.sampling.refsets import format as refset
-from ddo_plugin.sampling.refsets.format import MANIFEST, Kind, Refset, RefsetFakes, open_refset
+from ddo_plugin.sampling.refsets.format import MANIFEST, Refset, RefsetFakes, SampleKind, open_refset
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 3, 4, 4), dtype=np.uint8)
 LATENTS = np.random.default_rng(1).standard_normal((12, 4, 2, 2)).astype(np.float32)
@@ -29,7 +29,7 @@ def names(folder: Path) -> list[str]:
 
 
 def write(
-    path: Path, samples: np.ndarray = IMAGES, labels: np.ndarray | None = LABELS, kind: Kind = "images"
+    path: Path, samples: np.ndarray = IMAGES, labels: np.ndarray | None = LABELS, kind: SampleKind = "images"
 ) -> Refset:
     return refset.write(path, samples, labels, kind=kind, reference=REFERENCE, sampler={"steps": 18}, seed=7)
 
@@ -41,7 +41,9 @@ def change_manifest(path: Path, **changes: Any) -> None:
 
 @pytest.mark.parametrize("labels", [LABELS, None])
 @pytest.mark.parametrize(("samples", "kind"), [(IMAGES, "images"), (LATENTS, "images"), (TOKENS, "tokens")])
-def test_what_is_written_comes_back(tmp_path: Path, samples: np.ndarray, kind: Kind, labels: np.ndarray | None) -> None:
+def test_what_is_written_comes_back(
+    tmp_path: Path, samples: np.ndarray, kind: SampleKind, labels: np.ndarray | None
+) -> None:
     write(tmp_path / "set", samples, labels, kind)
     opened = open_refset(tmp_path / "set")
     opened.verify()
@@ -238,7 +240,9 @@ def draw(fakes: RefsetFakes, seed: int, count: int = 64) -> tuple[torch.Tensor, 
 
 
 @pytest.mark.parametrize(("samples", "kind"), [(IMAGES, "images"), (LATENTS, "images"), (TOKENS, "tokens")])
-def test_draws_are_samples_of_the_set_with_their_own_labels(tmp_path: Path, samples: np.ndarray, kind: Kind) -> None:
+def test_draws_are_samples_of_the_set_with_their_own_labels(
+    tmp_path: Path, samples: np.ndarray, kind: SampleKind
+) -> None:
     drawn, labels = draw(RefsetFakes(write(tmp_path / "set", samples, LABELS, kind)), 0)
     assert labels is not None
     assert labels.dtype == torch.int64
