@@ -1,4 +1,7 @@
-"""Run every benchmark that needs nothing but this machine; those that need a checkout are commands of their own."""
+"""Run every benchmark that needs no checkout.
+
+A benchmark that needs a checkout is a click command with an argument for its path, so it is skipped here.
+"""
 
 from __future__ import annotations
 

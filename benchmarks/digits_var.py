@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.digits import Workshop
-from ddo_integrations.demo.prepare import CLASSES, Digits
+from ddo_integrations.demo.data import CLASSES, Digits
 from ddo_plugin.base.files import write_json
 from ddo_plugin.evaluation.metrics.frechet import frechet_distance, moments
 from ddo_plugin.finetuning import statistics as stats
