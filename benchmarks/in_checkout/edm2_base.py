@@ -23,7 +23,7 @@ NETWORK = {
 
 
 def main(data: str, outdir: str, nimg: int) -> None:
-    """Train on the dataset `data` for `nimg` images and write one snapshot, at the end, into `outdir`."""
+    """Train on the dataset `data` for `nimg` images; `outdir` then holds the final snapshot."""
     dist.init()
     Path(outdir).mkdir(parents=True, exist_ok=True)
     training_loop(
