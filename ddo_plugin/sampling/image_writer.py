@@ -20,7 +20,8 @@ from ddo_plugin.base.progress import progress
 from ddo_plugin.base.ranks import Ranks
 from ddo_plugin.hooks.streams import SampleGenerators
 from ddo_plugin.hooks.types import Generator
-from ddo_plugin.sampling.refsets.image_archive import add_labels, png
+from ddo_plugin.sampling.image_files import png
+from ddo_plugin.sampling.refsets.image_archive import add_labels
 
 RECORD = "samples.json"  # in a folder of PNGs; upstream's readers pass over it
 GRID = 100  # images in a grid at most

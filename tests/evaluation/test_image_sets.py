@@ -78,7 +78,16 @@ def test_grey_pictures_keep_their_one_channel_and_palettes_become_colours(tmp_pa
     assert everything(tmp_path / "palette", 1).shape == (1, 3, 4, 4)
 
 
-def test_what_macs_add_to_archives_is_no_picture(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "I;16"])
+def test_transparency_and_16_bits_are_refused_because_a_conversion_would_change_the_metric(
+    mode: str, tmp_path: Path
+) -> None:
+    PIL.new("L", (4, 4)).convert(mode).save(tmp_path / "0.png")
+    with pytest.raises(UserError, match=rf"0\.png has mode {mode}: .* convert it to grayscale or RGB"):
+        everything(tmp_path, 1)
+
+
+def test_hidden_files_of_archives_are_not_images(tmp_path: Path) -> None:
     path = as_zip(tmp_path / "a.zip")
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr("__MACOSX/._000000.png", b"")
@@ -120,16 +129,16 @@ def refusals(folder: Path) -> dict[str, Path]:
     latents = np.zeros((3, 4, 2, 2), np.float32)
     return {
         "no such file": folder / "absent",
-        "no pictures in it": folder / "empty",
-        r"zz.png is \(3, 4, 6\), but the first image \(3, 5, 6\)": mixed,
-        "zz.png cannot be read": broken,
-        "text.txt: not images; give": folder / "text.txt",
-        r"arr_0 is float64 \[3, 4, 4, 3\], not uint8": folder / "floats.npz",
-        "expected as arr_0": folder / "other.npz",
+        "no images in it": folder / "empty",
+        r"zz.png is \(3, 4, 6\), but the first image is \(3, 5, 6\)": mixed,
+        "cannot read zz.png as an image": broken,
+        "text.txt: not images; pass": folder / "text.txt",
+        r"arr_0 is float64 \[3, 4, 4, 3\], but must be uint8": folder / "floats.npz",
+        "other.npz: cannot read images from the array arr_0": folder / "other.npz",
         r"arr_0 is object \[1\]": folder / "objects.npz",
-        "no images in it, or damaged": folder / "no.npz",
+        "no.npz: cannot read images": folder / "no.npz",
         "int64 tokens": refset.write(folder / "tokens", tokens, None, kind="tokens", **PROVENANCE).path,
-        "float32 images, which are no pixels": refset.write(
+        "float32 images, not pixels": refset.write(
             folder / "latents", latents, None, kind="images", **PROVENANCE
         ).path,
     }

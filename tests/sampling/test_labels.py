@@ -9,7 +9,8 @@ import pytest
 
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.sampling import labels
-from ddo_plugin.sampling.refsets.image_archive import labels_json, png
+from ddo_plugin.sampling.image_files import png
+from ddo_plugin.sampling.refsets.image_archive import labels_json
 
 
 @pytest.mark.parametrize(("count", "classes"), [(50_000, 10), (1000, 1000), (23, 10), (3, 10), (1, 1), (0, 10)])

@@ -1,15 +1,14 @@
-"""Folders and zips of images as upstream's tools leave them, to reference sets and back."""
+"""Image folders and zips in the format of upstream's dataset tools, converted to reference sets and back."""
 
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -17,50 +16,30 @@ from ddo_plugin.base.errors import UserError
 from ddo_plugin.base.files import atomic_folder, atomic_write, refuse_to_replace, sha256_file
 from ddo_plugin.base.option_types import LAST_CLASS
 from ddo_plugin.base.progress import progress
+from ddo_plugin.sampling.image_files import image_names, png, read_image
 from ddo_plugin.sampling.refsets import format as refset
 from ddo_plugin.sampling.refsets.format import Refset
 
-if TYPE_CHECKING:
-    from PIL import Image
-
 LABELS_FILE = "dataset.json"
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
 
 @dataclass(frozen=True)
 class Archive:
-    """Images by name, in upstream's order, and the class of each if they have classes."""
+    """The images of a folder or zip, in upstream's order, with their class numbers if the archive has any."""
 
+    path: Path
     names: list[str]
     labels: np.ndarray | None
     read: Callable[[str], bytes]
 
     def image(self, name: str) -> np.ndarray:
-        """uint8 [C, H, W]."""
-        from PIL import Image
-
-        try:
-            with Image.open(io.BytesIO(self.read(name))) as image:
-                pixels = np.asarray(_grey_or_colour(image, name))
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise UserError(f"{name} cannot be read as an image ({error}); make it again") from None
-        return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-
-
-def _grey_or_colour(image: Image.Image, name: str) -> Image.Image:
-    """Eight bits a channel, one channel or three. What would be lost silently is refused."""
-    if image.mode in ("L", "RGB"):
-        return image
-    if image.mode not in ("1", "P", "CMYK", "YCbCr") or "transparency" in image.info:
-        raise UserError(
-            f"{name} is {image.mode}: no grey or colours of 8 bits without transparency; make it grey or RGB"
-        )
-    return image.convert("L" if image.mode == "1" else "RGB")
+        """Return an image as uint8 [C, H, W]."""
+        return read_image(self.read, name, self.path)
 
 
 @contextlib.contextmanager
 def open_images(path: Path) -> Iterator[Archive]:
-    """A folder, searched whole, or a zip."""
+    """Open the images of a folder, subfolders included, or of a zip."""
     if path.is_dir():
         files = {file.relative_to(path).as_posix(): file for file in path.rglob("*") if file.is_file()}
         yield _archive(path, list(files), lambda name: files[name].read_bytes())
@@ -74,11 +53,9 @@ def open_images(path: Path) -> Iterator[Archive]:
 
 
 def _archive(path: Path, names: list[str], read: Callable[[str], bytes]) -> Archive:
-    images = sorted(name for name in names if Path(name).suffix.lower() in SUFFIXES)
-    if not images:
-        raise UserError(f"{path} holds no images ({', '.join(SUFFIXES)})")
+    images = image_names(names, path)
     labels = _labels(path, images, read) if LABELS_FILE in names else None
-    return Archive(images, labels, read)
+    return Archive(path, images, labels, read)
 
 
 def _labels(path: Path, images: list[str], read: Callable[[str], bytes]) -> np.ndarray | None:
@@ -88,25 +65,25 @@ def _labels(path: Path, images: list[str], read: Callable[[str], bytes]) -> np.n
             return None
         by_name = dict(pairs)
     except (OSError, zipfile.BadZipFile, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: its {LABELS_FILE} is not as upstream writes it ({error!r})") from None
+        raise UserError(f"{path}: cannot read {LABELS_FILE} in upstream's format ({error!r})") from None
     if len(by_name) < len(pairs):
-        raise UserError(f"{path}: its {LABELS_FILE} names an image twice")
+        raise UserError(f"{path}: {LABELS_FILE} lists an image twice")
     for name, label in by_name.items():
         if type(label) is not int or not 0 <= label <= LAST_CLASS:
-            raise UserError(f"{path}: its {LABELS_FILE} says that {name} has class {label}; classes are 0, 1, 2, …")
+            raise UserError(f"{path}: {LABELS_FILE} gives {name} the class {label}; classes are the numbers 0, 1, 2, …")
     if missing := [name for name in images if name not in by_name]:
-        raise UserError(f"{path}: its {LABELS_FILE} has no class for {missing[0]} ({len(missing)} images without)")
+        raise UserError(f"{path}: {LABELS_FILE} has no class for {missing[0]} ({len(missing)} images have none)")
     return np.array([by_name[name] for name in images], dtype=np.int64)
 
 
 def pack(images: Path, folder: Path, label: int | None, network: Path | None) -> None:
-    """A reference set of images. They are read one by one; the set appears whole or not at all."""
+    """Write a reference set of images, reading them one by one. The set appears whole or not at all."""
     refuse_to_replace(folder)
     with open_images(images) as archive:
         labels = archive.labels
         if label is not None:
             if labels is not None:
-                raise UserError(f"{images} has a {LABELS_FILE} that says the classes; drop --class")
+                raise UserError(f"{images}: {LABELS_FILE} already gives the classes; drop --class")
             labels = np.full(len(archive.names), label, dtype=np.int64)
         first = archive.image(archive.names[0])
         plan = refset.draft(
@@ -118,11 +95,11 @@ def pack(images: Path, folder: Path, label: int | None, network: Path | None) ->
             sampler={"name": "packed", "from": str(images)},
             seed=None,
         )
-        with atomic_folder(folder) as made:
-            _fill(made / "images.npy", plan, archive)
+        with atomic_folder(folder) as temporary:
+            _fill(temporary / "images.npy", plan, archive)
             if labels is not None:
-                np.save(made / refset.LABELS, labels)
-            refset.seal(made, plan)
+                np.save(temporary / refset.LABELS, labels)
+            refset.seal(temporary, plan)
 
 
 def _fill(path: Path, plan: dict[str, Any], archive: Archive) -> None:
@@ -132,21 +109,24 @@ def _fill(path: Path, plan: dict[str, Any], archive: Archive) -> None:
         for name in archive.names:
             image = archive.image(name)
             if image.shape != shape[1:]:
-                raise UserError(f"{name} is {image.shape}, but the first image is {shape[1:]}; make them one size")
+                raise UserError(
+                    f"{archive.path}: {name} is {image.shape}, but the first image is {shape[1:]}; "
+                    "convert them to the same size and number of channels"
+                )
             file.write(image.tobytes())
             bar.update()
 
 
 def unpack(opened: Refset, path: Path) -> None:
-    """A zip as dataset_tool.py makes it: uncompressed PNGs, and their classes in a dataset.json."""
+    """Write a zip in the format of dataset_tool.py: uncompressed PNGs, and their classes in a dataset.json."""
     samples = opened.samples
     if samples.dtype != np.uint8 or samples.ndim != 4:
         raise UserError(
-            f"{opened.path} holds {opened.manifest['kind']} of {samples.dtype}, and upstream's datasets hold pixels; "
-            "`ddo sample` writes what they decode to"
+            f"{opened.path} holds {opened.manifest['kind']} of {samples.dtype}, but upstream's datasets hold pixels; "
+            "`ddo sample` writes decoded images"
         )
     if path.suffix != ".zip":
-        raise UserError(f"{path}: upstream tells a dataset by its name; let it end in .zip")
+        raise UserError(f"{path}: upstream recognises a dataset by the suffix .zip; choose a name that ends in .zip")
     refuse_to_replace(path)
     names = [f"{row // 1000:05d}/img{row:08d}.png" for row in range(len(samples))]
     with (
@@ -162,29 +142,17 @@ def unpack(opened: Refset, path: Path) -> None:
 
 
 def labels_json(names: Sequence[str], numbers: Sequence[int] | None) -> bytes:
-    """The dataset.json of images in these classes."""
+    """Return the content of a dataset.json for images and their class numbers."""
     pairs = None if numbers is None else [[name, number] for name, number in zip(names, numbers, strict=True)]
     return json.dumps({"labels": pairs}).encode()
 
 
 def add_labels(folder: Path, labels: Mapping[str, int]) -> None:
-    """Write the classes of images in a folder to its dataset.json, beside those of other images that are there."""
+    """Add the classes of images to the dataset.json of their folder. Entries of other images are kept."""
     path = folder / LABELS_FILE
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # none yet, or nothing that can be kept
-        told = {str(name): int(label) for name, label in json.loads(path.read_bytes())["labels"]}
-        labels = {**{name: label for name, label in told.items() if (folder / name).exists()}, **labels}
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # no dataset.json yet, or not a readable one
+        earlier = {str(name): int(label) for name, label in json.loads(path.read_bytes())["labels"]}
+        labels = {**{name: label for name, label in earlier.items() if (folder / name).exists()}, **labels}
     names = sorted(labels)
     with atomic_write(path) as file:
         file.write(labels_json(names, [labels[name] for name in names]))
-
-
-def png(image: np.ndarray, compress_level: int | None = None) -> bytes:
-    """uint8 [C, H, W] with one or three channels as a PNG; the compression is Pillow's own unless given."""
-    from PIL import Image
-
-    if image.shape[0] not in (1, 3):
-        raise UserError(f"an image of {image.shape[0]} channels is neither grey nor in colour, and no PNG")
-    buffer = io.BytesIO()
-    level = {} if compress_level is None else {"compress_level": compress_level}
-    Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)).save(buffer, "png", **level)
-    return buffer.getvalue()

@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from ddo_plugin.base.errors import UserError
+from ddo_plugin.sampling.image_files import png
 from ddo_plugin.sampling.refsets import format as refset
-from ddo_plugin.sampling.refsets.image_archive import open_images, pack, png, unpack
+from ddo_plugin.sampling.refsets.image_archive import open_images, pack, unpack
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 3, 8, 8), dtype=np.uint8)
 LABELS = np.array([2, 0, 1, 2, 1])
@@ -73,13 +74,13 @@ def test_without_labels_the_dataset_has_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("labels", "says"),
     [
-        (told(LABELS[:3]), "has no class for 000001/000003.png .2 images without"),
-        ({"classes": []}, "is not as upstream writes it"),
-        ({"labels": [["000000/000000.png"]]}, "is not as upstream writes it"),
-        (told(LABELS - 1), "says that 000000/000001.png has class -1; classes are 0, 1, 2"),
-        ({"labels": [["000000/000000.png", 0.5]]}, "says that 000000/000000.png has class 0.5"),
-        ({"labels": [["000000/000000.png", 10**30]]}, "has class 10000000"),
-        ({"labels": told()["labels"] * 2}, "names an image twice"),
+        (told(LABELS[:3]), "has no class for 000001/000003.png .2 images have none"),
+        ({"classes": []}, r"cannot read dataset\.json in upstream's format"),
+        ({"labels": [["000000/000000.png"]]}, r"cannot read dataset\.json in upstream's format"),
+        (told(LABELS - 1), "gives 000000/000001.png the class -1; classes are the numbers 0, 1, 2"),
+        ({"labels": [["000000/000000.png", 0.5]]}, "gives 000000/000000.png the class 0.5"),
+        ({"labels": [["000000/000000.png", 10**30]]}, "the class 10000000"),
+        ({"labels": told()["labels"] * 2}, "lists an image twice"),
     ],
 )
 def test_a_dataset_json_that_does_not_fit_is_refused(tmp_path: Path, labels: object, says: str) -> None:
@@ -89,14 +90,14 @@ def test_a_dataset_json_that_does_not_fit_is_refused(tmp_path: Path, labels: obj
 
 
 def test_two_sources_of_classes_are_one_too_many(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"has a dataset\.json that says the classes; drop --class"):
+    with pytest.raises(UserError, match=r"dataset\.json already gives the classes; drop --class"):
         pack(write_folder(tmp_path / "png", labels=told()), tmp_path / "set", 1, None)
 
 
 def test_images_of_different_sizes_are_refused_by_name(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "png")
     (folder / "000009.png").write_bytes(png(IMAGES[0, :, :4, :4]))
-    with pytest.raises(UserError, match=r"000009\.png is \(3, 4, 4\), but the first image is \(3, 8, 8\); make them"):
+    with pytest.raises(UserError, match=r"000009\.png is \(3, 4, 4\), but the first image is \(3, 8, 8\); convert them"):
         pack(folder, tmp_path / "set", None, None)
     assert [path.name for path in tmp_path.iterdir()] == ["png"]
 
@@ -119,7 +120,7 @@ def test_a_palettes_colours_are_packed_and_not_their_numbers(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "I;16"])
 def test_what_is_neither_grey_nor_colour_of_8_bits_is_refused(tmp_path: Path, mode: str) -> None:
-    with pytest.raises(UserError, match=rf"000000\.png is {mode}: .* make it grey or RGB"):
+    with pytest.raises(UserError, match=rf"000000\.png has mode {mode}: .* convert it to grayscale or RGB"):
         pack(as_mode(mode, tmp_path / "png"), tmp_path / "set", None, None)
     assert [path.name for path in tmp_path.iterdir()] == ["png"]
 
@@ -142,7 +143,7 @@ def test_what_lies_in_the_place_is_left_alone(tmp_path: Path) -> None:
 def test_a_truncated_image_is_refused_by_name(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "png")
     (folder / "000009.png").write_bytes(png(IMAGES[0])[:-40])
-    with pytest.raises(UserError, match=r"000009\.png cannot be read as an image"):
+    with pytest.raises(UserError, match=r"cannot read 000009\.png as an image"):
         pack(folder, tmp_path / "set", None, None)
 
 
@@ -158,7 +159,7 @@ def test_what_is_no_archive_is_refused(tmp_path: Path, content: bytes) -> None:
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "png").mkdir()
-    with pytest.raises(UserError, match="holds no images"), open_images(tmp_path / "png"):
+    with pytest.raises(UserError, match="no images in it"), open_images(tmp_path / "png"):
         pass
 
 
@@ -166,6 +167,6 @@ def test_latents_and_tokens_are_no_dataset_of_upstream(tmp_path: Path) -> None:
     refset.write(
         tmp_path / "set", np.zeros((2, 4, 8, 8), np.float32), None, kind="images", reference={}, sampler={}, seed=0
     )
-    with pytest.raises(UserError, match="holds images of float32, and upstream's datasets hold pixels"):
+    with pytest.raises(UserError, match="holds images of float32, but upstream's datasets hold pixels"):
         unpack(refset.open_refset(tmp_path / "set"), tmp_path / "set.zip")
     assert not (tmp_path / "set.zip").exists()

@@ -1,0 +1,74 @@
+"""Image files: which files of a folder or zip are images, and how they are read and written."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Callable, Iterable
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ddo_plugin.base.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+HIDDEN = (".", "__MACOSX")  # macOS adds such entries to zips; they are not images
+
+
+def image_names(names: Iterable[str], source: Path) -> list[str]:
+    """Return the names of the image files of a folder or zip in sorted order, without hidden files."""
+    images = sorted(name for name in names if _is_image(PurePosixPath(name)))
+    if not images:
+        raise UserError(f"{source}: no images in it ({', '.join(SUFFIXES)})")
+    return images
+
+
+def _is_image(name: PurePosixPath) -> bool:
+    return name.suffix.lower() in SUFFIXES and not any(part.startswith(HIDDEN) for part in name.parts)
+
+
+def read_image(read: Callable[[str], bytes], name: str, source: Path) -> np.ndarray:
+    """Return an image of a folder or zip as uint8 [C, H, W] with one or three channels."""
+    pillow = _pillow(source)
+    try:
+        with pillow.open(io.BytesIO(read(name))) as image:
+            pixels = np.asarray(_grey_or_rgb(image, f"{source}: {name}"))
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise UserError(f"{source}: cannot read {name} as an image ({error}); create it again") from None
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+def png(image: np.ndarray, compress_level: int | None = None) -> bytes:
+    """Return uint8 [C, H, W] with one or three channels as a PNG; None keeps Pillow's own compression level."""
+    from PIL import Image
+
+    if image.shape[0] not in (1, 3):
+        raise UserError(f"cannot write an image of {image.shape[0]} channels as a PNG; it needs 1 or 3")
+    buffer = io.BytesIO()
+    level = {} if compress_level is None else {"compress_level": compress_level}
+    Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)).save(buffer, "png", **level)
+    return buffer.getvalue()
+
+
+def _grey_or_rgb(image: Image.Image, name: str) -> Image.Image:
+    """Return the image with 8 bits per channel. Refuse what a conversion would change silently."""
+    if image.mode in ("L", "RGB"):
+        return image
+    if image.mode not in ("1", "P", "CMYK", "YCbCr") or "transparency" in image.info:
+        raise UserError(
+            f"{name} has mode {image.mode}: transparency and more than 8 bits per channel are not supported; "
+            "convert it to grayscale or RGB"
+        )
+    return image.convert("L" if image.mode == "1" else "RGB")
+
+
+def _pillow(source: Path) -> Any:
+    try:
+        from PIL import Image
+    except ImportError:
+        raise UserError(f"{source}: reading images needs pillow: pip install pillow") from None
+    return Image
