@@ -13,6 +13,8 @@ from .base.files import atomic_write as atomic_write
 from .base.files import sha256_file as sha256_file
 from .base.files import write_json as write_json
 from .base.option_types import Finite as Finite
+from .base.option_types import FloatList as FloatList
+from .base.option_types import IntegerList as IntegerList
 from .base.option_types import Number as Number
 from .base.progress import Progress as Progress
 from .base.progress import progress as progress
@@ -29,10 +31,9 @@ from .evaluation.measure import metrics_named as metrics_named
 from .evaluation.metrics.frechet import frechet_distance as frechet_distance
 from .evaluation.metrics.frechet import moments as moments
 from .evaluation.real_statistics import open_standard as open_standard
-from .evaluation.scores import COUNT as COUNT
+from .evaluation.scores import EVALUATION_SAMPLES as EVALUATION_SAMPLES
+from .evaluation.scores import combine_seeds as combine_seeds
 from .evaluation.scores import evaluation_command as evaluation_command
-from .evaluation.scores import numbers as numbers
-from .evaluation.scores import summary as summary
 from .finetuning.fakes import with_fakes as with_fakes
 from .finetuning.options import continue_option as continue_option
 from .finetuning.options import ddo_values as ddo_values

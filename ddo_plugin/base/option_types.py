@@ -1,20 +1,23 @@
-"""Groups of options that several integrations share; each sets the defaults of the paper or of its upstream."""
+"""Types of command-line options that several commands use. Light to import: neither torch nor numpy."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+import re
+from typing import Any
 
 import click
 
-if TYPE_CHECKING:
-    pass
+MOST_SAMPLES = 10_000_000  # per command
+LAST_CLASS = (1 << 31) - 1
+Parameter = click.Parameter | None
+Context = click.Context | None
 
 
 class Finite(click.types.FloatParamType):
-    """A float that is a number."""
+    """A float that is neither NaN nor infinite."""
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+    def convert(self, value: Any, param: Parameter, ctx: Context) -> float:
         number = float(super().convert(value, param, ctx))
         if not math.isfinite(number):
             self.fail(f"{value!r} is not a finite number.", param, ctx)
@@ -22,19 +25,70 @@ class Finite(click.types.FloatParamType):
 
 
 class Number(click.FloatRange, Finite):
-    """The same, within bounds."""
+    """A finite float within bounds."""
 
 
 class Place(click.Path):
-    """A path that is told: an empty one, as of an unset variable of the shell, would be the current folder."""
+    """A path that is not empty. An unset shell variable would otherwise mean the current folder."""
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(self, value: Any, param: Parameter, ctx: Context) -> Any:
         if not str(value):
-            self.fail("it is empty; say which.", param, ctx)
+            self.fail("the path is empty; pass a file or folder.", param, ctx)
         return super().convert(value, param, ctx)
 
 
-MOST_SAMPLES = 10_000_000  # of one command
+class IntegerList(click.ParamType):
+    """Integers and ranges separated by commas, such as 0,3,5-7."""
+
+    name = "integers"
+
+    def convert(self, value: Any, param: Parameter, ctx: Context) -> list[int]:
+        try:
+            return value if isinstance(value, list) else integers(str(value))
+        except ValueError as error:
+            self.fail(f"{error}.", param, ctx)
 
 
-LAST_CLASS = (1 << 31) - 1
+class FloatList(click.ParamType):
+    """Finite numbers separated by commas, such as 0,0.5,1."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: Parameter, ctx: Context) -> list[float]:
+        try:
+            return value if isinstance(value, list) else floats(str(value))
+        except ValueError as error:
+            self.fail(f"{error}.", param, ctx)
+
+
+def integers(text: str) -> list[int]:
+    """Return "0,3,5-7" as [0, 3, 5, 6, 7]."""
+    ranges = integer_ranges(text)
+    if sum(map(len, ranges)) > MOST_SAMPLES:
+        raise ValueError(f"{text!r} holds more than {MOST_SAMPLES:,} numbers")
+    return [number for numbers in ranges for number in numbers]
+
+
+def integer_ranges(text: str) -> list[range]:
+    """Return "0,3,5-7" as ranges, however long they are; ranges that fall are empty."""
+    ranges: list[range] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        if match is None:
+            raise ValueError(f"{text!r} is not a list of numbers such as 0,3,5-7")
+        first, last = int(match[1]), int(match[2] or match[1])
+        ranges.append(range(first, last + 1))
+    if not any(ranges):
+        raise ValueError(f"{text!r} holds no number: write the smaller end of a range first, such as 5-7")
+    return ranges
+
+
+def floats(text: str) -> list[float]:
+    """Return "0,0.5,1" as [0.0, 0.5, 1.0]."""
+    try:
+        numbers = [float(part) for part in text.split(",")]
+        if not all(map(math.isfinite, numbers)):
+            raise ValueError
+    except ValueError:
+        raise ValueError(f"{text!r} is not a list of numbers such as 0,0.5,1") from None
+    return numbers

@@ -1,4 +1,7 @@
-"""The command `ddo`: one file a subcommand, imported only when it is asked for."""
+"""The command line: one file per command, and in files with an underscore what several commands share.
+
+A command reads its options, calls the room that does the work and prints the result; the work itself belongs there.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from importlib.metadata import EntryPoint, entry_points
 
 import click
 
-GROUP = "ddo_plugin.commands"  # entry points by which an integration adds a command
+GROUP = "ddo_plugin.commands"  # the entry point group with which an integration adds a command
 SECTIONS: Mapping[str, tuple[str, ...]] = {
     "Checkout": ("apply", "revert", "status", "run", "doctor"),
     "Network": ("inspect", "convert", "sample", "refset"),
@@ -16,11 +19,12 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
     "Self-play": ("ls", "cp", "validate", "selfplay", "report"),
 }
 OTHER = "Demo and plugins"
+LONGEST_SUMMARY = 60  # characters; `ddo --help` would cut a longer summary off
 COMMANDS = (*(name for names in SECTIONS.values() for name in names), "plugins")
 
 
 class _Commands(click.Group):
-    """Imports the module of a subcommand by its name, and lists the commands by task."""
+    """A group that imports a command when it is used, and lists the commands by task."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [*COMMANDS, *sorted(_added())]
@@ -38,7 +42,9 @@ class _Commands(click.Group):
         for title, names in {**SECTIONS, OTHER: sorted(others)}.items():
             commands = [(name, self.get_command(ctx, name)) for name in names]
             with formatter.section(title):
-                formatter.write_dl([(name, command.get_short_help_str(60)) for name, command in commands if command])
+                formatter.write_dl(
+                    [(name, command.get_short_help_str(LONGEST_SUMMARY)) for name, command in commands if command]
+                )
 
 
 def _added() -> dict[str, EntryPoint]:
@@ -48,4 +54,4 @@ def _added() -> dict[str, EntryPoint]:
 @click.command(cls=_Commands)
 @click.version_option(package_name="ddo-plugin")
 def main() -> None:
-    """Finetune EDM, EDM2 and VAR networks by Direct Discriminative Optimization."""
+    """Finetune EDM, EDM2 and VAR networks with Direct Discriminative Optimization (DDO)."""

@@ -1,4 +1,4 @@
-"""What `ddo refset make` and `ddo sample` share: options that depend on the upstream, and the network they open."""
+"""What `ddo refset make` and `ddo sample` share: the options of the upstream's sampler, and opening the network."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from ddo_plugin.base.ranks import Ranks
     from ddo_plugin.hooks.types import Generator
 
-META = "ddo_plugin.generating"  # where a command's context keeps upstream and arguments
+META = "ddo_plugin.generating"  # key of the upstream and the arguments in a command's context
 
 
 class GeneratingCommand(click.Command):
-    """Gains the options of the upstream, which the checkout says, or --upstream."""
+    """A command that adds the sampler options of an upstream, which the checkout or --upstream names."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
@@ -31,12 +31,16 @@ class GeneratingCommand(click.Command):
             self.params += network_options()
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        told = _peek([one for one in self.params if one.name in ("checkout", "upstream")], args)
-        upstream, ready = _upstream(told["checkout"], told["upstream"])
+        values = _peek([option for option in self.params if option.name in ("checkout", "upstream")], args)
+        upstream, ready = _upstream(values["checkout"], values["upstream"])
         ctx.meta[META] = (upstream, list(args))
         if not ready and not any(name in args for name in ctx.help_option_names):
-            why = "whose network this is cannot be told" if upstream is None else f"--upstream={upstream} is not enough"
-            raise UserError(f"{why}: run this in the checkout of its upstream, or add --checkout=PATH")
+            why = (
+                "cannot determine the network's upstream"
+                if upstream is None
+                else f"--upstream={upstream} needs a checkout"
+            )
+            raise UserError(f"{why}: run this command in the upstream's checkout, or add --checkout=PATH")
         return super().parse_args(ctx, args)
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
@@ -55,15 +59,19 @@ class GeneratingCommand(click.Command):
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         if ctx.meta.get(META, (None,))[0] is None:
             formatter.write_paragraph()
-            formatter.write_text("The options of a network's sampler are shown in its checkout, or with --upstream.")
+            formatter.write_text(
+                "To list the options of an upstream's sampler, run this in its checkout or add --upstream."
+            )
 
 
 def open_generator(network: str, options: Mapping[str, Any]) -> Generator:
-    """The network that the user named, ready to be sampled."""
+    """Load the network that the user passed, ready for sampling."""
     upstream, _ = click.get_current_context().meta[META]
     generator = plugins.manager().hook.ddo_generator(upstream=upstream, source=network, options=options)
     if generator is None:
-        raise UserError(f"--network={network}: no plugin samples networks of {upstream}; `ddo plugins` lists them")
+        raise UserError(
+            f"--network={network}: no plugin can sample networks of {upstream}; `ddo plugins` lists the plugins"
+        )
     return generator
 
 
@@ -79,7 +87,7 @@ def ranks_on_device() -> Iterator[Ranks]:
     cuda = compat.device().type == "cuda"
     if cuda and not torch.cuda.is_available():
         raise UserError(
-            "a GPU is asked for (DDO_DEVICE, DDO_COMPAT_OFF), but torch finds none; unset it, or DDO_DEVICE=cpu"
+            "DDO_DEVICE or DDO_COMPAT_OFF asks for a GPU, but torch finds none; unset it, or set DDO_DEVICE=cpu"
         )
     with ranks(cuda) as group:
         yield group
@@ -87,7 +95,7 @@ def ranks_on_device() -> Iterator[Ranks]:
 
 @contextlib.contextmanager
 def ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM ends the process as an error does, so that no temporary file stays behind; status 143, as of a shell."""
+    """Turn SIGTERM into an exit with status 143, so that temporary files are removed."""
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         yield
@@ -96,7 +104,7 @@ def ended_by_sigterm() -> Iterator[None]:
 
 
 def _peek(wanted: list[click.Parameter], args: list[str]) -> dict[str, Any]:
-    """The values of a few options; the rest is not looked at."""
+    """Return the values of these options and ignore all other arguments."""
     settings = {"ignore_unknown_options": True, "allow_extra_args": True}
     peek = click.Command("peek", params=wanted, context_settings=settings, add_help_option=False)
     with peek.make_context("peek", list(args), resilient_parsing=True) as context:
@@ -104,38 +112,40 @@ def _peek(wanted: list[click.Parameter], args: list[str]) -> dict[str, Any]:
 
 
 def _upstream(checkout: Path | None, name: str | None) -> tuple[str | None, bool]:
-    """The upstream's name, None if nothing says it; and whether what its networks need is importable now."""
+    """Return the upstream's name, or None if it is unknown, and whether its networks can be loaded."""
     from ddo_plugin.checkouts.checkout import make_importable, open_checkout
 
     if checkout is not None:
-        found = open_checkout(checkout)
-        make_importable(found.root)
-        if name not in (None, found.upstream.name):
-            raise UserError(f"--upstream={name}, but --checkout={checkout} is one of {found.upstream.title}; drop one")
-        return found.upstream.name, True
+        opened = open_checkout(checkout)
+        make_importable(opened.root)
+        if name not in (None, opened.upstream.name):
+            raise UserError(
+                f"--upstream={name}: --checkout={checkout} is a checkout of {opened.upstream.title}; drop one option"
+            )
+        return opened.upstream.name, True
     for folder in dict.fromkeys([Path(), *map(Path, sys.path)]):
         try:
-            found = open_checkout(folder)
+            opened = open_checkout(folder)
         except UserError:
             continue
-        if name in (None, found.upstream.name):
-            make_importable(found.root)
-            return found.upstream.name, True
-    known = {one.name: one for one in plugins.collect(plugins.manager().hook.ddo_upstreams())}
+        if name in (None, opened.upstream.name):
+            make_importable(opened.root)
+            return opened.upstream.name, True
+    known = {upstream.name: upstream for upstream in plugins.collect(plugins.manager().hook.ddo_upstreams())}
     if name is None:
         return None, False
     if name not in known:
-        raise UserError(f"--upstream={name}: no plugin knows it; there are {', '.join(sorted(known))}")
-    return name, not known[name].landmarks  # without any it has no checkout, as the demo
+        raise UserError(f"--upstream={name}: no plugin has this upstream; choose from {', '.join(sorted(known))}")
+    return name, not known[name].landmarks  # an upstream without landmarks, such as the demo, has no checkout
 
 
 def _become_torchrun(ctx: click.Context, torchrun: str) -> None:
-    """The same command in several processes."""
+    """Replace this process by torchrun with the same command."""
     from ddo_plugin.base.commands import Command, launcher
     from ddo_plugin.checkouts.run_script import become_process, interpreter_options, launched
 
     _, args = ctx.meta[META]
-    at = next(index for index, one in enumerate(args) if one.split("=")[0] == "--torchrun")
+    at = next(index for index, argument in enumerate(args) if argument.split("=")[0] == "--torchrun")
     rest = args[:at] + args[at + (1 if "=" in args[at] else 2) :]
     names = ctx.command_path.split()[1:]
     argv = launched(launcher(torchrun), ["-m", "ddo_plugin", *names, *rest])

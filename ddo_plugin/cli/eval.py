@@ -10,50 +10,64 @@ from typing import Any
 import click
 
 from ddo_plugin.base.errors import UserError
+from ddo_plugin.base.option_types import IntegerList
 from ddo_plugin.cli._dashes import ARGUMENTS, SplitAtDashes
 
-USUAL_SEED = "0"
+USUAL_SEEDS = [0]
 NETWORKS = (".pkl", ".pth", ".pt", ".safetensors")
-OURS = "is for our own metrics; drop it or --checkout"
+OURS = "applies to the metrics of this package only; drop it or --checkout"
 
 
 @click.command("eval", cls=SplitAtDashes, options_metavar="[OPTIONS]")
 @click.argument("what", metavar="WHAT")
-@click.option("--ref", metavar="STATS|IMAGES", help="Real images, or a file of their statistics; also a URL.")
+@click.option("--ref", metavar="STATS|IMAGES", help="Real images or their statistics to compare with: a path or URL.")
 @click.option(
-    "--metrics", default="fid", show_default=True, help="fid, is, pr, kid; with --checkout those of upstream."
+    "--metrics",
+    default="fid",
+    show_default=True,
+    help="Metrics separated by commas: fid, is, pr, kid. With --checkout: the metrics of upstream's script.",
 )
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="JSON file to write.")
-@click.option("--batch", type=click.IntRange(min=1), default=64, show_default=True, help="Images at a time.")
+@click.option("--batch", type=click.IntRange(min=1), default=64, show_default=True, help="Images per forward pass.")
 @click.option(
     "--features",
     metavar="NAME",
-    help="Feature extractor, by hook ddo_features; not EDM's and EDM2's.  [default: inception]",
+    help="Feature extractor of a plugin, not available with EDM and EDM2 checkouts.  [default: inception]",
 )
-@click.option("--seed", type=click.IntRange(min=0), help="Of random subsets and splits.  [default: 0]")
+@click.option("--seed", type=click.IntRange(min=0), help="Random seed of subsets and splits.  [default: 0]")
 @click.option(
     "--checkout",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Let the scripts of this upstream checkout measure, as for headline numbers.",
+    help="Measure with the scripts of this upstream checkout, for numbers that you publish.",
 )
 @click.option(
-    "--num", type=click.IntRange(min=2), metavar="N", help="Samples a seed.  [with --checkout; default: 50000]"
+    "--num",
+    type=click.IntRange(min=2),
+    metavar="N",
+    help="Number of samples per evaluation.  [with --checkout; default: 50000]",
 )
 @click.option(
-    "--seeds", metavar="K[,K]", help="Evaluations of a network, N images each.  [with --checkout; default: 0]"
+    "--seeds",
+    type=IntegerList(),
+    metavar="K[,K]",
+    help="Evaluation seeds; each measures N new images of the network.  [with --checkout; default: 0]",
 )
-@click.option("--torchrun", metavar="OPTIONS", help="Start the scripts by torchrun.  [with --checkout]")
-@click.option("--trust", is_flag=True, help="Let the scripts run code that the network carries.  [with --checkout]")
+@click.option(
+    "--torchrun", metavar="OPTIONS", help="Start the scripts with torchrun and these options.  [with --checkout]"
+)
+@click.option(
+    "--trust", is_flag=True, help="Allow the scripts to run the code in the network's file.  [with --checkout]"
+)
 @click.pass_context
 def command(ctx: click.Context, /, what: str, checkout: Path | None, **options: Any) -> None:
-    """Measure samples, or a network, against real images.
+    """Measure samples or a network against real images.
 
-    WHAT is samples: a folder or zip of pictures, an .npz with arr_0, or a reference set. --ref is statistics as EDM
-    (.npz), EDM2 (.pkl) and OpenAI (VIRTUAL_*.npz) publish them, or images in any of these forms. pr (precision and
-    recall) and kid compare images, so --ref must hold some.
+    WHAT is a set of samples: a folder or zip of images, an .npz with arr_0, or a reference set. --ref is a file of
+    statistics as EDM (.npz), EDM2 (.pkl) and OpenAI (VIRTUAL_*.npz) publish them, or images in any of these forms.
+    The metrics pr (precision and recall) and kid compare images, so they need images as --ref.
 
-    With --checkout, WHAT may be a network too, and upstream's own fid.py or calculate_metrics.py measures, in a
-    process of its own and with the checkout left as it is. What follows `--` goes to upstream's sampler:
+    With --checkout, WHAT can also be a network. Upstream's own script, such as fid.py or calculate_metrics.py,
+    measures it in a separate process; the checkout is not changed. Arguments after `--` go to upstream's sampler:
 
     \b
         ddo eval samples/ --ref=VIRTUAL_imagenet256_labeled.npz --metrics=fid,is,pr --out=eval.json
@@ -72,7 +86,9 @@ def _refuse_others(ctx: click.Context, names: tuple[str, ...], why: str) -> None
         if ctx.params[name]:
             raise UserError(f"--{name} {why}")
     if "num" in names and ctx.meta[ARGUMENTS]:
-        raise UserError(f"{shlex.join(ctx.meta[ARGUMENTS])}: what follows `--` goes to upstream's sampler; it {why}")
+        raise UserError(
+            f"{shlex.join(ctx.meta[ARGUMENTS])}: arguments after `--` go to upstream's sampler, which {why}"
+        )
 
 
 def _measure(
@@ -94,19 +110,19 @@ def _measure(
     chosen = metrics_named(metrics)
     if Path(what).suffix in NETWORKS and not Path(what).is_dir():
         raise UserError(
-            f"{what}: a network, not samples; add --checkout=REPO, of its upstream, and it is sampled first"
+            f"{what} is a network, not samples; add --checkout=REPO with its upstream's checkout to sample it first"
         )
     if out:
         check_place(out)
     samples, standard = read_images(Path(what)), open_standard(ref) if ref else None
     extractor = features_named(features or INCEPTION)
-    found = measure(samples, chosen, extractor, standard, batch=batch, seed=seed or 0)
-    click.echo("\n".join(f"{name}  {value:.6g}" for name, value in found.items()))
+    results = measure(samples, chosen, extractor, standard, batch=batch, seed=seed or 0)
+    click.echo("\n".join(f"{name}  {value:.6g}" for name, value in results.items()))
     if out:
-        score = found.get("fid", found.get("kid"))
+        score = results.get("fid", results.get("kid"))
         value = {
             **({} if score is None else {"score": score}),
-            "metrics": found,
+            "metrics": results,
             "count": len(samples),
             "samples": samples.description,
             "reference": standard.description if standard else None,
@@ -123,26 +139,24 @@ def _by_upstream(
     from ddo_plugin.base.download import is_url, local_file
     from ddo_plugin.checkouts import run_script
     from ddo_plugin.checkouts.checkout import open_checkout
-    from ddo_plugin.evaluation.scores import numbers
     from ddo_plugin.hooks import plugins
     from ddo_plugin.hooks.types import EvaluationStep
 
     if ref is None or out is None:
-        raise UserError(f"--{'out' if ref else 'ref'} is missing; with --checkout both --ref and --out are needed")
+        raise UserError(f"--{'out' if ref else 'ref'} is missing; --checkout needs both --ref and --out")
     upstream = open_checkout(checkout).upstream
     network = local_file(what) if is_url(what) else Path(what)
     names = ("metrics", "num", "batch", "torchrun", "trust", "features")
     settings = {"checkout": checkout, "ref": ref, **{name: options[name] for name in names}}
-    seeds = numbers(options["seeds"] or USUAL_SEED)
-    known = {one.name for one in plugins.collect(plugins.manager().hook.ddo_evaluation_options(upstream=upstream.name))}
+    seeds = options["seeds"] or USUAL_SEEDS
+    offered = plugins.collect(plugins.manager().hook.ddo_evaluation_options(upstream=upstream.name))
+    known = {option.name for option in offered}
     if options["features"] and "features" not in known:
         raise UserError(f"--features {OURS}")
     if options["trust"] and known and "trust" not in known:
-        raise UserError(f"--trust: networks of {upstream.title} carry no code; drop it")
+        raise UserError(f"--trust: network files of {upstream.title} contain no code; drop the option")
     step = EvaluationStep(upstream.name, network, out, seeds, settings | {"sampler": shlex.join(sampler) or None})
-    made = plugins.manager().hook.ddo_evaluation_command(step=step)
-    if made is None:
-        raise UserError(
-            f"no plugin knows how {upstream.title} judges a network; measure its samples without --checkout"
-        )
-    run_script.become_process(made)
+    evaluation = plugins.manager().hook.ddo_evaluation_command(step=step)
+    if evaluation is None:
+        raise UserError(f"no plugin can evaluate networks of {upstream.title}; measure samples without --checkout")
+    run_script.become_process(evaluation)

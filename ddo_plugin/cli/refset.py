@@ -17,15 +17,19 @@ FOLDER = Place(file_okay=False, path_type=Path)
 
 @click.group("refset")
 def command() -> None:
-    """Reference sets: samples of a network on disk, memory-mapped and checksummed."""
+    """Create, check and convert reference sets.
+
+    A reference set is a folder of samples of a network, with their classes, their checksums and how they were made.
+    Training opens it memory-mapped.
+    """
 
 
 @command.command("make", cls=GeneratingCommand, params=refset_options())
 def make(network: str, out: Path, count: int, seed: int, labels: str, batch: int | None, **options: Any) -> None:
-    """Sample a network into the folder OUT.
+    """Sample a network into a reference set.
 
-    The same command goes on after a kill. Sample i depends on the seed, on i and on the batch size, and on no
-    number of processes:
+    If the command is interrupted, run it again to continue. Sample i depends on the random seed, on i and on the
+    batch size, but not on the number of processes. These two commands do the same:
 
     \b
         ddo refset make --torchrun "--standalone --nproc_per_node=8" --network=PKL --out=refset
@@ -42,13 +46,16 @@ def make(network: str, out: Path, count: int, seed: int, labels: str, batch: int
                 generator, out, group, count=count, seed=seed, labels=numbers, batch=batch or generator.batch
             )
         if group.first:
-            click.echo(f"{out}: {_described(out)}{'' if made else '; made already, nothing to do'}")
+            click.echo(f"{out}: {_described(out)}{'' if made else '; it is complete already, nothing to do'}")
 
 
 @command.command("verify")
 @click.argument("folder", type=FOLDER)
 def verify(folder: Path) -> None:
-    """Read a set whole and compare its checksums. Exit status 2 if it is damaged."""
+    """Compare a reference set with its checksums.
+
+    The whole set is read. The exit status is 2 if it is damaged.
+    """
     from ddo_plugin.sampling.refsets.format import open_refset
 
     open_refset(folder).verify()
@@ -58,7 +65,7 @@ def verify(folder: Path) -> None:
 @command.command("info")
 @click.argument("folder", type=FOLDER)
 def info(folder: Path) -> None:
-    """Say what a set holds and what made it."""
+    """Show what a reference set holds and how it was made."""
     import numpy as np
 
     from ddo_plugin.sampling.refsets.format import open_refset
@@ -80,15 +87,21 @@ def info(folder: Path) -> None:
 @click.argument("images", type=click.Path(exists=True, path_type=Path))
 @click.argument("folder", type=FOLDER)
 @click.option(
-    "--class", "label", type=click.IntRange(0, LAST_CLASS), help="Of all images, where no dataset.json says it."
+    "--class",
+    "label",
+    type=click.IntRange(0, LAST_CLASS),
+    help="Class of all images, if there is no dataset.json.",
 )
 @click.option(
-    "--network", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="What made them, for the record."
+    "--network",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Network that made the images; its SHA-256 is recorded.",
 )
 def pack(images: Path, folder: Path, label: int | None, network: Path | None) -> None:
-    """Make a set of the PNGs in the folder or zip IMAGES, as generate.py leaves them.
+    """Convert a folder or zip of images to a reference set.
 
-    Classes come from its dataset.json, or from --class, or there are none.
+    IMAGES is a folder or zip such as generate.py or dataset_tool.py write. Classes come from its dataset.json or from
+    --class; without either, the set has no classes.
     """
     from ddo_plugin.sampling.refsets import image_archive
 
@@ -101,7 +114,10 @@ def pack(images: Path, folder: Path, label: int | None, network: Path | None) ->
 @click.argument("folder", type=FOLDER)
 @click.argument("archive", type=Place(dir_okay=False, path_type=Path))
 def unpack(folder: Path, archive: Path) -> None:
-    """Write a set's images to the zip ARCHIVE, in the format of upstream's datasets."""
+    """Write the images of a reference set to a zip.
+
+    The zip has the format of upstream's dataset_tool.py.
+    """
     from ddo_plugin.sampling.refsets import image_archive
     from ddo_plugin.sampling.refsets.format import open_refset
 
@@ -112,7 +128,7 @@ def unpack(folder: Path, archive: Path) -> None:
 
 
 def _say(line: str) -> None:
-    """A line with a manifest's strings, which may hold anything."""
+    """Print a line without control characters: the strings of a manifest can hold anything."""
     click.echo("".join(character if character.isprintable() else " " for character in line))
 
 

@@ -9,7 +9,7 @@ import click
 
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.base.files import writing
-from ddo_plugin.base.option_types import Place
+from ddo_plugin.base.option_types import Place, integers
 from ddo_plugin.cli._generating import GeneratingCommand, ended_by_sigterm, open_generator, ranks_on_device
 
 if TYPE_CHECKING:
@@ -21,18 +21,25 @@ RANDOM = "random"
 
 @click.command("sample", cls=GeneratingCommand)
 @click.option("--network", required=True, metavar="PATH|URL", help="Network to sample.")
-@click.option("--outdir", type=Place(file_okay=False, path_type=Path), help="Folder for PNGs named by their seed.")
-@click.option("--subdirs", is_flag=True, help="A subfolder for every 1000 seeds.")
-@click.option("--npz", type=FILE, help="Compressed npz for OpenAI's evaluator: arr_0, and classes in arr_1.")
-@click.option("--grid", type=FILE, help="PNG of the first 100 images side by side.")
-@click.option("--seeds", default="0-63", show_default=True, help="Random seeds, as 1,2,5-10.")
+@click.option(
+    "--outdir", type=Place(file_okay=False, path_type=Path), help="Folder for PNGs, each named after its seed."
+)
+@click.option("--subdirs", is_flag=True, help="Group the PNGs in subfolders of 1000 seeds.")
+@click.option(
+    "--npz",
+    type=FILE,
+    help="Compressed .npz with images in arr_0 and classes in arr_1, as OpenAI's evaluator reads it.",
+)
+@click.option("--grid", type=FILE, help="PNG with the first 100 images side by side.")
+@click.option("--seeds", default="0-63", show_default=True, help="Random seeds, one for each image, such as 1,2,5-10.")
 @click.option(
     "--labels",
     default=RANDOM,
     show_default=True,
-    help="Classes: random (each seed draws its own, as upstream), uniform, dataset:PATH, or a list as 0,3,5-7.",
+    help="Classes: random (each seed draws a class, as in upstream's script), uniform (equal numbers), dataset:PATH "
+    "(its class frequencies), or a list such as 0,3,5-7.",
 )
-@click.option("--batch", type=click.IntRange(min=1), help="Images made together  [default: upstream's]")
+@click.option("--batch", type=click.IntRange(min=1), help="Images per forward pass.  [default: upstream's]")
 def command(
     network: str,
     outdir: Path | None,
@@ -44,7 +51,9 @@ def command(
     batch: int | None,
     **options: Any,
 ) -> None:
-    """Images of a network: what upstream's own script makes of the same seeds.
+    """Sample images from a network.
+
+    The images are those of upstream's own script for the same seeds. --outdir, --npz and --grid can be combined:
 
     \b
         ddo sample --network=PKL --outdir=out --subdirs --seeds=0-49999 --torchrun "--nproc_per_node=8"
@@ -55,10 +64,10 @@ def command(
     from ddo_plugin.sampling.image_writer import Outputs, write_images
 
     if outdir is None and npz is None and grid is None:
-        raise UserError("nothing would be written; say where images go: --outdir, --npz or --grid")
+        raise UserError("nothing to write; add --outdir, --npz or --grid")
     if grid is not None and grid.suffix.lower() != ".png":
-        raise UserError(f"--grid={grid}: a grid is a PNG; let its name end in .png")
-    wanted = _seeds(seeds, named_by_them=outdir is not None)
+        raise UserError(f"--grid={grid}: the grid is a PNG; choose a name that ends in .png")
+    wanted = _seeds(seeds, unique=outdir is not None)
     with ranks_on_device() as group:
         generator = group.together(lambda: open_generator(network, options))
         numbers = None
@@ -81,19 +90,20 @@ def command(
             _report(outputs, wanted)
 
 
-def _seeds(text: str, *, named_by_them: bool) -> list[int]:
-    from ddo_plugin.sampling.labels import numbers
-
+def _seeds(text: str, *, unique: bool) -> list[int]:
     try:
-        seeds = numbers(text)
+        seeds = integers(text)
     except ValueError as error:
         raise UserError(f"--seeds: {error}") from None
-    if named_by_them and len(set(seeds)) < len(seeds):
-        raise UserError(f"--seeds={text} names a seed twice, and --outdir has one PNG a seed; name each once")
+    if unique and len(set(seeds)) < len(seeds):
+        raise UserError(f"--seeds={text} contains a seed twice, but --outdir has one PNG per seed; list each seed once")
     return seeds
 
 
 def _report(outputs: Outputs, seeds: list[int]) -> None:
     if others := outputs.others(seeds):
-        click.echo(f"ddo: {outputs.folder} holds {others:,} other PNGs, too, which count in its metrics", err=True)
+        click.echo(
+            f"ddo: {outputs.folder} also holds {others:,} PNGs of other seeds; metrics of the folder include them",
+            err=True,
+        )
     click.echo(f"{len(seeds):,} images: {', '.join(outputs.written())}")

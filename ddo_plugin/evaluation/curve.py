@@ -1,4 +1,4 @@
-"""FID and Inception Score over guidance scales (Figure 6), by one command a scale; goes on where it was interrupted."""
+"""FID and Inception Score over guidance scales (Figure 6 of the paper). One command measures each scale."""
 
 from __future__ import annotations
 
@@ -8,14 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import matplotlib
 
 from ddo_plugin.base.commands import Command
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.base.files import atomic_write, write_json
-from ddo_plugin.base.plots import COLORS, STYLE, canvas, png
 from ddo_plugin.jobs.executor import LocalExecutor, StepFailedError
 from ddo_plugin.jobs.runner import Runner, Task, key
 from ddo_plugin.jobs.supervise import opened, supervise
@@ -26,34 +22,36 @@ RESULT, PICTURE = "curve.json", "curve.png"
 
 @dataclass(frozen=True)
 class Point:
-    """What was measured at one guidance scale."""
+    """The metrics of one guidance scale."""
 
     scale: float
     fid: float
     inception_score: float
-    file: str  # the JSON that says more, relative to the curve's folder
+    file: str  # the result of `ddo eval`, relative to the curve's folder
 
 
 def run(
     template: Sequence[str], scales: Sequence[float], out: Path, jobs: int = 1
 ) -> tuple[list[Point], list[StepFailedError]]:
-    """Run the command for each scale, unless an earlier run did, and write curve.json; its points, and what failed."""
+    """Measure each scale that has no result yet, write curve.json, and return its points and the failures."""
     for needed in (SCALE, OUT):
         if not any(needed in part for part in template):
-            raise UserError(f"the command lacks {needed}, without which every scale would do the same; put it in")
+            raise UserError(
+                f"the command lacks {needed}; add it, because every scale would otherwise run the same command"
+            )
     with opened(out, LocalExecutor(slots=jobs), key({"command": list(template)})) as runner:
         root = runner.root
         tasks = [_task(root, template, scale) for scale in scales]
         ends = supervise(runner, len(tasks), [partial(_attempt, runner, task) for task in tasks])
-        made = zip(tasks, scales, ends, strict=True)
-        points = [read_point(root, task.out, scale) for task, scale, failure in made if failure is None]
+        results = zip(tasks, scales, ends, strict=True)
+        points = [read_point(root, task.out, scale) for task, scale, failure in results if failure is None]
         if points:
             write_json(root / RESULT, {"command": list(template), "points": [vars(point) for point in points]})
     return points, [failure for failure in ends if failure is not None]
 
 
 def _attempt(runner: Runner, task: Task) -> StepFailedError | None:
-    """The others go on where one fails."""
+    """Return the failure of a task instead of raising it, so that the other tasks continue."""
     try:
         runner.run(task)
     except StepFailedError as failure:
@@ -62,7 +60,7 @@ def _attempt(runner: Runner, task: Task) -> StepFailedError | None:
 
 
 def _task(root: Path, template: Sequence[str], scale: float) -> Task:
-    """Its output is named by the scale and the command, so that another command measures anew."""
+    """Return the task of a scale. Its file name depends on the command, so that another command measures again."""
     name = f"scale-{scale:g}"
     out = root / f"{name}-{key({'command': list(template), 'scale': scale})}.json"
     argv = [part.replace(SCALE, f"{scale:g}").replace(OUT, str(out)) for part in template]
@@ -70,7 +68,7 @@ def _task(root: Path, template: Sequence[str], scale: float) -> Task:
 
 
 def read_point(root: Path, file: Path, scale: float) -> Point:
-    """A point from the JSON that `ddo eval --metrics=fid,is` wrote."""
+    """Read a point from the JSON file that `ddo eval --metrics=fid,is` wrote."""
     try:
         metrics = json.loads(file.read_text())["metrics"]
         fid, score = float(metrics["fid"]), float(metrics["is"])
@@ -79,21 +77,23 @@ def read_point(root: Path, file: Path, scale: float) -> Point:
         return Point(scale, fid, score, file.relative_to(root).as_posix())
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(
-            f"{file} holds no finite metrics fid and is, which the curve is made of; the command's last step is to be "
-            f"`ddo eval ... --metrics=fid,is --out={OUT}`; delete the file to run it again"
+            f"{file} holds no finite metrics fid and is; let the command end with "
+            f"`ddo eval ... --metrics=fid,is --out={OUT}`, and delete the file to run the scale again"
         ) from None
 
 
 def read_curve(folder: Path) -> list[Point]:
-    """The points of a finished curve."""
+    """Read the points of a finished curve."""
     try:
         return [Point(**point) for point in json.loads((folder / RESULT).read_text())["points"]]
     except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{folder} holds no finished curve ({RESULT}); make it by `ddo curve --out={folder}`") from None
+        raise UserError(
+            f"{folder} holds no finished curve ({RESULT}); create it with `ddo curve --out={folder}`"
+        ) from None
 
 
 def table(points: Sequence[Point]) -> str:
-    """Markdown, the lowest FID in bold."""
+    """Return the points as a Markdown table with the lowest FID in bold."""
     best = min((point.fid for point in points if not math.isnan(point.fid)), default=None)
     rows = [
         f"| {point.scale:g} | {f'**{point.fid:.3f}**' if point.fid == best else f'{point.fid:.3f}'} | "
@@ -103,30 +103,25 @@ def table(points: Sequence[Point]) -> str:
     return "\n".join(["| guidance | FID | IS |", "|---|---|---|", *rows])
 
 
-def draw(curves: dict[str, Sequence[Point]], path: Path) -> None:
-    """FID over IS as a picture, one line a curve."""
+def draw(curves: Mapping[str, Sequence[Point]], path: Path) -> None:
+    """Write a PNG of FID over Inception Score: a line for each curve, each point labelled with its guidance scale."""
+    import matplotlib
 
-    plain: dict[str, Any] = {
-        name: [(point.scale, point.fid, point.inception_score) for point in points] for name, points in curves.items()
-    }
-    with atomic_write(path) as file:
-        file.write(tradeoff(plain))
+    from ddo_plugin.base.plots import COLORS, STYLE, canvas, png
 
-
-def tradeoff(curves: Mapping[str, Sequence[tuple[float, float, float]]]) -> bytes:
-    """FID over IS, one line a curve of (scale, fid, is), each point labelled by its guidance scale. A PNG."""
     with matplotlib.rc_context(STYLE):
         figure, (axes,) = canvas(1, width=5.0, height=3.6)
         colors = [COLORS["ddo"], COLORS["mle"], COLORS["real"], COLORS["fake"]]
         for number, (name, points) in enumerate(curves.items()):
             color = colors[number % len(colors)]
-            scores, distances = [point[2] for point in points], [point[1] for point in points]
+            scores, distances = [point.inception_score for point in points], [point.fid for point in points]
             axes.plot(scores, distances, color=color, label=name, marker="o", markersize=4, linewidth=1.4)
-            for scale, distance, score in points:
-                axes.annotate(
-                    f"{scale:g}", (score, distance), (4, 4), textcoords="offset points", fontsize=7, color=color
-                )
+            for point in points:
+                place = (point.inception_score, point.fid)
+                axes.annotate(f"{point.scale:g}", place, (4, 4), textcoords="offset points", fontsize=7, color=color)
         axes.set(title="guidance scales", xlabel="Inception Score", ylabel="FID")
         if len(curves) > 1:
             axes.legend()
-        return png(figure)
+        picture = png(figure)
+    with atomic_write(path) as file:
+        file.write(picture)

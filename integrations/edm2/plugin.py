@@ -14,6 +14,7 @@ from ddo_plugin import (
     EvaluationStep,
     Fakes,
     Finite,
+    FloatList,
     Generator,
     Number,
     Reference,
@@ -39,12 +40,9 @@ STEPS = 32  # of generate_images.py
 WIDEST = 0.28  # a power function's relative standard deviation stays below 1/√12
 
 
-def _widths(context: click.Context, option: click.Parameter, value: str) -> list[float]:
-    """ "0.05,0.1" as numbers."""
-    try:
-        widths = [float(part) for part in value.split(",")]
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is no list of numbers as 0.05,0.1") from None
+def _widths(context: click.Context, option: click.Parameter, widths: list[float]) -> list[float]:
+    """Refuse widths that EDM2 cannot average over, or cannot tell apart in its file names."""
+    value = ",".join(map(str, widths))
     if not all(0 < width <= WIDEST for width in widths):
         raise click.BadParameter(f"{value!r}: a width lies between 0 and {WIDEST}")
     if len({f"{width:.3f}" for width in widths}) < len(widths):
@@ -84,6 +82,7 @@ def ddo_options(upstream: str) -> Sequence[click.Option]:
     )
     ema = click.Option(
         ["--ddo-ema"],
+        type=FloatList(),
         default="0.05",
         show_default=True,
         callback=_widths,

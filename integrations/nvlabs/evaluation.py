@@ -20,23 +20,23 @@ from typing import Any, TypeVar
 import click
 
 from ddo_plugin import (
-    COUNT,
+    EVALUATION_SAMPLES,
     Checkout,
     Command,
+    IntegerList,
     UserError,
     check_place,
+    combine_seeds,
     commit,
     digest,
     flags,
     launcher,
     local_file,
     module_command,
-    numbers,
     open_checkout,
     open_standard,
     progress,
     read_images,
-    summary,
     write_result,
 )
 from ddo_plugin.base import environment
@@ -111,8 +111,16 @@ def evaluation_options(metrics: Sequence[str]) -> Callable[[F], F]:
         click.Option(["--ref"], required=True, metavar="NPZ|PKL|URL", help="Statistics of the real images."),
         click.Option(["--checkout"], type=click.Path(path_type=Path), default=".", help="Upstream's repository."),
         click.Option(["--metrics"], default=metrics[0], show_default=True, help=f"Of {', '.join(metrics)}."),
-        click.Option(["--num"], type=click.IntRange(min=2), default=COUNT, show_default=True, help="Samples a seed."),
-        click.Option(["--seeds"], default="0", show_default=True, help="Seed k: image seeds k·num to (k+1)·num − 1."),
+        click.Option(
+            ["--num"], type=click.IntRange(min=2), default=EVALUATION_SAMPLES, show_default=True, help="Samples a seed."
+        ),
+        click.Option(
+            ["--seeds"],
+            type=IntegerList(),
+            default="0",
+            show_default=True,
+            help="Seed k: image seeds k·num to (k+1)·num − 1.",
+        ),
         click.Option(["--batch"], type=click.IntRange(min=1), default=64, show_default=True),
         click.Option(["--torchrun"], metavar="OPTIONS", help="Start the scripts by torchrun."),
         click.Option(["--sampler"], default="", metavar="ARGS", help="More arguments for upstream's sampler."),
@@ -138,7 +146,7 @@ def evaluate(
     ref: str,
     checkout: Path,
     metrics: str,
-    seeds: str,
+    seeds: Sequence[int],
     trust: bool,
     sampler: str,
     **options: Any,
@@ -147,7 +155,7 @@ def evaluate(
 
     Of upstream's script, `known` are the metrics and `reads` the suffixes of statistics that it reads.
     """
-    chosen, seeded = _metrics(metrics, known), numbers(seeds)
+    chosen = _metrics(metrics, known)
     opened = open_checkout(checkout)
     check_place(out)
     standard = open_standard(ref)  # a damaged file is found here, not after 50,000 samples
@@ -165,10 +173,10 @@ def evaluate(
     if is_network(path):
         for loaded in (path, *([] if trust else map(local_file, sampler_networks(job.sampler)))):
             refuse_foreign_code(loaded, opened, trust)
-        found = _judge_network(job, judge if job.labels is None else _by_our_samples(judge_samples), seeded)
+        found = _judge_network(job, judge if job.labels is None else _by_our_samples(judge_samples), seeds)
     else:
         _check_count(job)
-        found = [{"seed": seeded[0], **_judge_samples(job, judge_samples, seeded[0])}]
+        found = [{"seed": seeds[0], **_judge_samples(job, judge_samples, seeds[0])}]
     _write(job, found, network, standard.description)
 
 
@@ -295,7 +303,7 @@ def _write(job: Job, found: Sequence[Mapping[str, float]], source: str, referenc
     root = job.checkout.root
     judged = {"source": source, "sha256": digest(job.what)}
     value = {
-        **(told := summary(found, job.metrics)),
+        **(told := combine_seeds(found, job.metrics)),
         "count": job.num,
         "network" if is_network(job.what) else "samples": judged,
         "reference": reference,

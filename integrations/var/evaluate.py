@@ -20,9 +20,12 @@ import click
 
 from ddo_integrations.var.names import UPSTREAM
 from ddo_plugin import (
+    EVALUATION_SAMPLES,
+    IntegerList,
     UserError,
     check,
     check_place,
+    combine_seeds,
     features_named,
     flags,
     metrics_named,
@@ -31,7 +34,6 @@ from ddo_plugin import (
     record_beside,
     write_result,
 )
-from ddo_plugin.evaluation import scores
 from ddo_plugin.hooks import plugins
 
 SAMPLED_BY = ("cfg", "top-k", "top-p", "more-smooth", "precision", "vae")
@@ -42,8 +44,16 @@ OWN = [
     click.Option(["--checkout"], type=click.Path(path_type=Path), default=".", help="Upstream's repository."),
     click.Option(["--metrics"], default="fid,is", show_default=True, help="Of `ddo eval`; the first is the score."),
     click.Option(["--features"], default="inception", show_default=True, help="Feature extractor, as `ddo eval` has."),
-    click.Option(["--num"], type=click.IntRange(min=2), default=scores.COUNT, show_default=True, help="Images a seed."),
-    click.Option(["--seeds"], default="0", show_default=True, help="Seed k: image seeds k·num to (k+1)·num − 1."),
+    click.Option(
+        ["--num"], type=click.IntRange(min=2), default=EVALUATION_SAMPLES, show_default=True, help="Images a seed."
+    ),
+    click.Option(
+        ["--seeds"],
+        type=IntegerList(),
+        default="0",
+        show_default=True,
+        help="Seed k: image seeds k·num to (k+1)·num − 1.",
+    ),
     click.Option(["--labels"], default="uniform", show_default=True, help="Classes, as `ddo sample` takes them."),
     click.Option(["--batch"], type=click.IntRange(min=1), help="Images made together  [default: upstream's]"),
     click.Option(["--torchrun"], metavar="OPTIONS", help="Sample in several processes."),
@@ -57,23 +67,23 @@ def _sampling_options() -> list[click.Option]:
 
 
 @click.command(params=[*OWN, *_sampling_options()])
-def main(out: Path, seeds: str, num: int, metrics: str, **options: Any) -> None:
+def main(out: Path, seeds: list[int], num: int, metrics: str, **options: Any) -> None:
     """Write {"score": the first metric, ...}. Without --cfg the network is sampled without guidance."""
-    numbers, names = scores.numbers(seeds), metrics_named(metrics)
+    names = metrics_named(metrics)
     _refuse_samples(options["network"])
     check_place(out)
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as elsewhere:
         elsewhere.submit(_check_measuring, num, names, options["features"], options["ref"]).result()
     found: list[dict[str, Any]] = []
     commands: list[str] = []
-    with progress("evaluation", len(numbers)) as bar:
-        for seed in numbers:
+    with progress("evaluation", len(seeds)) as bar:
+        for seed in seeds:
             found.append(_judge(out, range(seed * num, (seed + 1) * num), names, commands, options))
             bar.update()
     measured = list(dict.fromkeys([names[0], *found[0]["metrics"]]))  # `is` comes with its spread
-    by_seed = [{"seed": seed, **one["metrics"]} for seed, one in zip(numbers, found, strict=True)]
+    by_seed = [{"seed": seed, **one["metrics"]} for seed, one in zip(seeds, found, strict=True)]
     told = {name: found[0][name] for name in ("network", "sampler", "labels", "reference", "features", "versions")}
-    write_result(out, {**scores.summary(by_seed, measured), "count": num, **told, "commands": commands})
+    write_result(out, {**combine_seeds(by_seed, measured), "count": num, **told, "commands": commands})
 
 
 def _refuse_samples(network: str) -> None:

@@ -13,7 +13,6 @@ from click.testing import CliRunner, Result
 
 from ddo_plugin.cli import main
 
-pytest.importorskip("matplotlib")
 MEASURE = """
 import json, sys, pathlib
 scale, out, log = float(sys.argv[1]), pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3])
@@ -41,6 +40,7 @@ def log(folder: Path) -> list[str]:
 
 
 def test_a_curve_is_a_table_a_file_and_a_figure(measure, tmp_path) -> None:
+    pytest.importorskip("matplotlib")
     result = measure("1,0,2.5")
     assert result.exit_code == 0, result.output
     rows = [line for line in result.stdout.splitlines() if line.startswith("|")]
@@ -64,6 +64,7 @@ def test_what_was_measured_is_not_measured_again(measure, tmp_path) -> None:
 
 
 def test_a_scale_that_fails_says_why_and_the_others_are_drawn(measure, tmp_path) -> None:
+    pytest.importorskip("matplotlib")
     result = measure("0,9,10")
     assert result.exit_code == 1
     assert "scale-9: exit status 1: no such scale" in result.stderr
@@ -81,7 +82,20 @@ def test_where_every_scale_fails_there_is_no_curve(measure, tmp_path) -> None:
     assert not (tmp_path / "curve/curve.json").exists()
 
 
+def test_without_matplotlib_the_scales_are_measured_and_only_the_figure_is_missing(
+    measure, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    result = measure("0,1")
+    assert result.exit_code == 0, result.output
+    assert "| 1 | **3.000** | 150.00 |" in result.stdout
+    assert "curve.png needs matplotlib: pip install" in result.stdout
+    assert (tmp_path / "curve/curve.json").exists()
+    assert not (tmp_path / "curve/curve.png").exists()
+
+
 def test_another_curve_is_drawn_beside(measure, tmp_path) -> None:
+    pytest.importorskip("matplotlib")
     assert measure("0,1", out="base").exit_code == 0
     alone = (tmp_path / "base/curve.png").read_bytes()
     assert measure("0,1", f"--beside={tmp_path / 'base'}", out="ddo").exit_code == 0
@@ -91,9 +105,9 @@ def test_another_curve_is_drawn_beside(measure, tmp_path) -> None:
 REFUSALS = {
     "the command lacks {scale}": (["--scales=1"], ["true", "{out}"]),
     "the command lacks {out}": (["--scales=1"], ["true", "{scale}"]),
-    "--scales=1,x is no list of numbers": (["--scales=1,x"], ["true", "{scale}", "{out}"]),
-    "--scales=1,nan is no list of numbers": (["--scales=1,nan"], ["true"]),
-    "--scales=1e400 is no list of numbers": (["--scales=1e400"], ["true", "{scale}", "{out}"]),
+    "'--scales': '1,x' is not a list of numbers": (["--scales=1,x"], ["true", "{scale}", "{out}"]),
+    "'--scales': '1,nan' is not a list of numbers": (["--scales=1,nan"], ["true"]),
+    "'--scales': '1e400' is not a list of numbers": (["--scales=1e400"], ["true", "{scale}", "{out}"]),
     "holds no finite metrics fid and is": (["--scales=1"], [sys.executable, "-c", "", "{scale}", "{out}"]),
     "holds no finished curve": (["--scales=1", "--beside=."], ["true", "{scale}", "{out}"]),
     "cannot start `none-such": (["--scales=1"], ["none-such", "{scale}", "{out}"]),

@@ -59,7 +59,7 @@ def test_a_set_is_made_told_verified_and_not_made_twice(ddo, tmp_path: Path) -> 
     assert "classes  10, each 3 to 3 times" in told
     assert ddo("refset", "verify", "set").stdout.endswith("checksums match\n")
     again = ddo("refset", "make", "--out=set", "--count=30", "--seed=2", "--batch=8", "--own")
-    assert (again.returncode, again.stdout.strip().endswith("made already, nothing to do")) == (0, True)
+    assert (again.returncode, again.stdout.strip().endswith("nothing to do")) == (0, True)
     other = ddo("refset", "make", "--out=set", "--count=30", "--seed=3", "--batch=8", "--own")
     assert other.returncode == 2
     assert "set holds another set: its seed is 2, not 3" in other.stderr
@@ -152,9 +152,9 @@ def test_what_made_images_stands_beside_them(ddo, network, tmp_path: Path) -> No
 
 
 def test_images_of_an_earlier_run_in_the_folder_are_mentioned(ddo) -> None:
-    assert "other PNGs" not in ddo("sample", "--outdir=out", "--seeds=0-9", "--own").stderr
+    assert "other seeds" not in ddo("sample", "--outdir=out", "--seeds=0-9", "--own").stderr
     again = ddo("sample", "--outdir=out", "--seeds=5-11", "--own")
-    assert "ddo: out holds 5 other PNGs, too, which count in its metrics" in again.stderr
+    assert "ddo: out also holds 5 PNGs of other seeds" in again.stderr
     assert again.stdout == "7 images: out\n"
 
 
@@ -209,33 +209,33 @@ def test_a_full_disk_is_told_in_one_line(ddo, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "says"),
     [
-        (["sample", "--own"], "nothing would be written; say where images go: --outdir, --npz or --grid"),
+        (["sample", "--own"], "nothing to write; add --outdir, --npz or --grid"),
         (["sample", "--grid=a.png", "--seeds=5-1", "--own"], "'5-1' holds no number"),
-        (["sample", "--grid=a.png", "--labels=11", "--own"], "has class 11, but the network knows 0 to 9"),
-        (["refset", "make", "--out=a", "--network=b"], "whose network this is cannot be told"),
+        (["sample", "--grid=a.png", "--labels=11", "--own"], "contains class 11, but the network has classes 0 to 9"),
+        (["refset", "make", "--out=a", "--network=b"], "cannot determine the network's upstream"),
         (
             ["refset", "make", "--out=a", "--network=b", "--upstream=dit"],
-            "--upstream=dit: no plugin knows it; there are",
+            "--upstream=dit: no plugin has this upstream; choose from",
         ),
         (
             ["refset", "make", "--out=a", "--network=b", "--upstream=var"],
-            "Error: --upstream=var is not enough: run this in the checkout of its upstream, or add --checkout=PATH\n",
+            "--upstream=var needs a checkout: run this command in the upstream's checkout, or add --checkout=",
         ),
         (
             ["sample", "--grid=a.png", "--labels=foo", "--own"],
-            "--labels=foo: give random, uniform, dataset:PATH, or class numbers as 0,3,5-7",
+            "--labels=foo: pass random, uniform, dataset:PATH, or class numbers such as 0,3,5-7",
         ),
         (
             ["refset", "make", "--out=a", "--labels=random", "--own"],
-            "--labels=random: give uniform, dataset:PATH, or class numbers as 0,3,5-7",
+            "--labels=random: pass uniform, dataset:PATH, or class numbers such as 0,3,5-7",
         ),
         (["sample", "--grid=a.png", "--seeds=0-99999999999", "--own"], "holds more than 10,000,000 numbers"),
         (["refset", "make", "--out=a", "--count=99999999999999", "--own"], "'--count': 99999999999999 is not in"),
-        (["sample", "--grid=a.jpg", "--own"], "--grid=a.jpg: a grid is a PNG; let its name end in .png"),
-        (["sample", "--outdir=a", "--seeds=0,0,1", "--own"], "--seeds=0,0,1 names a seed twice"),
-        (["sample", "--outdir=", "--own"], "Invalid value for '--outdir': it is empty; say which."),
-        (["sample", "--npz=", "--own"], "Invalid value for '--npz': it is empty; say which."),
-        (["refset", "make", "--out=", "--own"], "Invalid value for '--out': it is empty; say which."),
+        (["sample", "--grid=a.jpg", "--own"], "--grid=a.jpg: the grid is a PNG; choose a name that ends in .png"),
+        (["sample", "--outdir=a", "--seeds=0,0,1", "--own"], "--seeds=0,0,1 contains a seed twice"),
+        (["sample", "--outdir=", "--own"], "Invalid value for '--outdir': the path is empty; pass a file or folder."),
+        (["sample", "--npz=", "--own"], "Invalid value for '--npz': the path is empty; pass a file or folder."),
+        (["refset", "make", "--out=", "--own"], "Invalid value for '--out': the path is empty; pass a file or folder."),
         (["refset", "verify", "nowhere"], "nowhere is not a reference set"),
         (["refset", "make", "--out=a", "--network=b", "--checkout=nowhere"], "nowhere is no folder"),
     ],
@@ -262,6 +262,6 @@ def test_help_shows_the_options_of_an_upstreams_networks() -> None:
         return subprocess.run(argv, capture_output=True, text=True, check=True, cwd="/").stdout
 
     assert "--S_churn" not in help_of()
-    assert "shown in its checkout, or with --upstream" in " ".join(help_of().split())
+    assert "run this in its checkout or add --upstream" in " ".join(help_of().split())
     assert "--S_churn" in help_of("--upstream=edm")
     assert "--guidance" in help_of("--upstream=edm2")

@@ -138,9 +138,7 @@ def refusals(folder: Path) -> dict[str, Path]:
         r"arr_0 is object \[1\]": folder / "objects.npz",
         "no.npz: cannot read images": folder / "no.npz",
         "int64 tokens": refset.write(folder / "tokens", tokens, None, kind="tokens", **PROVENANCE).path,
-        "float32 images, not pixels": refset.write(
-            folder / "latents", latents, None, kind="images", **PROVENANCE
-        ).path,
+        "float32 images, not pixels": refset.write(folder / "latents", latents, None, kind="images", **PROVENANCE).path,
     }
 
 

@@ -97,7 +97,7 @@ def test_two_sources_of_classes_are_one_too_many(tmp_path: Path) -> None:
 def test_images_of_different_sizes_are_refused_by_name(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "png")
     (folder / "000009.png").write_bytes(png(IMAGES[0, :, :4, :4]))
-    with pytest.raises(UserError, match=r"000009\.png is \(3, 4, 4\), but the first image is \(3, 8, 8\); convert them"):
+    with pytest.raises(UserError, match=r"000009\.png is \(3, 4, 4\), but the first image is \(3, 8, 8\);"):
         pack(folder, tmp_path / "set", None, None)
     assert [path.name for path in tmp_path.iterdir()] == ["png"]
 

@@ -1,0 +1,36 @@
+"""Types of options."""
+
+from __future__ import annotations
+
+import click
+import pytest
+
+from ddo_plugin.base.option_types import FloatList, IntegerList, integers
+
+
+def test_lists_of_integers_hold_numbers_and_ranges() -> None:
+    assert integers("1,2, 5-10") == [1, 2, 5, 6, 7, 8, 9, 10]
+
+
+def test_a_long_range_is_refused_before_it_fills_the_memory() -> None:
+    with pytest.raises(ValueError, match="'0-99999999999' holds more than 10,000,000 numbers"):
+        integers("0-99999999999")
+
+
+def test_options_take_lists_and_values_that_are_converted_already() -> None:
+    assert IntegerList().convert("0,3,5-7", None, None) == [0, 3, 5, 6, 7]
+    assert FloatList().convert("0,0.5,1e3", None, None) == [0, 0.5, 1000]
+    assert FloatList().convert([0.5], None, None) == [0.5]
+    assert FloatList().convert(0.5, None, None) == [0.5]  # a number of a recipe
+
+
+@pytest.mark.parametrize("text", ["", "cats", "1,", "3-", "-1", "1.5"])
+def test_other_text_is_not_a_list_of_integers(text: str) -> None:
+    with pytest.raises(click.BadParameter, match=r"is not a list of numbers such as 0,3,5-7\."):
+        IntegerList().convert(text, None, None)
+
+
+@pytest.mark.parametrize("text", ["", "1,x", "1,nan", "1e400"])
+def test_other_text_is_not_a_list_of_finite_numbers(text: str) -> None:
+    with pytest.raises(click.BadParameter, match=r"is not a list of numbers such as 0,0\.5,1\."):
+        FloatList().convert(text, None, None)
