@@ -1,1 +1,4 @@
-"""Log-ratios r(x) = log p_θ(x) − log p_ref(x) of the two families of models."""
+"""The equations of the paper: log-ratios of diffusion and token models, the DDO objective and its control.
+
+Tensors in, tensors out; networks, data, options and files belong elsewhere.
+"""

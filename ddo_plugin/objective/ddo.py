@@ -1,4 +1,4 @@
-"""Objectives: log-ratios in, per-sample losses and statistics out (Eq. 9 and 13 of the paper)."""
+"""The objectives: they turn log-ratios into losses per sample and statistics (Eq. 9 and 13 of the paper)."""
 
 from __future__ import annotations
 
@@ -13,51 +13,51 @@ from torch.nn.functional import logsigmoid
 
 @dataclass(frozen=True)
 class Terms:
-    """What target and reference say of one batch; r(x) = log p_θ(x) − log p_ref(x)."""
+    """Log-likelihoods and log-ratios of a batch; r(x) = log p_θ(x) − log p_ref(x)."""
 
     logp_real: Tensor  # [N] log p_θ of the real samples, up to a constant
     logp_ref_real: Tensor | None = None  # [N] the same under the reference
     r_real: Tensor | None = None  # [N] log-ratios of the real samples
     r_fake: Tensor | None = None  # [M] log-ratios of the reference's samples
-    conditional: Tensor | None = None  # [M] bool: α counts as 0 where False (label dropped)
+    conditional: Tensor | None = None  # [M] bool; False if the label was dropped: α is 0 for this fake
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Losses of one batch. `statistics` holds detached tensors, one value a sample or one a batch."""
+    """Losses of a batch. `statistics` holds detached tensors with a value per sample or per batch."""
 
     real: Tensor  # [N]
-    fake: Tensor  # [M], α included
+    fake: Tensor  # [M], multiplied by α
     statistics: dict[str, Tensor] = field(default_factory=dict)
 
     def per_sample(self) -> Tensor:
-        """[N]: sample i's real term plus its fake term; what a loop that sums and divides by N wants."""
+        """Return [N] the real term of each sample plus its fake term, for loops that sum and divide by N."""
         if self.fake.numel() == 0:
             return self.real
         if self.real.shape != self.fake.shape:
             raise ValueError(
-                f"per_sample() pairs reals with fakes, but got {len(self.real)} and {len(self.fake)}; use mean()"
+                f"per_sample() needs as many fakes as reals, not {len(self.fake)} and {len(self.real)}; use mean()"
             )
         return self.real + self.fake
 
     def mean(self) -> Tensor:
-        """The loss of the batch. Divides by the number of reals: a real without a fake counts as α = 0."""
+        """Return the loss of the batch. It divides by the number of reals; for a real without a fake, α is 0."""
         return self.real.mean() + self.fake.sum() / len(self.real)
 
 
 class Objective(Protocol):
-    """A finetuning objective; plugins add theirs through the hook `ddo_objectives`."""
+    """A finetuning objective. Plugins add objectives with the hook `ddo_objectives`."""
 
     @property
     def needs_fakes(self) -> bool:
-        """False: the step needs neither fakes nor the reference."""
+        """Return whether a step needs fakes and the reference."""
 
     def __call__(self, terms: Terms) -> Outcome: ...
 
 
 @dataclass(frozen=True)
 class DDO:
-    """Eq. 13: −log σ(β r) on real samples, −α log σ(−β r) on samples of the reference."""
+    """Eq. 13: −log σ(β r) on real samples and −α log σ(−β r) on samples of the reference."""
 
     alpha: float
     beta: float
@@ -81,25 +81,25 @@ class DDO:
 
 @dataclass(frozen=True)
 class MLE:
-    """The control of every experiment: the same run on real samples alone, −log p_θ(x)."""
+    """The control of every experiment: maximum likelihood, −log p_θ(x), on the real samples only."""
 
     needs_fakes: bool = False
 
     def __call__(self, terms: Terms) -> Outcome:
         real = -terms.logp_real
-        nothing = real.new_zeros(0)
+        no_fakes = real.new_zeros(0)
         with torch.no_grad():
             stats = {"loss/real": real.detach(), "logps/real": terms.logp_real.detach()}
             stats["nonfinite"] = count_nonfinite(terms.logp_real)
-        return Outcome(real, nothing, stats)
+        return Outcome(real, no_fakes, stats)
 
 
 @torch.no_grad()
 def statistics(terms: Terms, beta: float, loss_real: Tensor, loss_fake: Tensor) -> dict[str, Tensor]:
-    """The logged metrics, named after TRL's: chosen = real, rejected = fake."""
+    """Return the logged metrics, with the names of TRL: chosen = real, rejected = fake."""
     assert terms.r_real is not None and terms.r_fake is not None
     r_real, r_fake = terms.r_real.detach(), terms.r_fake.detach()
-    nonfinite = count_nonfinite(r_real, r_fake)  # masked fakes too: the mask hides a NaN, but its gradient is NaN
+    nonfinite = count_nonfinite(r_real, r_fake)  # masked fakes too: the mask hides a NaN, but not its gradient
     if terms.conditional is not None:
         r_fake, loss_fake = r_fake[terms.conditional], loss_fake[terms.conditional]
     stats = {
@@ -119,5 +119,5 @@ def statistics(terms: Terms, beta: float, loss_real: Tensor, loss_fake: Tensor) 
 
 
 def count_nonfinite(*tensors: Tensor) -> Tensor:
-    """How many values are NaN or infinite; reported, never silently zeroed."""
+    """Return the number of NaN or infinite values. They are reported and never silently replaced."""
     return torch.stack([(~torch.isfinite(t)).sum() for t in tensors]).sum().float()

@@ -2,10 +2,10 @@
 
     r = −w(σ) (‖D_θ − y‖² − ‖D_ref − y‖²),   w(σ) = (σ² + σ_d²) / (σ σ_d)²
 
-with the same σ and the same noise for both networks. The difference of two large sums loses the digits that the
-loss needs, so it is formed as a² − b² = (a − b)(a + b) of the residuals a = D_θ − y and b = D_ref − y. It is exactly 0
-where the networks agree. Each residual is taken by itself: D_θ + D_ref − 2y would round at the size of the image, and
-at σ = 1e-4 keep fewer digits than the difference of the sums does.
+with the same σ and the same noise for both networks. The difference of two large sums would lose the digits that the
+loss needs. It is therefore computed as a² − b² = (a − b)(a + b) with the residuals a = D_θ − y and b = D_ref − y, which
+is exactly 0 where the networks agree. Each residual is computed separately, because D_θ + D_ref − 2y rounds at the
+size of the image: at σ = 1e-4 it keeps fewer digits than the difference of the sums.
 """
 
 from __future__ import annotations
@@ -23,37 +23,38 @@ Denoiser = Callable[[Tensor, Tensor], Tensor]  # (noisy [N, ...], sigma [N, 1, .
 
 @dataclass(frozen=True)
 class NoiseLevels:
-    """log σ ~ N(P_mean, P_std²), weighted so that F_θ has unit weight (Eq. 43)."""
+    """Noise levels log σ ~ N(P_mean, P_std²), with the weight that gives F_θ unit weight (Eq. 43)."""
 
     P_mean: float = -1.2
     P_std: float = 1.2
     sigma_data: float = 0.5
 
     def sample(self, like: Tensor) -> Tensor:
-        """One σ a sample, shaped [N, 1, ...] to broadcast over `like`; drawn from torch's global generator."""
+        """Draw a σ for each sample from torch's global generator, shaped [N, 1, ...] to broadcast over `like`."""
         shape = [len(like)] + [1] * (like.ndim - 1)
         return (torch.randn(shape, device=like.device) * self.P_std + self.P_mean).exp()
 
     def weight(self, sigma: Tensor) -> Tensor:
+        """Return w(σ) = (σ² + σ_d²) / (σ σ_d)²."""
         return (sigma**2 + self.sigma_data**2) / (sigma * self.sigma_data) ** 2
 
 
 def log_ratio(denoised: Tensor, denoised_ref: Tensor, clean: Tensor, weight: Tensor) -> Tensor:
-    """[N] Eq. 15 in the factored form: −w Σ (D_θ − D_ref) [(D_θ − y) + (D_ref − y)]."""
+    """Return [N] Eq. 15 in the factored form: −w Σ (D_θ − D_ref) [(D_θ − y) + (D_ref − y)]."""
     residuals = (denoised - clean) + (denoised_ref - clean)
     return -(weight * (denoised - denoised_ref) * residuals).flatten(1).sum(1)
 
 
 def log_likelihood(denoised: Tensor, clean: Tensor, weight: Tensor) -> Tensor:
-    """[N] Eq. 2 up to a constant: −w ‖D − y‖², one draw of σ and noise."""
+    """Return [N] Eq. 2 up to a constant: −w ‖D − y‖², for one draw of σ and noise."""
     return -(weight * (denoised - clean).square()).flatten(1).sum(1)
 
 
 def terms(denoise: Denoiser, denoise_ref: Denoiser | None, clean: Tensor, n_real: int, levels: NoiseLevels) -> Terms:
-    """Noise the batch once, forward it through target and reference, and form what an objective needs.
+    """Add noise to the batch once, run target and reference on it, and return the terms of an objective.
 
-    `clean` is the concatenation of n_real real samples and any number of fakes: one forward of the target, because
-    networks that touch their weights in forward() (EDM2) cannot be run twice before one backward.
+    `clean` holds n_real real samples followed by any number of fakes. The target runs once on all of them, because
+    networks that change their weights in forward() (EDM2) cannot run twice before a backward pass.
     """
     sigma = levels.sample(clean)
     weight = levels.weight(sigma)
@@ -62,7 +63,7 @@ def terms(denoise: Denoiser, denoise_ref: Denoiser | None, clean: Tensor, n_real
     logp_real = log_likelihood(denoised[:n_real], clean[:n_real], weight[:n_real])
     if denoise_ref is None:
         return Terms(logp_real)
-    with torch.no_grad():  # not inference_mode: the product below keeps the reference's output for backward
+    with torch.no_grad():  # not inference_mode: the backward pass of log_ratio needs the reference's output
         denoised_ref = denoise_ref(noisy, sigma)
         logp_ref_real = log_likelihood(denoised_ref[:n_real], clean[:n_real], weight[:n_real])
     r = log_ratio(denoised, denoised_ref, clean, weight)

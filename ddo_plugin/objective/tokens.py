@@ -1,7 +1,7 @@
-"""Log-ratios of token models (Eq. 1): r = Σ_tokens [log p_θ − log p_ref], in fp32 whatever the autocast dtype.
+"""Log-ratios of token models (Eq. 1): r = Σ_tokens [log p_θ − log p_ref], in fp32 under any autocast dtype.
 
-The [N, L, V] logits are the largest tensor of a step. `token_logp` keeps one copy of them plus one of their
-gradient; `token_logp_from_head` never holds them whole.
+The logits [N, L, V] are the largest tensor of a step. `token_logp` keeps one copy of them and one copy of their
+gradient. `token_logp_from_head` never holds them all.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from torch.utils.checkpoint import checkpoint
 
 from ddo_plugin.objective.ddo import Terms
 
-ROWS_PER_CHUNK = 4096  # rows of V logits that are upcast to fp32 at a time
+ROWS_PER_CHUNK = 4096  # rows of V logits that are converted to fp32 at a time
 
 
 class _TokenLogp(torch.autograd.Function):
-    """log softmax(logits)[token], row by row in chunks: saves the logits and two numbers a row."""
+    """log softmax(logits)[token], computed in chunks of rows. It saves the logits and two numbers per row."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, tokens: Tensor, rows_per_chunk: int) -> Tensor:
         dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
         logp = torch.empty(len(tokens), dtype=dtype, device=logits.device)
         peak, log_sum = torch.empty_like(logp), torch.empty_like(logp)
-        for at in range(0, len(tokens), rows_per_chunk):
-            rows = slice(at, at + rows_per_chunk)
+        for first in range(0, len(tokens), rows_per_chunk):
+            rows = slice(first, first + rows_per_chunk)
             chunk = logits[rows].to(dtype)
             peak[rows] = chunk.amax(1)
-            chunk = chunk - peak[rows, None]  # first of all: an offset that all logits share would cost digits
+            chunk = chunk - peak[rows, None]  # before anything else: a common offset of the logits would cost digits
             log_p = chunk.gather(1, tokens[rows, None]).squeeze(1)
             log_sum[rows] = chunk.exp_().sum(1).log_()
             logp[rows] = log_p - log_sum[rows]
@@ -43,8 +43,8 @@ class _TokenLogp(torch.autograd.Function):
         logits, tokens, peak, log_sum = ctx.saved_tensors
         (grad_logp,) = grad_outputs
         grad = torch.empty_like(logits)
-        for at in range(0, len(tokens), ctx.rows_per_chunk):
-            rows = slice(at, at + ctx.rows_per_chunk)
+        for first in range(0, len(tokens), ctx.rows_per_chunk):
+            rows = slice(first, first + ctx.rows_per_chunk)
             chunk = logits[rows].to(peak.dtype) - peak[rows, None]
             chunk = chunk.sub_(log_sum[rows, None]).exp_().neg_()  # −softmax
             chunk[torch.arange(len(chunk), device=chunk.device), tokens[rows]] += 1
@@ -53,7 +53,7 @@ class _TokenLogp(torch.autograd.Function):
 
 
 def token_logp(logits: Tensor, tokens: Tensor, rows_per_chunk: int = ROWS_PER_CHUNK) -> Tensor:
-    """[N, L] log-probability of each token from logits [N, L, V], computed in fp32."""
+    """Return [N, L] the log-probability of each token, from logits [N, L, V], computed in fp32."""
     flat = _TokenLogp.apply(logits.reshape(-1, logits.shape[-1]), tokens.reshape(-1), rows_per_chunk)
     return flat.view(tokens.shape)
 
@@ -61,7 +61,7 @@ def token_logp(logits: Tensor, tokens: Tensor, rows_per_chunk: int = ROWS_PER_CH
 def token_logp_from_head(
     hidden: Tensor, tokens: Tensor, head: Callable[[Tensor], Tensor], rows_per_chunk: int = ROWS_PER_CHUNK
 ) -> Tensor:
-    """[N, L] as `token_logp`, from the last hidden states [N, L, C]: each chunk of logits is made, used and dropped."""
+    """Return the same as `token_logp` from the last hidden states [N, L, C], with a chunk of logits at a time."""
 
     def logp_of(rows: Tensor, row_tokens: Tensor) -> Tensor:
         return token_logp(head(rows), row_tokens, rows_per_chunk)
@@ -80,12 +80,12 @@ def token_logp_from_head(
 
 
 def log_ratio(logp: Tensor, logp_ref: Tensor) -> Tensor:
-    """[N] Σ over tokens of the differences: subtracting first keeps the digits, and agreement gives exactly 0."""
+    """Return [N] the sum of the differences. Subtracting first keeps digits; equal networks give exactly 0."""
     return (logp - logp_ref).sum(1)
 
 
 def terms(logp: Tensor, logp_ref: Tensor | None, n_real: int, conditional: Tensor | None = None) -> Terms:
-    """What an objective needs, from the per-token log-probabilities [N + M, L] of n_real reals and M fakes."""
+    """Return the terms of an objective from the tokens' log-probabilities [N + M, L] of n_real reals and M fakes."""
     logp_real = logp[:n_real].sum(1)
     if logp_ref is None:
         return Terms(logp_real)
@@ -97,10 +97,10 @@ def terms(logp: Tensor, logp_ref: Tensor | None, n_real: int, conditional: Tenso
 def drop_labels(
     labels: Tensor, null_label: int, share: float = 0.5, generator: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Replace exactly this share of the labels by `null_label`; returns them and the positions that kept theirs.
+    """Replace exactly this share of the labels by `null_label`; return the labels and the positions of those kept.
 
-    Target and reference must see the *same* dropped labels, and only samples that kept their label have a fake term
-    (§3.3 of the paper: α = 0 for the unconditional part). An exact share keeps shapes static and no mean empty.
+    Target and reference must see the *same* dropped labels. Only samples that keep their label have a fake term
+    (§3.3 of the paper: α = 0 for the unconditional part). With an exact share, shapes are static and no mean is empty.
     """
     order = torch.randperm(len(labels), device=labels.device, generator=generator)
     dropped, kept = order.tensor_split([round(share * len(labels))])

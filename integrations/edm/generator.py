@@ -1,4 +1,4 @@
-"""An EDM network as a generator: what generate.py makes of the same seeds, bit for bit."""
+"""EDM networks as generators. For the same seeds the images equal those of generate.py, bit for bit."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ddo_integrations.edm import ablation
 from ddo_plugin import Denoiser, DiffusionGenerator, SampleGenerators, Sampler, bound, load_as_stored
 from ddo_plugin.checkouts import compat
 
-BATCH = 64  # generate.py's
+BATCH = 64  # the default of generate.py
 Solve = Callable[[Denoiser, Tensor, SampleGenerators], Tensor]
 
 
 def generator(source: str, options: Mapping[str, Any]) -> DiffusionGenerator:
-    """The network of a snapshot, ready to be sampled."""
+    """Load the network of a snapshot, ready for sampling."""
     reference = load_as_stored(source, options)
     network: Any = reference.network.to(compat.device())
     shape = (network.img_channels, network.img_resolution, network.img_resolution)
@@ -28,7 +28,7 @@ def generator(source: str, options: Mapping[str, Any]) -> DiffusionGenerator:
 
 
 def solver(options: Mapping[str, Any], network: Any, shape: tuple[int, ...]) -> tuple[Solve, dict[str, Any]]:
-    """The solver that generate.py would choose, and what a manifest says of it."""
+    """Return the solver that generate.py would choose, and its settings for a manifest."""
     if ablation.asked(options):
         ablated = ablation.AblationSampler.of(options, network, shape)
         return partial(ablated.solve, round_sigma=network.round_sigma), ablated.settings()

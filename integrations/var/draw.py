@@ -1,7 +1,7 @@
-"""Sampling VAR: one branch unless there is guidance, and the log-probability of every token for free.
+"""Sampling of VAR: a single branch without guidance, and the log-probability of every token at no extra cost.
 
-Upstream's own sampler always runs two branches, of which guidance 0 uses one; decodes what it drew; draws for a whole
-batch at once; and leaves its key-value caches behind if an exception passes.
+Upstream's own sampler always runs two branches, although guidance 0 uses only one of them. It also decodes every
+sample, draws from one random stream for the whole batch, and leaves its key-value caches behind after an exception.
 """
 
 from __future__ import annotations
@@ -16,20 +16,22 @@ from torch import Tensor
 from ddo_plugin import token_logp
 
 Choose = Callable[[Tensor], Tensor]  # logits [N, l, V] -> tokens [N, l]
-Embed = Callable[[Tensor, Tensor, float], Tensor]  # tokens [N, l], their logits, position in 0..1 -> [N, l, Cvae]
+Embed = Callable[
+    [Tensor, Tensor, float], Tensor
+]  # tokens [N, l], their logits, scale's position in 0..1 -> [N, l, Cvae]
 
 
 class Drawn(NamedTuple):
-    """Token pyramids of a network, all scales in a row."""
+    """Token pyramids of a network; the scales are concatenated."""
 
     tokens: Tensor  # [N, L]
-    inputs: Tensor  # [N, L - l, Cvae] what the network's forward takes besides the label; l tokens have no input
-    logp: Tensor  # [N, L] log-probability of each token given its label and the scales before, in fp32
-    canvas: Tensor  # [N, Cvae, H, W] the features that all scales add up to, for the decoder
+    inputs: Tensor  # [N, L - l, Cvae] the input of the network's forward; the first l tokens have none
+    logp: Tensor  # [N, L] log-probability of each token given the label and the previous scales, in fp32
+    f_hat: Tensor  # [N, Cvae, H, W] the sum of all scales' features, which the decoder takes
 
 
 def together(generator: torch.Generator | None) -> Choose:
-    """Tokens drawn as they are distributed, for the whole batch in one call, as upstream does."""
+    """Return a function that draws the tokens of a whole batch in one call, like upstream."""
 
     def choose(logits: Tensor) -> Tensor:
         drawn = torch.multinomial(logits.softmax(-1).flatten(0, 1), 1, replacement=True, generator=generator)
@@ -38,12 +40,12 @@ def together(generator: torch.Generator | None) -> Choose:
     return choose
 
 
-@torch.no_grad()  # inference_mode would not do: `inputs` are saved for a backward pass
+@torch.no_grad()  # not inference_mode: a backward pass saves `inputs`
 def sample(var: Any, labels: Tensor, choose: Choose, *, guidance: float = 0.0, embed: Embed | None = None) -> Drawn:
-    """One pyramid a label. Guidance, which is for looking at images, grows over the scales from 0.
+    """Draw a token pyramid for each label. The guidance scale rises from 0 at the first scale to `guidance`.
 
-    Under autocast it takes the data types of the network's forward, not of upstream's sampler, so that both find the
-    same probabilities: embeddings and quantiser in fp32, blocks in the type of a matrix product.
+    Under autocast the dtypes are those of the network's forward, not of upstream's sampler, so that sampling and
+    training compute the same probabilities: embeddings and quantizer in fp32, blocks in the dtype of a matrix product.
     """
     quantizer, count, scales = var.vae_quant_proxy[0], len(labels), len(var.patch_nums)
     branches = 2 if guidance else 1
@@ -53,41 +55,41 @@ def sample(var: Any, labels: Tensor, choose: Choose, *, guidance: float = 0.0, e
         condition = var.class_emb(labels)
         positions = var.lvl_embed(var.lvl_1L) + var.pos_1LC
         hidden = condition.unsqueeze(1) + var.pos_start + positions[:, : var.first_l]
-        canvas = condition.new_zeros(count, var.Cvae, var.patch_nums[-1], var.patch_nums[-1])
-    working = _matmul_dtype(hidden)
-    modulation = var.shared_ada_lin(condition).to(working)
+        f_hat = condition.new_zeros(count, var.Cvae, var.patch_nums[-1], var.patch_nums[-1])
+    dtype = _matmul_dtype(hidden)
+    modulation = var.shared_ada_lin(condition).to(dtype)
     tokens: list[Tensor] = []
     inputs: list[Tensor] = []
     logps: list[Tensor] = []
     begin = var.first_l
     with _key_value_cache(var):
         for scale, side in enumerate(var.patch_nums):
-            hidden = hidden.to(working)
+            hidden = hidden.to(dtype)
             for block in var.blocks:
                 hidden = block(x=hidden, cond_BD=modulation, attn_bias=None)
             logits = var.get_logits(hidden.float(), condition)  # [N, side², V]
-            position = scale / max(scales - 1, 1)
+            ratio = scale / max(scales - 1, 1)
             if guidance:
-                with_label, without = logits.chunk(2)
-                logits = (1 + guidance * position) * with_label - guidance * position * without
+                conditional, unconditional = logits.chunk(2)
+                logits = (1 + guidance * ratio) * conditional - guidance * ratio * unconditional
             tokens.append(choose(logits))
             logps.append(token_logp(logits, tokens[-1]))
             with _full_precision(labels):
-                vectors = embed(tokens[-1], logits, position) if embed else quantizer.embedding(tokens[-1])
-                patches = vectors.transpose(1, 2).reshape(count, var.Cvae, side, side)
-                canvas, following = quantizer.get_next_autoregressive_input(scale, scales, canvas, patches)
+                h = embed(tokens[-1], logits, ratio) if embed else quantizer.embedding(tokens[-1])
+                h = h.transpose(1, 2).reshape(count, var.Cvae, side, side)
+                f_hat, next_input = quantizer.get_next_autoregressive_input(scale, scales, f_hat, h)
                 if scale == scales - 1:
                     break
-                inputs.append(following.reshape(count, var.Cvae, -1).transpose(1, 2))
+                inputs.append(next_input.reshape(count, var.Cvae, -1).transpose(1, 2))
                 end = begin + inputs[-1].shape[1]
                 hidden = (var.word_embed(inputs[-1]) + positions[:, begin:end]).repeat(branches, 1, 1)
                 begin = end
-    return Drawn(torch.cat(tokens, 1), torch.cat(inputs, 1), torch.cat(logps, 1), canvas)
+    return Drawn(torch.cat(tokens, 1), torch.cat(inputs, 1), torch.cat(logps, 1), f_hat)
 
 
 @contextmanager
 def _key_value_cache(var: Any) -> Iterator[None]:
-    """The attention layers keep keys and values inside the block, and are as before after it, however it ends."""
+    """Let the attention layers cache keys and values, and restore their state afterwards, also after an exception."""
     before = [block.attn.caching for block in var.blocks]
     try:
         for block in var.blocks:
@@ -103,6 +105,6 @@ def _full_precision(like: Tensor) -> AbstractContextManager[Any]:
 
 
 def _matmul_dtype(like: Tensor) -> torch.dtype:
-    """What autocast, if it is on, makes of a matrix product."""
+    """Return the dtype of a matrix product under the current autocast setting."""
     probe = like.new_ones(1, 1)
     return (probe @ probe).dtype

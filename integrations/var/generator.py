@@ -1,4 +1,4 @@
-"""A VAR network as a generator: tokens without guidance for reference sets, images with all of upstream's settings."""
+"""VAR networks as generators: tokens without guidance for reference sets, images with upstream's settings."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from ddo_integrations.var.draw import Drawn, sample
 from ddo_plugin import DEPARTS, Reference, SampleGenerators, UserError, sha256_file
 from ddo_plugin.checkouts import compat
 
-BATCH = 25  # the release's VAR_sample.py's
+BATCH = 25  # the default of the release's VAR_sample.py
 PRECISIONS = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """What the options of the command say."""
+    """The sampler's options."""
 
     cfg: float
     top_k: int
@@ -36,12 +36,12 @@ class Sampler:
 
     @property
     def departs_by(self) -> list[str]:
-        """What makes its draws others than the network's own, which DDO means."""
+        """Return the settings that change the distribution of the samples, which DDO needs unchanged."""
         return [name for name in ("cfg", "top_k", "top_p", "more_smooth") if getattr(self, name)]
 
 
 class TokenGenerator:
-    """Makes token pyramids; images where smoothed embeddings, which no token stands for, are asked for."""
+    """Samples token pyramids, or images with --more-smooth, because smoothed embeddings correspond to no token."""
 
     def __init__(self, var: Any, vae: Any, vae_file: Path, reference: Reference, sampler: Sampler):
         self.var, self.vae, self.sampler = var, vae, sampler
@@ -60,12 +60,12 @@ class TokenGenerator:
     def sample(self, streams: SampleGenerators, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
         labels = self._random_labels(streams) if labels is None else labels.to(self.device, torch.long)
         with self._precision():
-            made = self._draw(streams, labels)
+            drawn = self._draw(streams, labels)
             if self.kind == "images":
-                decoded = self.vae.fhat_to_img(made.canvas)
+                decoded = self.vae.fhat_to_img(drawn.f_hat)
                 streams.check(decoded)
                 return self._to_images(decoded), labels
-        return made.tokens.to(torch.int16), labels
+        return drawn.tokens.to(torch.int16), labels
 
     @torch.no_grad()
     def images(self, samples: Tensor) -> Tensor:
@@ -77,9 +77,9 @@ class TokenGenerator:
             return self._to_images(self.vae.idxBl_to_img(pyramid, same_shape=True, last_one=True))
 
     def _random_labels(self, streams: SampleGenerators) -> Tensor:
-        """By the call that upstream's sampler makes, so that a seed gives upstream's class and image."""
+        """Draw classes with the call of upstream's sampler, so that a seed gives upstream's class and image."""
         even = self.var.uniform_prob
-        drawn = [torch.multinomial(even, 1, replacement=True, generator=one) for one in streams.generators]
+        drawn = [torch.multinomial(even, 1, replacement=True, generator=generator) for generator in streams.generators]
         return torch.cat(drawn).flatten()
 
     def _draw(self, streams: SampleGenerators, labels: Tensor) -> Drawn:
@@ -89,13 +89,13 @@ class TokenGenerator:
             streams.check(logits)
             each = [
                 sample_with_top_k_top_p_(row[None], top_k=settings.top_k, top_p=settings.top_p, rng=generator)
-                for row, generator in zip(logits.clone(), generators, strict=True)  # it masks what it is given
+                for row, generator in zip(logits.clone(), generators, strict=True)  # the function changes its argument
             ]
             return torch.cat(each).squeeze(-1)
 
-        def smooth(tokens: Tensor, logits: Tensor, position: float) -> Tensor:
-            tau = max(0.27 * (1 - 0.95 * position), 0.005)  # upstream's, after MaskGIT
-            sharpened = (logits * (1 + position)).split(1)
+        def smooth(tokens: Tensor, logits: Tensor, ratio: float) -> Tensor:
+            tau = max(0.27 * (1 - 0.95 * ratio), 0.005)  # upstream's schedule
+            sharpened = (logits * (1 + ratio)).split(1)
             soft = [
                 gumbel_softmax_with_rng(row, tau=tau, hard=False, dim=-1, rng=generator)
                 for row, generator in zip(sharpened, generators, strict=True)
@@ -112,17 +112,19 @@ class TokenGenerator:
 
     @staticmethod
     def _to_images(decoded: Tensor) -> Tensor:
-        return ((decoded.float() + 1) / 2 * 255).to(torch.uint8)  # cut off, as the release does, not rounded
+        return ((decoded.float() + 1) / 2 * 255).to(torch.uint8)  # truncated, not rounded, like the release
 
 
 def generator(source: str, options: Mapping[str, Any]) -> TokenGenerator:
-    """The network of a file of plain weights, with the image tokeniser, ready to be sampled."""
+    """Load a network from a file of plain weights, with the image tokenizer, ready for sampling."""
     reference = networks.load_reference(source, options["ddo_sha256"], flag="--network")
     weights: networks.Weights = reference.info
     if options["top_k"] > weights.vocabulary:
-        raise UserError(f"--top-k={options['top_k']}: the network has {weights.vocabulary} tokens; 0 is all of them")
+        raise UserError(
+            f"--top-k={options['top_k']}: the network has only {weights.vocabulary} tokens; 0 disables top-k"
+        )
     file = tokenizer.find(options["vae"], Path(models.__file__).parents[1])
-    with redirect_stdout(io.StringIO()):  # upstream's constructors talk
+    with redirect_stdout(io.StringIO()):  # upstream's constructors print
         vae, var = build_vae_var(
             device=compat.device(),
             patch_nums=weights.sides,

@@ -104,7 +104,7 @@ def test_statistics_take_part_and_are_recorded_by_their_sha256(statistics: Path)
 
 
 def test_statistics_that_do_not_fit_are_refused_before_anything_is_sampled(statistics: Path) -> None:
-    with pytest.raises(UserError, match=r"cover σ from 0\.002 to 80, the noise levels go from 0\.001"):
+    with pytest.raises(UserError, match=r"cover σ from 0\.002 to 80, but the noise levels go from 0\.001"):
         read(V3, f"--statistics={statistics}", "--sigma-min=0.001")
     narrow = statistics.rename(statistics.with_name("0.002_40.0_200_64"))
     with pytest.raises(UserError, match=r"cover σ from 0\.002 to 40"):

@@ -1,4 +1,4 @@
-"""Names of the solvers and spacings, for options: light to import."""
+"""Names of the solvers and spacings, for command-line options. Light to import."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One question to a denoiser, as every sampler asks it."""
+"""An evaluation of a denoiser, in the way that every solver needs it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from ddo_plugin.objective.diffusion import Denoiser
 
 
 def estimate(denoise: Denoiser, x: Tensor, sigma: Tensor) -> Tensor:
-    """D(x; σ) in the type of x; networks are handed float32."""
-    levels = sigma.to(x.device, torch.float32).expand(len(x)).reshape(-1, *[1] * (x.ndim - 1))
-    return denoise(x.to(torch.float32), levels).to(x.dtype)
+    """Return D(x; σ) in the dtype of x. The network itself runs on float32."""
+    sigmas = sigma.to(x.device, torch.float32).expand(len(x)).reshape(-1, *[1] * (x.ndim - 1))
+    return denoise(x.to(torch.float32), sigmas).to(x.dtype)

@@ -1,4 +1,4 @@
-"""EDM's 2nd-order sampler (Karras et al. 2022, Algorithms 1 and 2) for any denoiser."""
+"""EDM's second-order sampler (Karras et al. 2022, Algorithms 1 and 2) for any denoiser. Names follow the paper."""
 
 from __future__ import annotations
 
@@ -14,22 +14,24 @@ from ddo_plugin.objective.diffusion import Denoiser
 from ddo_plugin.sampling.solvers.denoising import estimate
 from ddo_plugin.sampling.solvers.noise_levels import check_levels
 
-MOST = math.sqrt(2) - 1  # by which a step's noise level is raised at most
+GAMMA_MAX = math.sqrt(2) - 1
 
 
 @dataclass(frozen=True)
 class Churn:
-    """Fresh noise at each step whose level lies in [low, high] (Algorithm 2 there: S_churn, S_min, S_max, S_noise)."""
+    """Fresh noise at the steps with σ in [low, high]: S_churn, S_min, S_max and S_noise of Algorithm 2."""
 
     strength: float
     low: float = 0.0
     high: float = math.inf
     inflation: float = 1.0
-    everywhere: bool = False  # noise is also drawn, and dropped, at the other steps: it moves the random streams
+    everywhere: bool = (
+        False  # also draw noise at the other steps and drop it, because a draw advances the random streams
+    )
 
     def factor(self, sigma: Tensor, steps: int) -> float:
-        """γ: by how much the level is raised at this step."""
-        return min(self.strength / steps, MOST) if self.low <= sigma <= self.high else 0.0
+        """Return γ, by which this step raises its noise level."""
+        return min(self.strength / steps, GAMMA_MAX) if self.low <= sigma <= self.high else 0.0
 
 
 @torch.no_grad()
@@ -43,40 +45,43 @@ def sample(
     round_sigma: Callable[[Tensor], Tensor] = lambda sigma: sigma,
     second_order: bool = True,
 ) -> Tensor:
-    """Solve the probability-flow ODE from unit-variance latents; the state has the dtype of `sigmas`.
+    """Solve the probability-flow ODE from unit-variance latents. The state has the dtype of `sigmas`.
 
-    `round_sigma` gives the level nearest to one that churning asks for that the network knows. Without `second_order`
-    it is Euler's method.
+    `round_sigma` rounds a raised noise level to the nearest level that the network supports. Without `second_order`
+    this is Euler's method.
     """
 
     check_levels(sigmas)
 
     def slope(x: Tensor, sigma: Tensor) -> Tensor:
-        """dx/dσ = (x − D(x; σ)) / σ."""
-        return (x - estimate(denoise, x, sigma)) / sigma
+        """Return dx/dσ = (x − D(x; σ)) / σ."""
+        denoised = estimate(denoise, x, sigma)
+        return (x - denoised) / sigma
 
     x, steps = latents.to(sigmas.dtype) * sigmas[0], len(sigmas) - 1
-    for level, there in pairwise(sigmas):
-        x, here = _raised(x, level, steps, churn, randn_like, round_sigma) if churn else (x, level)
-        first = slope(x, here)
-        euler = x + (there - here) * first
-        x = x + (there - here) * (first + slope(euler, there)) / 2 if second_order and there > 0 else euler
+    for sigma, sigma_next in pairwise(sigmas):
+        x_hat, sigma_hat = _add_noise(x, sigma, steps, churn, randn_like, round_sigma) if churn else (x, sigma)
+        d = slope(x_hat, sigma_hat)
+        x = x_hat + (sigma_next - sigma_hat) * d
+        if second_order and sigma_next > 0:
+            d_prime = slope(x, sigma_next)
+            x = x_hat + (sigma_next - sigma_hat) * (d + d_prime) / 2
     return x
 
 
-def _raised(
+def _add_noise(
     x: Tensor,
-    level: Tensor,
+    sigma: Tensor,
     steps: int,
     churn: Churn,
     randn_like: Callable[[Tensor], Tensor],
     round_sigma: Callable[[Tensor], Tensor],
 ) -> tuple[Tensor, Tensor]:
-    """The state with fresh noise, and the higher level that it then has."""
-    factor = churn.factor(level, steps)
-    if not factor:
+    """Return x̂, the state with fresh noise, and its noise level σ̂."""
+    gamma = churn.factor(sigma, steps)
+    if not gamma:
         if churn.everywhere:
             randn_like(x)
-        return x, level
-    higher = round_sigma(level + factor * level)
-    return x + (higher**2 - level**2).sqrt() * churn.inflation * randn_like(x), higher
+        return x, sigma
+    sigma_hat = round_sigma(sigma + gamma * sigma)
+    return x + (sigma_hat**2 - sigma**2).sqrt() * churn.inflation * randn_like(x), sigma_hat

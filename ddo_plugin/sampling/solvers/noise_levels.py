@@ -1,4 +1,4 @@
-"""The noise levels at which a sampler asks the denoiser."""
+"""The noise levels at which a solver evaluates the denoiser."""
 
 from __future__ import annotations
 
@@ -21,15 +21,17 @@ def noise_steps(
     dtype: torch.dtype = torch.float64,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """[steps + 1] noise levels from σ_max down: to σ_min and then 0, or evenly to σ_min.
+    """Return [steps + 1] decreasing noise levels from σ_max to σ_min and then 0, or without `to_zero` to σ_min.
 
-    They are even in σ^(1/ρ) ("edm": Karras et al. 2022, Eq. 5), in log σ ("logSNR") or in σ ("time_uniform": the
-    time of EDM's ODE is σ).
+    The spacing is even in σ^(1/ρ) ("edm": Karras et al. 2022, Eq. 5), in log σ ("logSNR") or in σ ("time_uniform",
+    because the time of EDM's ODE is σ).
     """
     if steps < 1:
-        raise ValueError(f"there must be at least 1 step, not {steps}")
+        raise ValueError(f"steps must be at least 1, not {steps}")
     if not 0 < sigma_min <= sigma_max < math.inf:
-        raise ValueError(f"levels go from a positive sigma_min to a sigma_max above it, not {sigma_min} to {sigma_max}")
+        raise ValueError(
+            f"sigma_min must be positive and at most sigma_max, not {sigma_min} with sigma_max {sigma_max}"
+        )
     count = steps if to_zero else steps + 1
     ramp = torch.arange(count, dtype=dtype, device=device) / max(count - 1, 1)
     if spacing == "edm":
@@ -39,14 +41,14 @@ def noise_steps(
     elif spacing == "time_uniform":
         levels = _between(sigma_max, sigma_min, ramp)
     else:
-        raise ValueError(f"no spacing {spacing!r}; there are {', '.join(SPACINGS)}")
+        raise ValueError(f"no spacing {spacing!r}; choose from {', '.join(SPACINGS)}")
     return torch.cat([levels, levels.new_zeros(1)]) if to_zero else levels
 
 
 def check_levels(sigmas: Tensor) -> None:
-    """Solvers go down, and a step has two ends."""
+    """Refuse fewer than 2 noise levels, and levels that rise."""
     if len(sigmas) < 2 or not bool((sigmas.diff() <= 0).all()):
-        raise ValueError(f"noise levels must be at least 2 and fall, not {sigmas.tolist()}")
+        raise ValueError(f"there must be at least 2 noise levels, in decreasing order, not {sigmas.tolist()}")
 
 
 def _between(top: float, bottom: float, ramp: Tensor) -> Tensor:

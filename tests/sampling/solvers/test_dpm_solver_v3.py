@@ -205,7 +205,7 @@ def test_noise_levels_follow_the_latents_to_their_device() -> None:
 
 
 @pytest.mark.parametrize("order", [0, 7])
-def test_an_order_that_it_has_not_is_refused(order: int) -> None:
+def test_an_unsupported_order_is_refused(order: int) -> None:
     with pytest.raises(ValueError, match=f"1, 2 or 3, not {order}"):
         dpm_solver_v3.sample(MIXTURE, latents(), noise_steps(3), order=order)
 
@@ -213,7 +213,7 @@ def test_an_order_that_it_has_not_is_refused(order: int) -> None:
 @pytest.mark.parametrize("levels", [[], [1.0], [1.0, 2.0]])
 @pytest.mark.parametrize("solver", [heun, dpm_solver_v3])
 def test_levels_that_do_not_fall_are_refused(solver: Any, levels: list[float]) -> None:
-    with pytest.raises(ValueError, match="at least 2 and fall"):
+    with pytest.raises(ValueError, match="at least 2 noise levels, in decreasing order"):
         solver.sample(MIXTURE, latents(), torch.tensor(levels))
 
 
