@@ -1,14 +1,9 @@
-"""TODO."""
+"""The feature extractor that is built in, as a plugin like the others."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ddo_plugin import hookimpl
 from ddo_plugin.hooks.types import FeatureExtractor
-
-if TYPE_CHECKING:
-    pass
 
 
 @hookimpl

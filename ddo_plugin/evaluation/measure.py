@@ -1,4 +1,4 @@
-"""A chosen set of metrics of images against a standard, in one pass over each."""
+"""Measuring samples against real images: a selection of metrics in one pass over each set."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from ddo_plugin.hooks.types import Classifier, FeatureExtractor
 
 METRICS = {
     "fid": "Fréchet distance of the features",
-    "is": "Inception Score; asks for features that classify",
-    "pr": "precision and recall; ask for a reference with images",
-    "kid": "kernel distance; asks for a reference with images",
+    "is": "Inception Score; needs features that classify",
+    "pr": "precision and recall; needs reference images",
+    "kid": "kernel distance; needs reference images",
 }
 BY_IMAGES = ("pr", "kid")
 BATCH = 64
@@ -30,27 +30,27 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Features:
-    """An extractor and the name it goes by."""
+    """A feature extractor and its name."""
 
     name: str
     extract: FeatureExtractor
 
 
 def metrics_named(text: str) -> list[str]:
-    """What `--metrics` lists."""
+    """Return the metrics that `--metrics` lists."""
     chosen = list(dict.fromkeys(name.strip() for name in text.split(",")))
     for name in chosen:
         if name not in METRICS:
-            raise UserError(f"--metrics={text}: there is no {name!r}; there are {', '.join(METRICS)}")
+            raise UserError(f"--metrics={text}: unknown metric {name!r}; choose from {', '.join(METRICS)}")
     return chosen
 
 
 def features_named(name: str) -> Features:
-    """Ask the plugins for a feature extractor."""
+    """Return the feature extractor of this name from the plugins."""
     extractor = plugins.manager().hook.ddo_features(name=name)
     if extractor is None:
         raise UserError(
-            f"no plugin knows the features {name!r}; `ddo plugins` lists the plugins, 'inception' is built in"
+            f"no plugin has the features {name!r}; 'inception' is built in, and `ddo plugins` lists the plugins"
         )
     return Features(name, extractor)
 
@@ -64,22 +64,22 @@ def measure(
     batch: int = BATCH,
     seed: int = 0,
 ) -> dict[str, float]:
-    """{"fid", "is", "is_std", "precision", "recall", "kid", "kid_std"}, as far as `metrics` asks for them.
+    """Return the chosen metrics: "fid", "is", "is_std", "precision", "recall", "kid" and "kid_std".
 
-    Sets too small for subsets have no "kid_std".
-    Everything that cannot work is refused before a second batch is looked at.
+    Sets that are too small for subsets have no "kid_std". Combinations that cannot work are refused before the second
+    batch is read.
     """
     stored = check(len(samples), metrics, features, standard)
     keep = not set(metrics).isdisjoint(BY_IMAGES)
     score = InceptionScore(len(samples), seed=seed) if "is" in metrics else None
-    found = _gather("samples", samples, features, batch, keep=keep, score=score, width=stored and len(stored.mean))
+    gathered = _gather("samples", samples, features, batch, keep=keep, score=score, width=stored and len(stored.mean))
     results: dict[str, float] = {}
     if standard:
         measured = None
         if standard.images and (keep or not stored):
             measured = _gather("reference", standard.images, features, batch, keep=keep)
-            _check_width(features.name, found, measured)
-        results = _distances(metrics, found, stored, measured, seed)
+            _check_width(features.name, gathered, measured)
+        results = _distances(metrics, gathered, stored, measured, seed)
     if score:
         results["is"], results["is_std"] = score.get()
     return results
@@ -87,36 +87,36 @@ def measure(
 
 @dataclass
 class _Gathered:
-    """What one pass over images found."""
+    """The features of a pass over images."""
 
     moments: RunningMoments = field(default_factory=RunningMoments)
     batches: list[np.ndarray] = field(default_factory=list)
 
     def rows(self) -> np.ndarray:
-        """All features [N, D]."""
+        """Return all features [N, D]."""
         return np.concatenate(self.batches)
 
 
 def check(count: int, metrics: Sequence[str], features: Features, standard: Standard | None) -> Moments | None:
-    """Refuse what cannot work with so many samples; returns the standard's moments, if they are asked for and there."""
+    """Refuse combinations that cannot work. Return the moments that the standard stores, if the metrics need them."""
     compared = [name for name in metrics if name != "is"]
     if compared and standard is None:
-        raise UserError(f"{', '.join(compared)} compare with real images; say with which by --ref")
+        raise UserError(f"metrics {', '.join(compared)} need real images or their statistics; pass them with --ref")
     if "is" in metrics and not isinstance(features.extract, Classifier):
         raise UserError(
-            f"the features {features.name!r} give no logits, without which there is no Inception Score; drop 'is'"
+            f"the features {features.name!r} have no logits, which the Inception Score needs; drop 'is' from --metrics"
         )
     by_images = [name for name in metrics if name in BY_IMAGES]
     if standard and by_images and standard.images is None:
         raise UserError(
-            f"--ref={standard.source} holds mean and covariance alone, but {', '.join(by_images)} compare images; name "
-            "images, or OpenAI's .npz that holds some"
+            f"--ref={standard.source} holds only mean and covariance, but {', '.join(by_images)} need images; pass "
+            "images or an .npz of OpenAI, which holds images too"
         )
     least = NEIGHBOURS + 1 if "pr" in metrics else 2
     real = least if standard is None or standard.images is None else len(standard.images)
-    for name, there in (("samples", count), ("reference images", real)):
-        if there < least:
-            raise UserError(f"there are {there} {name}, but {', '.join(metrics)} need at least {least}")
+    for name, number in (("samples", count), ("reference images", real)):
+        if number < least:
+            raise UserError(f"{', '.join(metrics)} need at least {least} {name}, but there are only {number}")
     return standard.moments_in(features.name) if standard and "fid" in metrics else None
 
 
@@ -130,29 +130,28 @@ def _gather(
     score: InceptionScore | None = None,
     width: int | None = None,
 ) -> _Gathered:
-    found = _Gathered()
+    gathered = _Gathered()
     with progress(f"features of {name}", len(images)) as bar:
         for pixels in images.batches(batch):
             rows, logits = _extract(features, pixels, classify=score is not None)
             if width not in (None, rows.shape[1]):
                 raise UserError(
-                    f"--ref has statistics of {width} features, but {features.name!r} gives {rows.shape[1]}"
+                    f"--ref holds statistics of {width} features, but {features.name!r} has {rows.shape[1]}"
                 )
-            found.moments.add(rows)
+            gathered.moments.add(rows)
             if score and logits is not None:
                 score.add(logits)
             if keep:
-                found.batches.append(rows)
+                gathered.batches.append(rows)
             bar.update(len(pixels))
-    return found
+    return gathered
 
 
 def _check_width(name: str, samples: _Gathered, real: _Gathered) -> None:
-    widths = [len(one.moments.get().mean) for one in (samples, real)]
+    widths = [len(gathered.moments.get().mean) for gathered in (samples, real)]
     if widths[0] != widths[1]:
         raise UserError(
-            f"the features {name!r} are {widths[0]} numbers of a sample and {widths[1]} of an image of --ref, as if "
-            "one were grey and the other in colour; make them alike"
+            f"sizes of the features {name!r} differ ({widths[0]} vs {widths[1]} of --ref): mixed grayscale and RGB?"
         )
 
 
@@ -165,22 +164,22 @@ def _extract(features: Features, pixels: np.ndarray, *, classify: bool) -> tuple
     for what, array in (("features", rows), ("logits", logits)):
         if array is not None and (array.ndim != 2 or len(array) != len(pixels) or not np.isfinite(array).all()):
             raise UserError(
-                f"{features.name!r} gave {what} {list(array.shape)} for {len(pixels)} images, or not finite ones"
+                f"{features.name!r} returned {what} {list(array.shape)}, not a finite row per image ({len(pixels)})"
             )
     return rows, logits
 
 
 def _distances(
-    metrics: Sequence[str], found: _Gathered, stored: Moments | None, measured: _Gathered | None, seed: int
+    metrics: Sequence[str], samples: _Gathered, stored: Moments | None, measured: _Gathered | None, seed: int
 ) -> dict[str, float]:
     results: dict[str, float] = {}
     moments = stored or (measured and measured.moments.get())
     if "fid" in metrics and moments:
-        results["fid"] = frechet_distance(found.moments.get(), moments)
+        results["fid"] = frechet_distance(samples.moments.get(), moments)
     if "pr" in metrics and measured:
-        results |= precision_recall(found.rows(), measured.rows())._asdict()
+        results |= precision_recall(samples.rows(), measured.rows())._asdict()
     if "kid" in metrics and measured:
-        results["kid"], spread = kernel_distance(found.rows(), measured.rows(), seed=seed)
+        results["kid"], spread = kernel_distance(samples.rows(), measured.rows(), seed=seed)
         if spread is not None:
             results["kid_std"] = spread
     return results

@@ -1,9 +1,9 @@
-"""What samples are compared with: statistics files in use, or images.
+"""The real images that samples are compared with: a file of statistics, or images.
 
 EDM      .npz   mu, sigma
-EDM2     .pkl   {"fid": {"mu", "sigma"}, "fd_dinov2": {...}, "num_images"}; read without running it
-OpenAI   .npz   mu, sigma, and usually arr_0, images that precision and recall are measured against
-images          whatever `images.read_images` reads
+EDM2     .pkl   {"fid": {"mu", "sigma"}, "fd_dinov2": {...}, "num_images"}; read without running its code
+OpenAI   .npz   mu, sigma, and usually arr_0, the images for precision and recall
+images          everything that `image_sets.read_images` reads
 """
 
 from __future__ import annotations
@@ -22,39 +22,39 @@ from ddo_plugin.base.files import sha256_file
 from ddo_plugin.evaluation.image_sets import NPZ_KEY, Images, NpzImages, digest, read_images
 from ddo_plugin.evaluation.metrics.frechet import Moments
 
-_ROUNDING = 1e-3  # of the largest entry
+_ROUNDING = 1e-3  # relative to the largest entry
 INCEPTION = "inception"
-KEYS = {INCEPTION: "fid", "dinov2": "fd_dinov2"}  # features -> EDM2's name of the distance that is measured in them
+KEYS = {INCEPTION: "fid", "dinov2": "fd_dinov2"}  # features -> EDM2's name of the distance in these features
 
 
 @dataclass(frozen=True)
 class Standard:
-    """A set of real images, by its moments in some features, its images, or both."""
+    """A set of real images: its moments in some features, its images, or both."""
 
     source: str
-    moments: Mapping[str, Moments] = field(default_factory=dict)  # by EDM2's name
+    moments: Mapping[str, Moments] = field(default_factory=dict)  # by EDM2's name of the distance
     images: Images | None = None
     sha256: str | None = None  # of the file, or of a reference set's array
 
     def moments_in(self, features: str) -> Moments | None:
-        """Its moments in these features; None where they have to be measured on its images."""
-        if found := self.moments.get(KEYS.get(features, features)):
-            return found
+        """Return the stored moments in these features, or None if they must be measured on the images."""
+        if moments := self.moments.get(KEYS.get(features, features)):
+            return moments
         if self.images is None:
             raise UserError(
                 f"--ref={self.source} holds statistics of {', '.join(map(_features, self.moments))}, not of the "
-                f"features {features!r}; name images to measure them on"
+                f"features {features!r}; pass images instead"
             )
         return None
 
     @property
     def description(self) -> dict[str, Any]:
-        """For the record."""
+        """Return the source for the result file."""
         return {"source": self.source, "sha256": self.sha256}
 
 
 def open_standard(source: str) -> Standard:
-    """Open what `--ref` names, a path or URL."""
+    """Open the path or URL that `--ref` names."""
     if Path(source).is_dir():
         return Standard(source, images=read_images(Path(source)), sha256=digest(Path(source)))
     path = local_file(source)
@@ -78,43 +78,46 @@ def _read_npz(source: str, path: Path) -> Standard:
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"--ref={source} cannot be read ({error}); download or copy it again") from None
     if not (moments or images):
-        raise UserError(f"--ref={source} holds neither mu and sigma nor images ({NPZ_KEY}); name another file")
+        raise UserError(f"--ref={source} holds neither mu and sigma nor images ({NPZ_KEY}); pass another file")
     return Standard(source, moments, images, sha256_file(path))
 
 
 def _read_pkl(source: str, path: Path) -> dict[str, Moments]:
-    """Nothing of the file is run: whoever can change it must not thereby run programs here."""
+    """Read the statistics without running code from the pickle."""
     from ddo_plugin.snapshots.pickles.unpickler import survey
 
-    found = survey(path)
-    if found.refusals:
+    pickled = survey(path)
+    if pickled.refusals:
         raise UserError(
-            f"--ref={source} is not read, it may run code ({found.refusals[0]}), which statistics do not need"
+            f"--ref={source} could run code ({pickled.refusals[0]}), which statistics do not need, so it is not read"
         )
-    entries = found.value if isinstance(found.value, dict) else {}
+    entries = pickled.value if isinstance(pickled.value, dict) else {}
     pairs = {
         name: value for name, value in entries.items() if isinstance(value, dict) and {"mu", "sigma"} <= value.keys()
     }
-    if found.damage or not pairs:
-        raise UserError(f"--ref={source} holds no statistics of EDM2 ({found.damage or 'nothing with mu and sigma'})")
+    if pickled.damage or not pairs:
+        reason = pickled.damage or "no entry has mu and sigma"
+        raise UserError(f"--ref={source} holds no statistics of EDM2 ({reason})")
     return {name: _moments(source, value["mu"], value["sigma"]) for name, value in pairs.items()}
 
 
 def _moments(source: str, mean: Any, covariance: Any) -> Moments:
     mean, covariance = np.asarray(mean, np.float64), np.asarray(covariance, np.float64)
     if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
-        raise UserError(f"--ref={source}: mu {list(mean.shape)} and sigma {list(covariance.shape)} do not fit together")
+        raise UserError(
+            f"--ref={source}: the shapes of mu {list(mean.shape)} and sigma {list(covariance.shape)} do not match"
+        )
     if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
-        raise UserError(f"--ref={source}: its statistics are not finite; compute them again")
+        raise UserError(f"--ref={source}: the statistics contain NaN or infinity; compute them again")
     if not _is_covariance(covariance):
         raise UserError(
-            f"--ref={source}: its sigma is no covariance (symmetric, no negative variance); compute it again"
+            f"--ref={source}: sigma is not a covariance (symmetric, no negative variance); compute it again"
         )
     return Moments(mean, covariance)
 
 
 def _is_covariance(matrix: np.ndarray) -> bool:
-    """As far as rounding, also that of statistics in float32, lets it be one."""
+    """Return whether this is a covariance, up to the rounding errors of float32."""
     tolerance = _ROUNDING * np.abs(matrix).max(initial=0)
     return bool(np.allclose(matrix, matrix.T, rtol=0, atol=tolerance) and np.linalg.eigvalsh(matrix)[0] >= -tolerance)
 

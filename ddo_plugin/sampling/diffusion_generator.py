@@ -1,4 +1,4 @@
-"""Networks of EDM's kind as generators: samples from random streams, conditions bound to the network."""
+"""Denoising networks as generators of samples."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ddo_plugin.objective.diffusion import Denoiser
 
 
 class DiffusionGenerator:
-    """A generator whose integration supplies `solve` and, for latents, `decode`."""
+    """A generator of a denoising network. The integration supplies `solve` and, for latents, `decode`."""
 
     kind: Literal["images"] = "images"
 
@@ -30,7 +30,7 @@ class DiffusionGenerator:
         batch: int,
         decode: Callable[[Tensor], Tensor] | None = None,
     ):
-        """`denoiser` binds one-hot classes [N, K]; without `decode` the samples are pixels, and stored as uint8."""
+        """`denoiser` binds one-hot classes [N, K] to the network. Without `decode` the samples are pixels in uint8."""
         info = reference.info
         self._solve, self._denoiser, self._decode = solve, denoiser, decode
         self.network, self.device = reference.network, compat.device()
@@ -44,12 +44,12 @@ class DiffusionGenerator:
     def sample(self, streams: SampleGenerators, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
         noise, conditions = streams.randn(*self.shape), None
         if self.classes:
-            drawn = streams.randint(self.classes)  # drawn even where it is not used: it moves the streams
+            drawn = streams.randint(self.classes)  # drawn even if unused, because it advances the streams
             labels = drawn if labels is None else labels.to(self.device)
             conditions = one_hot(labels, self.classes).to(torch.float32)
-        made = self._solve(self._denoiser(conditions), noise, streams)
-        streams.check(made)
-        return made.to(torch.float32) if self._decode else _to_uint8(made), labels if self.classes else None
+        samples = self._solve(self._denoiser(conditions), noise, streams)
+        streams.check(samples)
+        return samples.to(torch.float32) if self._decode else _to_uint8(samples), labels if self.classes else None
 
     @torch.no_grad()
     def images(self, samples: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ class DiffusionGenerator:
 
 
 def bound(network: Any, conditions: Tensor | None) -> Denoiser:
-    """A network with its conditions. All samples share a level: given once, as upstream does, its embedding is one."""
+    """Bind conditions to a network. All samples share a noise level, which is passed once per batch, like upstream."""
     return lambda noisy, sigma: network(noisy, sigma[:1], conditions)
 
 

@@ -1,4 +1,4 @@
-"""Images of a network, seed by seed as upstream's scripts make them: PNGs, an npz for evaluators, a grid."""
+"""Writing the images of `ddo sample`: PNGs, an .npz for evaluators, a grid."""
 
 from __future__ import annotations
 
@@ -23,55 +23,55 @@ from ddo_plugin.hooks.types import Generator
 from ddo_plugin.sampling.image_files import png
 from ddo_plugin.sampling.refsets.image_archive import add_labels
 
-RECORD = "samples.json"  # in a folder of PNGs; upstream's readers pass over it
-GRID = 100  # images in a grid at most
-QUICK = 1  # zlib's level: images hardly compress, and higher ones cost time
+RECORD = "samples.json"  # in the folder of PNGs; upstream's readers ignore it
+GRID = 100  # maximum number of images in a grid
+QUICK = 1  # zlib's level; images hardly compress more at higher levels
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where images go; what is None is not written."""
+    """Where images are written; None disables an output."""
 
     folder: Path | None = None
-    subfolders: bool = False  # one for every 1000 seeds
+    subfolders: bool = False  # a subfolder for every 1000 seeds
     npz: Path | None = None
     grid: Path | None = None
 
     def name(self, seed: int) -> str:
-        """A PNG's name in the folder."""
+        """Return the name of a seed's PNG in the folder."""
         return f"{seed // 1000 * 1000:06d}/{seed:06d}.png" if self.subfolders else f"{seed:06d}.png"
 
     def others(self, seeds: Sequence[int]) -> int:
-        """How many PNGs of other runs lie in the folder."""
+        """Return the number of PNGs in the folder that belong to other seeds."""
         if self.folder is None:
             return 0
-        found = {file.relative_to(self.folder).as_posix() for file in self.folder.rglob("*.png")}
-        return len(found - {self.name(seed) for seed in seeds})
+        names = {file.relative_to(self.folder).as_posix() for file in self.folder.rglob("*.png")}
+        return len(names - {self.name(seed) for seed in seeds})
 
     def written(self) -> list[str]:
-        """The paths of all that is written."""
+        """Return the paths of all outputs."""
         return [str(path) for path in (self.folder, self.npz, self.grid) if path is not None]
 
-    def record(self, told: Mapping[str, Any]) -> None:
-        """Say beside the images what made them. In the folder stands each run that wrote into it, the last one last."""
+    def record(self, settings: Mapping[str, Any]) -> None:
+        """Write the settings beside the outputs. A folder's record lists every run that wrote into it, newest last."""
         for path in (self.npz, self.grid):
             if path is not None:
-                write_json(record_beside(path), told)
+                write_json(record_beside(path), settings)
         if self.folder is not None:
             earlier: list[Any] = []
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # none yet, or nothing that can be kept
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # no record yet, or not a readable one
                 earlier = list(json.loads((self.folder / RECORD).read_bytes())["runs"])
-            write_json(self.folder / RECORD, {"runs": [*(one for one in earlier if one != told), told]})
+            write_json(self.folder / RECORD, {"runs": [*(run for run in earlier if run != settings), settings]})
 
 
 def record_beside(path: Path) -> Path:
-    """What made an npz or a grid."""
+    """Return the path of the record of an .npz or a grid."""
     return path.with_name(f"{path.name}.json")
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What a rank made: rows of the list of seeds, uint8 images [N, C, H, W] if they are wanted, class numbers."""
+    """The images of a rank: positions in the list of seeds, uint8 images [N, C, H, W] and class numbers."""
 
     rows: np.ndarray
     images: np.ndarray | None
@@ -81,16 +81,16 @@ class Batch:
 def write_images(
     generator: Generator, ranks: Ranks, outputs: Outputs, *, seeds: Sequence[int], labels: np.ndarray | None, batch: int
 ) -> None:
-    """An image for each seed. Without `labels` each seed draws its class, as upstream's scripts do."""
+    """Write an image for each seed. Without `labels` each seed draws its class, as in upstream's scripts."""
     kept = outputs.npz is not None or outputs.grid is not None
     with contextlib.ExitStack() as stack:
         collected = stack.enter_context(_collect(outputs, seeds)) if ranks.first else None
         bar = stack.enter_context(progress("images", len(seeds), unit=" images", shown=ranks.first))
         for rows in _batches(len(seeds), batch, ranks):
-            made = _make(generator, seeds, labels, rows)
-            if outputs.folder is not None and made.images is not None:
-                _write_pngs(outputs, [seeds[row] for row in rows], made.images)
-            gathered = ranks.gather(made if kept else Batch(rows, None, made.labels))
+            sampled = _sample(generator, seeds, labels, rows)
+            if outputs.folder is not None and sampled.images is not None:
+                _write_pngs(outputs, [seeds[row] for row in rows], sampled.images)
+            gathered = ranks.gather(sampled if kept else Batch(rows, None, sampled.labels))
             for part in gathered or ():
                 if collected is not None and len(part.rows):
                     collected.add(part)
@@ -98,12 +98,15 @@ def write_images(
 
 
 def _batches(count: int, batch: int, ranks: Ranks) -> list[np.ndarray]:
-    """Upstream's own division, on which the last bits of a convolution depend: as many for every rank, maybe empty."""
+    """Divide the images into batches like upstream, because a convolution's last bits depend on the batch size.
+
+    Every rank gets the same number of batches; some can be empty.
+    """
     rounds = max(-(-count // (batch * ranks.world)), 1)
     return np.array_split(np.arange(count), rounds * ranks.world)[ranks.rank :: ranks.world]
 
 
-def _make(generator: Generator, seeds: Sequence[int], labels: np.ndarray | None, rows: np.ndarray) -> Batch:
+def _sample(generator: Generator, seeds: Sequence[int], labels: np.ndarray | None, rows: np.ndarray) -> Batch:
     if not len(rows):
         return Batch(rows, None, None)
     streams = SampleGenerators(0, [seeds[row] for row in rows], generator.device)
@@ -117,7 +120,7 @@ def _write_pngs(outputs: Outputs, seeds: Sequence[int], images: np.ndarray) -> N
     for seed, image in zip(seeds, images, strict=True):
         path = outputs.folder / outputs.name(seed)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")  # whole after a kill; not worth a wait for the disk each
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")  # a kill leaves no partial PNG; no fsync, which is slow
         try:
             temporary.write_bytes(png(image))
             temporary.replace(path)
@@ -127,7 +130,7 @@ def _write_pngs(outputs: Outputs, seeds: Sequence[int], images: np.ndarray) -> N
 
 
 class _Collected:
-    """What the first rank writes of all ranks' batches, which come in the order of the seeds."""
+    """The outputs that the first rank writes for all ranks. Batches arrive in the order of the seeds."""
 
     def __init__(self, outputs: Outputs, npz: NpzWriter | None, grid: IO[bytes] | None):
         self.outputs, self.npz, self.grid = outputs, npz, grid
@@ -157,7 +160,7 @@ class _Collected:
 
 @contextlib.contextmanager
 def _collect(outputs: Outputs, seeds: Sequence[int]) -> Iterator[_Collected]:
-    with contextlib.ExitStack() as stack:  # files are opened now: what cannot be written fails before the work
+    with contextlib.ExitStack() as stack:  # opened now, so that an unwritable path fails before sampling
         npz = None
         if outputs.npz is not None:
             npz = NpzWriter(stack.enter_context(atomic_write(outputs.npz)), len(seeds))
@@ -169,7 +172,7 @@ def _collect(outputs: Outputs, seeds: Sequence[int]) -> Iterator[_Collected]:
 
 
 class NpzWriter:
-    """An npz whose `arr_0` is written row by row, compressed; the number of rows is known, their shape not yet."""
+    """Writes the rows of `arr_0` one by one into a compressed .npz. The first rows determine their shape."""
 
     def __init__(self, file: IO[bytes], count: int):
         self._archive = zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=QUICK)
@@ -179,12 +182,12 @@ class NpzWriter:
     def add(self, rows: np.ndarray) -> None:
         if self._member is None:
             self._member = self._archive.open("arr_0.npy", "w", force_zip64=True)
-            told = {"descr": rows.dtype.str, "fortran_order": False, "shape": (self._count, *rows.shape[1:])}
-            np.lib.format.write_array_header_1_0(self._member, told)
+            header = {"descr": rows.dtype.str, "fortran_order": False, "shape": (self._count, *rows.shape[1:])}
+            np.lib.format.write_array_header_1_0(self._member, header)
         self._member.write(np.ascontiguousarray(rows).tobytes())
 
     def finish(self, labels: np.ndarray | None) -> None:
-        """Close the rows, and add the class numbers as `arr_1`."""
+        """Complete `arr_0` and add the class numbers as `arr_1`."""
         if self._member is not None:
             self._member.close()
         if labels is not None:
@@ -198,11 +201,11 @@ class NpzWriter:
                 self._member.close()
             self._archive.close()
         finally:
-            self._archive.fp = None  # after a full disk its destructor would complain, too
+            self._archive.fp = None  # otherwise its destructor prints another error after a full disk
 
 
 def grid(images: np.ndarray) -> np.ndarray:
-    """uint8 [N, C, H, W] as one image [C, rows·H, columns·W], nearly square, filled up with black."""
+    """Arrange uint8 [N, C, H, W] in a nearly square image [C, rows·H, columns·W], filled up with black."""
     count, channels, height, width = images.shape
     columns = math.ceil(math.sqrt(count))
     rows = -(-count // columns)

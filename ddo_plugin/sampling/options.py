@@ -1,4 +1,4 @@
-"""Options of the commands that sample networks: samplers, sizes of reference sets, where a network comes from."""
+"""Options of the commands that sample networks: the sampler, the reference set and the network's upstream."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ddo_plugin.sampling.solvers.choices import DPM_SOLVER_V3, SOLVERS, SPACINGS
 
 
 def sampler_options(steps: int) -> list[click.Option]:
-    """For networks of EDM's kind: upstream's sampler flags and defaults; `steps` differs between EDM and EDM2."""
+    """Return upstream's sampler options for EDM and EDM2, which differ in the default of `steps` only."""
     positive, not_negative = Number(0, min_open=True), Number(0)
 
     def option(*names: str, type: Any, default: Any, help: str) -> click.Option:
@@ -24,54 +24,77 @@ def sampler_options(steps: int) -> list[click.Option]:
             "--steps",
             type=click.IntRange(min=1),
             default=steps,
-            help=f"Noise levels on the way to 0; of {DPM_SOLVER_V3}, evaluations on the way to the lowest level.",
+            help=f"Number of noise levels above 0. With {DPM_SOLVER_V3}: number of network evaluations.",
         ),
         option(
-            "--sigma-min", "--sigma_min", type=positive, default=None, help=_unless_told("Lowest level but 0", 0.002)
+            "--sigma-min",
+            "--sigma_min",
+            type=positive,
+            default=None,
+            help=_with_default("Lowest noise level above 0.", 0.002),
         ),
-        option("--sigma-max", "--sigma_max", type=positive, default=None, help=_unless_told("Highest level", 80)),
-        option("--rho", type=positive, default=7.0, help="Spacing of the levels: even in σ^(1/ρ)."),
-        option("--solver", type=click.Choice(SOLVERS), default=None, help=_unless_told("Solver of the ODE", "heun")),
-        option("--S_churn", "S_churn", type=not_negative, default=0.0, help="Fresh noise at each step; 0 is the ODE."),
-        option("--S_min", "S_min", type=not_negative, default=0.0, help="Lowest level that gets fresh noise."),
+        option(
+            "--sigma-max", "--sigma_max", type=positive, default=None, help=_with_default("Highest noise level.", 80)
+        ),
+        option(
+            "--rho",
+            type=positive,
+            default=7.0,
+            help="Exponent ρ of the noise levels, which are evenly spaced in σ^(1/ρ).",
+        ),
+        option("--solver", type=click.Choice(SOLVERS), default=None, help=_with_default("Solver of the ODE.", "heun")),
+        option(
+            "--S_churn",
+            "S_churn",
+            type=not_negative,
+            default=0.0,
+            help="Amount of fresh noise per step; 0 disables it.",
+        ),
+        option("--S_min", "S_min", type=not_negative, default=0.0, help="Lowest noise level with fresh noise."),
         option(
             "--S_max",
             "S_max",
             type=click.FloatRange(min=0),
             default=math.inf,
-            help="Highest level that gets fresh noise.",
+            help="Highest noise level with fresh noise.",
         ),
-        option("--S_noise", "S_noise", type=Finite(), default=1.0, help="Inflation of the fresh noise."),
+        option(
+            "--S_noise",
+            "S_noise",
+            type=Finite(),
+            default=1.0,
+            help="Factor on the standard deviation of the fresh noise.",
+        ),
         *_multistep_options(),
     ]
 
 
 def _multistep_options() -> list[click.Option]:
-    """Of DPM-Solver-v3 alone; without them it is the release's."""
+    """Return the options of DPM-Solver-v3. Their defaults are the settings of the release."""
     return [
-        click.Option(["--order"], type=click.IntRange(1, 3), help=_unless_told(f"Order of {DPM_SOLVER_V3}", 2)),
+        click.Option(["--order"], type=click.IntRange(1, 3), help=_with_default(f"Order of {DPM_SOLVER_V3}.", 2)),
         click.Option(
             ["--spacing"],
             type=click.Choice(SPACINGS),
-            help=_unless_told(f"Spacing of the levels of {DPM_SOLVER_V3}", "edm"),
+            help=_with_default(f"Spacing of the noise levels of {DPM_SOLVER_V3}.", "edm"),
         ),
         click.Option(
             ["--statistics"],
             type=click.Path(file_okay=False, path_type=Path),
             metavar="FOLDER",
-            help=f"Empirical model statistics for {DPM_SOLVER_V3}: l.npz and sb.npz; a name as 0.002_80.0_… says their "
-            "noise levels.",
+            help=f"Empirical model statistics for {DPM_SOLVER_V3}: a folder with l.npz and sb.npz. A name such as "
+            "0.002_80.0_1200_1024 gives the range of noise levels.",
         ),
     ]
 
 
-def _unless_told(what: str, default: object) -> str:
-    """The help of an option whose absence means something else than its default's presence."""
-    return f"{what}  [default: {default}]"
+def _with_default(text: str, default: object) -> str:
+    """Return the help of an option that is None unless it is passed, with the value that None stands for."""
+    return f"{text}  [default: {default}]"
 
 
 def refset_options() -> list[click.Option]:
-    """The options of `ddo refset make` that do not depend on the upstream."""
+    """Return the options of `ddo refset make` that do not depend on the upstream."""
     return [
         click.Option(["--network"], required=True, metavar="PATH|URL", help="Network to sample."),
         click.Option(["--out"], type=Place(file_okay=False, path_type=Path), required=True, help="Folder to write."),
@@ -87,13 +110,13 @@ def refset_options() -> list[click.Option]:
             type=click.IntRange(min=0),
             default=1,
             show_default=True,
-            help="Random seed. Seed 0 repeats the noise of upstream's own seeds, on which networks are evaluated.",
+            help="Random seed. With 0, sample i has the noise of upstream's seed i, which evaluations use.",
         ),
         click.Option(
             ["--labels"],
             default="uniform",
             show_default=True,
-            help="Classes: uniform, dataset:PATH, or a list such as 0,3,5-7.",
+            help="Classes: uniform (equal numbers), dataset:PATH (its class frequencies), or a list such as 0,3,5-7.",
         ),
         click.Option(["--batch"], type=click.IntRange(min=1), help="Samples per forward pass.  [default: upstream's]"),
         *network_options(),
@@ -101,14 +124,14 @@ def refset_options() -> list[click.Option]:
 
 
 def network_options() -> list[click.Option]:
-    """How a command that samples a network is told the network's upstream, and on how many processes it runs."""
+    """Return the options that name the network's upstream and start several processes."""
     return [
         click.Option(
             ["--checkout"],
             type=click.Path(file_okay=False, path_type=Path),
-            help="The upstream's checkout.  [default: the current folder, or a folder on PYTHONPATH]",
+            help="Checkout of the network's upstream.  [default: the current folder, or a folder on PYTHONPATH]",
         ),
-        click.Option(["--upstream"], metavar="NAME", help="Name of the upstream.  [default: that of the checkout]"),
+        click.Option(["--upstream"], metavar="NAME", help="Name of the network's upstream.  [default: the checkout's]"),
         click.Option(
             ["--torchrun"],
             metavar="OPTIONS",

@@ -1,4 +1,4 @@
-"""An EDM2 network as a generator: what generate_images.py makes of the same seeds, bit for bit."""
+"""EDM2 networks as generators. For the same seeds the images equal those of generate_images.py, bit for bit."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from ddo_plugin import (
 from ddo_plugin.checkouts import compat
 from ddo_plugin.snapshots.pickles import contents
 
-BATCH, DECODED_TOGETHER = 32, 4  # generate_images.py's
+BATCH, DECODED_TOGETHER = 32, 4  # the defaults of generate_images.py
 LATENTS = "StabilityVAEEncoder"
 
 
 def generator(source: str, options: Mapping[str, Any]) -> DiffusionGenerator:
-    """The network of a snapshot, ready to be sampled."""
+    """Load the network of a snapshot, ready for sampling."""
     reference = _load(source, options)
     guide = _guide(options, reference) if takes_guide(options) else None
     info, guidance = reference.info, options["guidance"]
@@ -55,57 +55,61 @@ def generator(source: str, options: Mapping[str, Any]) -> DiffusionGenerator:
 
 
 def guided(main: Denoiser, guide: Denoiser, guidance: float) -> Denoiser:
-    """From the guide's estimate through the network's, and beyond for guidance above 1."""
+    """Interpolate from the guiding network's estimate to the network's, and extrapolate for guidance above 1."""
     return lambda noisy, sigma: torch.lerp(guide(noisy, sigma), main(noisy, sigma), guidance)
 
 
 def _load(source: str, options: Mapping[str, Any]) -> Reference:
     reference = load_as_stored(source, options)
     if reference.info.class_name != "Precond":
-        raise UserError(f"{source} is a {reference.info.class_name}, not a network of EDM2; use its own checkout")
+        raise UserError(
+            f"{source} is a {reference.info.class_name}, not a network of EDM2; run this in its own upstream's checkout"
+        )
     reference.network.to(compat.device())
     return reference
 
 
 def takes_guide(options: Mapping[str, Any]) -> bool:
-    """Whether a second network takes part. One that is named and then left alone would be a silent mistake."""
+    """Return whether a guiding network is used. Refuse a guiding network without guidance, and the reverse."""
     source, guidance = options["gnet"], options["guidance"]
     if guidance != 1 and source is None:
-        raise UserError(f"--guidance={guidance} is away from a second network; name it by --gnet")
+        raise UserError(f"--guidance={guidance} needs a guiding network; add --gnet")
     if guidance == 1 and source is not None:
-        raise UserError(f"--gnet={source} has no effect at --guidance=1, which is the network alone; add --guidance")
+        raise UserError(f"--gnet={source} has no effect with --guidance=1; add --guidance or drop --gnet")
     return guidance != 1
 
 
 def _guide(options: Mapping[str, Any], reference: Reference) -> Reference:
-    """The guiding network; it must see and say what the network does."""
+    """Load the guiding network, whose inputs and outputs must match the network's."""
     source = options["gnet"]
     guide = _load(source, {**options, "ddo_sha256": options["gnet_sha256"]})
-    there, here = ((one.info.channels, one.info.resolution) for one in (guide, reference))
-    if there != here:
-        raise UserError(f"--gnet={source} has {there} channels and resolution, but the network has {here}")
+    guide_shape, shape = ((network.info.channels, network.info.resolution) for network in (guide, reference))
+    if guide_shape != shape:
+        raise UserError(f"--gnet={source} has channels and resolution {guide_shape}, but the network has {shape}")
     if guide.info.label_dim not in (0, reference.info.label_dim):
         raise UserError(
-            f"--gnet={source} knows {guide.info.label_dim} classes, but the network {reference.info.label_dim}"
+            f"--gnet={source} has {guide.info.label_dim} classes, but the network has {reference.info.label_dim}"
         )
     return guide
 
 
 def _decoder(source: str, options: Mapping[str, Any]) -> Callable[[Tensor], Tensor]:
-    """Latents to pixels by the encoder that the snapshot names, built by the checkout when it is first needed."""
+    """Return the decoder of latents, the encoder that the snapshot names. It is built at its first use."""
 
     @cache
     def encoder() -> Any:
-        found = contents.describe(local_file(source, sha256=options["ddo_sha256"])).objects.get("encoder")
-        if found is None or found.class_name != LATENTS:
-            name = "none" if found is None else found.class_name
-            raise UserError(f"{source} makes latents, but its encoder is {name}, which cannot decode them")
-        made = construct_class_by_name(class_name=f"training.encoders.{LATENTS}", **found.init_kwargs)
-        made.batch_size = DECODED_TOGETHER
+        stored = contents.describe(local_file(source, sha256=options["ddo_sha256"])).objects.get("encoder")
+        if stored is None or stored.class_name != LATENTS:
+            name = "missing" if stored is None else stored.class_name
+            raise UserError(f"{source} generates latents, but its encoder is {name}, which cannot decode them")
+        built = construct_class_by_name(class_name=f"training.encoders.{LATENTS}", **stored.init_kwargs)
+        built.batch_size = DECODED_TOGETHER
         try:
-            made.init(compat.device())
+            built.init(compat.device())
         except ImportError as error:
-            raise UserError(f"{source} makes latents; to decode them: pip install diffusers ({error})") from None
-        return made
+            raise UserError(
+                f"{source}: decoding its latents needs diffusers: pip install diffusers ({error})"
+            ) from None
+        return built
 
     return lambda latents: encoder().decode(latents)

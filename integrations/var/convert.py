@@ -1,4 +1,4 @@
-"""VAR's two formats: its training checkpoints, and the plain weights that upstream publishes and samples with."""
+"""Conversion between VAR's two formats: training checkpoints and the plain weights that upstream publishes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ddo_integrations.var.formats import depth, is_native, network_of, read_tens
 from ddo_integrations.var.states import FOUND_BY_UPSTREAM
 from ddo_plugin import FileKind, UserError, atomic_write, kind_of
 
-REST = {"vae_local", "var_opt", "config"}  # what upstream's trainer keeps besides its network
+REST = {"vae_local", "var_opt", "config"}  # the rest of a training checkpoint
 NAMED_BY_DEPTH = re.compile(r"var_d(\d+)\.pth")
 
 
 def convert(source: Path, out: Path, like: Path | None) -> str | None:
-    """Write `source` in the other format; one line about it, or None if it is none of VAR's."""
+    """Write `source` in the other format. Return a line about the result, or None if `source` is not a file of VAR."""
     if kind_of(source) not in (FileKind.CHECKPOINT, FileKind.LEGACY_CHECKPOINT):
         return None
     state = read_tensors(source, "SOURCE")
@@ -30,20 +30,20 @@ def convert(source: Path, out: Path, like: Path | None) -> str | None:
     if like is not None:
         return _write_native(weights, source, out, like)
     if not is_native(state) and weights.keys() == state.keys():
-        raise UserError(f"{source} is plain weights already; for a training checkpoint add --like=ONE_OF_THIS_NETWORK")
+        raise UserError(f"{source} holds plain weights already; to write a training checkpoint, add --like=CHECKPOINT")
     return _write_plain(weights, out)
 
 
 def _write_plain(weights: Mapping[str, Tensor], out: Path) -> str:
     if fnmatch.fnmatch(out.name, FOUND_BY_UPSTREAM):
         raise UserError(
-            f"{out} is a name that upstream's trainer resumes from, and weights alone stop it; name it var.pth"
+            f"{out}: upstream's trainer would resume from this name and fail on plain weights; name it var.pth"
         )
     named = NAMED_BY_DEPTH.fullmatch(out.name)
     if named and int(named.group(1)) != depth(weights):
         raise UserError(
-            f"{out} says depth {named.group(1)}, but the network has {depth(weights)} blocks, and upstream builds "
-            f"what the name says; call it var_d{depth(weights)}.pth"
+            f"{out}: the name means depth {named.group(1)} to upstream, but the network has {depth(weights)} blocks; "
+            f"name it var_d{depth(weights)}.pth"
         )
     _save(weights, out)
     return f"{out}: {_described(weights)}"
@@ -53,16 +53,16 @@ def _write_native(weights: Mapping[str, Tensor], source: Path, out: Path, like: 
     rest = read_tensors(like, "--like")
     if not is_native(rest) or not rest["trainer"].keys() >= REST:
         raise UserError(
-            f"--like={like} is no training checkpoint of pristine VAR (those of a DDO round leave out the image "
-            "tokeniser); give an ar-ckpt-*.pth of the same network"
+            f"--like={like} is not a training checkpoint of pristine VAR (those of a DDO round have no image "
+            "tokenizer); pass an ar-ckpt-*.pth of the same network"
         )
     _check_same(weights, network_of(rest) or {}, source, like)
     _save({**rest, "epoch": 0, "iter": 0, "trainer": _begun_anew(rest["trainer"], weights)}, out)
-    return f"{out}: a training checkpoint at epoch 0, without the optimizer's memory, of {_described(weights)}"
+    return f"{out}: a training checkpoint at epoch 0 with an empty optimizer state, of {_described(weights)}"
 
 
 def _begun_anew(trainer: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Moments belong to the weights that they were gathered with; the groups say how upstream's optimizer is built."""
+    """Return the trainer's state at the start. The old moments belong to other weights; the groups stay as they are."""
     optimizer = {**trainer["var_opt"]["optimizer"], "state": {}}
     config = {**trainer["config"], "prog_it": 0, "last_prog_si": -1, "first_prog": True}
     own = {"var_wo_ddp": dict(weights), "vae_local": trainer["vae_local"], "config": config}
@@ -72,17 +72,17 @@ def _begun_anew(trainer: Mapping[str, Any], weights: Mapping[str, Tensor]) -> di
 def _check_same(weights: Mapping[str, Tensor], other: Mapping[str, Tensor], source: Path, like: Path) -> None:
     if depth(weights) != depth(other):
         raise UserError(
-            f"{source} has depth {depth(weights)}, --like={like} has {depth(other)}; give one of this network"
+            f"{source} has depth {depth(weights)}, but --like={like} has {depth(other)}; pass one of this network"
         )
     for name in sorted(weights.keys() | other.keys()):
-        shapes = [tuple(state[name].shape) if name in state else "nothing" for state in (weights, other)]
+        shapes = [tuple(state[name].shape) if name in state else "missing" for state in (weights, other)]
         if shapes[0] != shapes[1]:
             raise UserError(f"{source} and --like={like} are different networks: {name} is {shapes[0]} and {shapes[1]}")
 
 
-def _save(what: Any, out: Path) -> None:
+def _save(state: Any, out: Path) -> None:
     with atomic_write(out) as file:
-        torch.save(what, file)
+        torch.save(state, file)
 
 
 def _described(weights: Mapping[str, Tensor]) -> str:

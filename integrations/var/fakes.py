@@ -1,4 +1,4 @@
-"""Samples of the reference as VAR's step takes them: drawn while it trains, or read from a reference set."""
+"""Fakes for a training step of VAR: sampled from the reference during training, or read from a reference set."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ddo_plugin import Fakes
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples as VAR's forward takes them."""
+    """The inputs of VAR's forward."""
 
-    labels: Tensor  # [N] the number of classes stands for "no label"
+    labels: Tensor  # [N]; the number of classes means "no label"
     tokens: Tensor  # [N, L]
     inputs: Tensor  # [N, L - l, Cvae]
 
     def joined(self, other: Batch) -> Batch:
-        """These samples, then those."""
+        """Return a batch with these samples followed by the others."""
         pairs = [(self.labels, other.labels), (self.tokens, other.tokens), (self.inputs, other.inputs)]
         return Batch(*map(torch.cat, pairs))
 
@@ -30,14 +30,14 @@ class Batch:
 
 
 class Source(Protocol):
-    """Where a step's fakes come from."""
+    """A source of fakes."""
 
     def draw(self, labels: Tensor, generator: torch.Generator) -> tuple[Batch, Tensor | None]:
-        """As many as there are labels, and the reference's log-probabilities [N, L] where they are known."""
+        """Draw a fake for each label. Return them with the reference's log-probabilities [N, L], if these are known."""
 
 
 class DrawnFakes:
-    """Drawn from the reference by the labels of the real samples; their log-probabilities come with them."""
+    """Fakes sampled from the reference with the labels of the real samples. Sampling gives their log-probabilities."""
 
     def __init__(self, reference: Any):
         self.reference = reference
@@ -48,7 +48,7 @@ class DrawnFakes:
 
 
 class StoredFakes:
-    """Drawn from a reference set of tokens, with the labels that they were made with."""
+    """Fakes from a reference set of tokens, with the labels that are stored there."""
 
     def __init__(self, fakes: Fakes, quantizer: Any):
         self.fakes, self.quantizer = fakes, quantizer
@@ -61,7 +61,7 @@ class StoredFakes:
 
 
 def inputs_of(quantizer: Any, tokens: Tensor) -> Tensor:
-    """[N, L - l, Cvae] the embeddings that a forward over these tokens starts from."""
+    """Return [N, L - l, Cvae] the input embeddings of a forward over these tokens."""
     scales = [side * side for side in quantizer.v_patch_nums]
     with torch.autocast(tokens.device.type, enabled=False), torch.no_grad():
         inputs: Tensor = quantizer.idxBl_to_var_input(list(tokens.split(scales, dim=1)))

@@ -76,7 +76,7 @@ def test_weights_become_a_training_checkpoint_that_begins_anew(convert):
     torch.save(weights, "var.pth")
     torch.save(native(other), "like.pth")
     result = convert("var.pth", "ar-ckpt-new.pth", "--like=like.pth")
-    assert "at epoch 0, without the optimizer's memory" in result.output
+    assert "at epoch 0 with an empty optimizer state" in result.output
     made, like = torch.load("ar-ckpt-new.pth"), native(other)
     assert (made["epoch"], made["iter"], made["args"]) == (0, 0, like["args"])
     assert equal(made["trainer"].pop("var_wo_ddp"), weights)
@@ -104,8 +104,8 @@ def test_what_exists_is_not_overwritten(refused):
 @pytest.mark.parametrize(
     ("out", "told"),
     [
-        ("var_d16.pth", "says depth 16, but the network has 2 blocks"),
-        ("ar-ckpt-plain.pth", "a name that upstream's trainer resumes from"),
+        ("var_d16.pth", "the name means depth 16 to upstream, but the network has 2 blocks"),
+        ("ar-ckpt-plain.pth", "upstream's trainer would resume from this name"),
     ],
 )
 def test_a_name_that_upstream_would_misread_is_refused(out, told, refused):
@@ -115,16 +115,16 @@ def test_a_name_that_upstream_would_misread_is_refused(out, told, refused):
 
 def test_plain_weights_need_a_checkpoint_to_become_one(refused):
     torch.save(network(), "var.pth")
-    assert "plain weights already; for a training checkpoint add --like" in refused("var.pth", "out.pth")
+    assert "plain weights already; to write a training checkpoint, add --like" in refused("var.pth", "out.pth")
 
 
 @pytest.mark.parametrize(
     ("like", "told"),
     [
-        (native(network(depth=3)), "has depth 2, --like=like.pth has 3"),
+        (native(network(depth=3)), "has depth 2, but --like=like.pth has 3"),
         (native(network(width=5)), "different networks: blocks.0.ffn.fc1.weight is (3, 4) and (3, 5)"),
-        (network(), "is no training checkpoint of pristine VAR"),
-        ({"trainer": {"var_wo_ddp": network()}}, "is no training checkpoint of pristine VAR"),
+        (network(), "is not a training checkpoint of pristine VAR"),
+        ({"trainer": {"var_wo_ddp": network()}}, "is not a training checkpoint of pristine VAR"),
     ],
 )
 def test_the_rest_of_another_network_is_refused(like, told, refused):

@@ -75,9 +75,9 @@ def test_a_disk_that_fills_up_meanwhile_costs_the_file_alone(digits: Path, tmp_p
 
 
 REFUSALS = {
-    "there is no 'fd'": ["samples.npz", "--metrics=fd"],
+    "unknown metric 'fd'": ["samples.npz", "--metrics=fd"],
     "no such file or folder": ["none.npz"],
-    "no plugin knows the features 'mine'": ["samples.npz", "--features=mine"],
+    "no plugin has the features 'mine'": ["samples.npz", "--features=mine"],
     "--num needs --checkout": ["samples.npz", "--num=10"],
     "--trust needs --checkout": ["samples.npz", "--trust"],
     "go to upstream's sampler, which needs --checkout": ["samples.npz", "--", "--steps=3"],
@@ -102,7 +102,7 @@ def test_what_cannot_work_is_one_line(words: str, digits: Path) -> None:
 def test_a_reference_is_needed_where_something_is_compared(digits: Path) -> None:
     result = CliRunner().invoke(main, ["eval", str(digits / "samples.npz"), f"--features=digits:{digits / 'data'}"])
     assert result.exit_code == 2
-    assert "say with which by --ref" in result.output
+    assert "pass them with --ref" in result.output
 
 
 def test_a_curve_is_made_of_evaluations(digits: Path, tmp_path: Path) -> None:

@@ -89,10 +89,10 @@ def test_what_cannot_work_is_refused_before_an_image_is_looked_at(samples, stand
     bare = Standard("a.npz", {"blind": moments(np.eye(4))})
     few = some_images(tmp_path / "few.npz", 1, 3)
     for words, arguments in {
-        "fid, kid compare with real images; say with which by --ref": (samples, ["fid", "is", "kid"], None),
-        "'blind' give no logits": (samples, ["is"], None),
-        "mean and covariance alone, but pr compare images": (samples, ["fid", "pr"], bare),
-        "3 samples, but pr need at least 4": (few, ["pr"], standard),
+        "fid, kid need real images or their statistics; pass them with --ref": (samples, ["fid", "is", "kid"], None),
+        "'blind' have no logits": (samples, ["is"], None),
+        "only mean and covariance, but pr need images": (samples, ["fid", "pr"], bare),
+        "pr need at least 4 samples, but there are only 3": (few, ["pr"], standard),
     }.items():
         images, metrics, reference = arguments
         with pytest.raises(UserError, match=words):
@@ -101,7 +101,7 @@ def test_what_cannot_work_is_refused_before_an_image_is_looked_at(samples, stand
 
 def test_statistics_of_another_width_are_refused_at_the_first_batch(samples, pixels) -> None:
     other = Standard("a.npz", {"pixels": moments(np.eye(9))})
-    with pytest.raises(UserError, match="--ref has statistics of 9 features, but 'pixels' gives 4"):
+    with pytest.raises(UserError, match="--ref holds statistics of 9 features, but 'pixels' has 4"):
         measure(samples, ["fid"], pixels, other, batch=1)
 
 
@@ -109,16 +109,16 @@ def test_statistics_of_another_width_are_refused_at_the_first_batch(samples, pix
 def test_features_by_channel_do_not_compare_grey_with_colours(metric: str, tmp_path: Path, standard) -> None:
     np.savez(tmp_path / "grey.npz", arr_0=np.zeros((9, 4, 4, 1), np.uint8))
     features = Features("brightness", lambda images: images.mean((2, 3)))
-    with pytest.raises(UserError, match="'brightness' are 1 numbers of a sample and 3 of an image of --ref"):
+    with pytest.raises(UserError, match=r"'brightness' differ \(1 vs 3 of --ref\): mixed grayscale and RGB"):
         measure(NpzImages(tmp_path / "grey.npz"), [metric], features, standard)
 
 
 @pytest.mark.parametrize("wrong", [lambda images: images, lambda images: images.reshape(len(images), -1) * np.nan])
 def test_an_extractor_that_breaks_its_promise_is_named(wrong, samples, standard) -> None:
-    with pytest.raises(UserError, match="'mine' gave features"):
+    with pytest.raises(UserError, match="'mine' returned features"):
         measure(samples, ["fid"], Features("mine", wrong), standard)
 
 
 def test_features_that_nobody_knows_are_refused() -> None:
-    with pytest.raises(UserError, match="no plugin knows the features 'incepton'"):
+    with pytest.raises(UserError, match="no plugin has the features 'incepton'"):
         features_named("incepton")

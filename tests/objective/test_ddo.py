@@ -254,7 +254,7 @@ def test_per_sample_and_mean_agree() -> None:
 
 def test_per_sample_refuses_to_pair_unequal_numbers_of_reals_and_fakes() -> None:
     _, real, fake = random_terms()
-    with pytest.raises(ValueError, match="got 12 and 5"):
+    with pytest.raises(ValueError, match="not 5 and 12"):
         losses(real, fake[:5]).per_sample()
 
 

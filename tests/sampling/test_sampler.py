@@ -111,18 +111,18 @@ def test_statistics_that_do_not_fit_are_refused_before_anything_is_sampled(stati
         read(V3, f"--statistics={narrow}")
     for name, arrays in {"l": ["l"], "sb": ["s", "b"]}.items():
         np.savez(narrow / f"{name}.npz", **{array: np.ones((201, 3, 8, 8)) for array in arrays})
-    with pytest.raises(UserError, match=r"is of samples \(3, 8, 8\), but the network's are \(1, 8, 8\)"):
+    with pytest.raises(UserError, match=r"have the shape \(3, 8, 8\), but the network's samples have \(1, 8, 8\)"):
         read(V3, f"--statistics={narrow}", "--sigma-max=40")
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--order=3"], "--order is of dpm-solver-v3, not of heun: --solver=dpm-solver-v3"),
-        (["--solver=euler", "--spacing=logSNR"], "--spacing is of dpm-solver-v3, not of euler"),
-        ([V3, "--S_churn=1"], "--S_churn asks for fresh noise"),
-        (["--sigma-min=2", "--sigma-max=1"], "from --sigma-max=1 up to --sigma-min=2"),
-        (["--rho=0.001"], "--rho=0.001 is too small for noise from 80"),
+        (["--order=3"], "--order needs --solver=dpm-solver-v3, but the solver is heun"),
+        (["--solver=euler", "--spacing=logSNR"], "--spacing needs --solver=dpm-solver-v3, but the solver is euler"),
+        ([V3, "--S_churn=1"], "--S_churn adds noise"),
+        (["--sigma-min=2", "--sigma-max=1"], "--sigma-min=2 must be below --sigma-max=1"),
+        (["--rho=0.001"], "--rho=0.001 is too small: 80\\^"),
     ],
 )
 def test_options_that_contradict_each_other_are_refused(flags: list[str], message: str) -> None:
@@ -137,5 +137,5 @@ def test_levels_stay_within_those_that_a_network_supports() -> None:
 
 def test_more_levels_than_a_network_can_tell_apart_are_refused() -> None:
     """Networks of iDDPM know a thousand; two of ours would be one, and a step between them would have no width."""
-    with pytest.raises(UserError, match="--steps=40 asks for more noise levels than the network can tell apart"):
+    with pytest.raises(UserError, match="--steps=40: the network cannot distinguish so many noise levels"):
         solve(read(V3, "--steps=40"), MIXTURE, round_sigma=lambda sigma: (sigma * 10).ceil() / 10)

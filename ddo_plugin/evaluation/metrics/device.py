@@ -1,4 +1,4 @@
-"""Where metrics are computed, and how exactly."""
+"""The device and the precision of metrics."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ddo_plugin.checkouts.compat import cpu
 
 
 def device() -> torch.device:
-    """The GPU, if there is one and `DDO_DEVICE` does not say otherwise."""
+    """Return the GPU, or the CPU if there is no GPU or `DDO_DEVICE` asks for it."""
     return torch.device("cpu" if cpu.chosen() else "cuda")
 
 
 @contextlib.contextmanager
 def full_precision() -> Iterator[None]:
-    """float32 as it is: GPUs since Ampere else round what they convolve to TF32, ten bits, which moves a distance."""
+    """Compute in full float32. GPUs since Ampere otherwise round convolutions to TF32, which changes distances."""
     matmul = torch.backends.cuda.matmul
     before, matmul.allow_tf32 = matmul.allow_tf32, False
     try:

@@ -15,20 +15,20 @@ class Moments(NamedTuple):
 
 
 def moments(features: np.ndarray) -> Moments:
-    """Unbiased moments of features [N, D], in float64."""
+    """Return the unbiased moments of features [N, D], in float64."""
     features = np.asarray(features, dtype=np.float64)
     return Moments(features.mean(0), np.atleast_2d(np.cov(features, rowvar=False)))
 
 
 class RunningMoments:
-    """The same moments of features that come in batches; two batches' are merged without cancellation."""
+    """The same moments, of features that come in batches. Batches are merged without cancellation."""
 
     def __init__(self) -> None:
         self.count = 0
         self._mean, self._scatter = np.zeros(1), np.zeros((1, 1))
 
     def add(self, features: np.ndarray) -> None:
-        """Take in a batch [N, D]."""
+        """Add a batch [N, D]."""
         features = np.asarray(features, dtype=np.float64)
         if not len(features):
             return
@@ -42,15 +42,15 @@ class RunningMoments:
         self.count = total
 
     def get(self) -> Moments:
-        """Mean and covariance of all that was added, at least two rows."""
+        """Return mean and covariance of all rows; at least two are needed."""
         return Moments(self._mean, self._scatter / (self.count - 1))
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
-    """‖μ_a − μ_b‖² + tr(Σ_a + Σ_b − 2 (Σ_a Σ_b)^½); singular covariances are no trouble.
+    """Return ‖μ_a − μ_b‖² + tr(Σ_a + Σ_b − 2 (Σ_a Σ_b)^½), also for singular covariances.
 
-    tr (Σ_a Σ_b)^½ is the sum of the singular values of Σ_a^½ Σ_b^½. As roots of the eigenvalues of Σ_a Σ_b it would
-    come out too large wherever those should be 0 and are rounding errors.
+    tr (Σ_a Σ_b)^½ is the sum of the singular values of Σ_a^½ Σ_b^½. The roots of the eigenvalues of Σ_a Σ_b would
+    give a sum that is too large, where eigenvalues should be 0 but are rounding errors.
     """
     cross = np.linalg.norm(_root(a.covariance) @ _root(b.covariance), "nuc")
     shift = np.square(a.mean - b.mean).sum()
@@ -58,6 +58,6 @@ def frechet_distance(a: Moments, b: Moments) -> float:
 
 
 def _root(covariance: np.ndarray) -> np.ndarray:
-    """The symmetric square root of a positive semi-definite matrix."""
+    """Return the symmetric square root of a positive semi-definite matrix."""
     values, vectors = np.linalg.eigh(covariance)
     return (vectors * np.sqrt(values.clip(0))) @ vectors.T

@@ -1,4 +1,4 @@
-"""Features of Inception-v3 as the FID knows it, by torch-fidelity; its weights are looked for and never downloaded."""
+"""Features of the Inception-v3 network that FID uses, from torch-fidelity. The weights are never downloaded."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from ddo_plugin.base.files import sha256_file
 from ddo_plugin.evaluation.metrics.device import device, full_precision
 
 NAME = "inception"
-VARIABLE = "DDO_INCEPTION"  # the weight file, where it is not where torch.hub keeps it
+VARIABLE = "DDO_INCEPTION"  # path of the weights, if they are not in torch.hub's folder
 FILE = "weights-inception-2015-12-05-6726825d.pth"
 URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{FILE}"
-DIGEST = "6726825d"  # the sha256 of the published file begins with what its name ends with
+DIGEST = "6726825d"  # the end of the published file's name is the beginning of its sha256
 LAYERS = ["2048", "logits_unbiased"]
 
 
 class Inception:
-    """A feature extractor: 2048 features, and logits without bias as the Inception Score has always taken them."""
+    """A feature extractor with 2048 features, and with logits without bias, which the Inception Score uses."""
 
     def __init__(self, weights: Path):
         self._network = _network(weights).to(device())
@@ -47,32 +47,32 @@ class Inception:
 
 
 def load() -> Inception:
-    """The extractor with the weights of this machine; a clear line where they are not there."""
+    """Return the extractor with the weights on this machine, or refuse with the place where they are missing."""
     path = weights_path()
     if not path.is_file():
         raise UserError(
-            f"features {NAME!r} need weights, which are not at {path}, and nothing is downloaded unasked; put {URL} "
-            f"there, or set {VARIABLE} to where it is"
+            f"features {NAME!r} need weights, but there are none at {path}, and they are not downloaded automatically; "
+            f"download {URL} to this path, or set {VARIABLE} to its path"
         )
     if path.name == FILE and not sha256_file(path).startswith(DIGEST):
-        raise UserError(f"{path} is damaged: its sha256 does not begin with {DIGEST}; get {URL} again")
+        raise UserError(f"{path} is damaged: its sha256 does not begin with {DIGEST}; download {URL} again")
     return Inception(path)
 
 
 def weights_path() -> Path:
-    """Where the weights are looked for: $DDO_INCEPTION, else where torch-fidelity itself would put them."""
+    """Return the path of the weights: $DDO_INCEPTION, or the place where torch-fidelity would download them to."""
     if chosen := os.environ.get(VARIABLE):
         return Path(chosen)
     return Path(torch.hub.get_dir()) / "checkpoints" / FILE
 
 
 def _network(weights: Path) -> Any:
-    """torch-fidelity would unpickle the file, which is a program; it gets a copy of what is no more than weights."""
+    """Build the network from a copy with tensors only, because torch-fidelity would run code from the file."""
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     except ImportError as error:
         raise UserError(
-            f"features {NAME!r} need torch-fidelity, which cannot be imported ({error}): "
+            f"features {NAME!r} need torch-fidelity, but importing it failed ({error}): "
             "pip install 'ddo-plugin[metrics]'"
         ) from None
     copy = io.BytesIO()
@@ -80,6 +80,8 @@ def _network(weights: Path) -> Any:
         torch.save(torch.load(weights, map_location="cpu", weights_only=True), copy)
         copy.seek(0)
         return FeatureExtractorInceptionV3(NAME, LAYERS, feature_extractor_weights_path=copy)
-    except Exception as error:  # a file of something else fails in many ways
+    except Exception as error:  # another kind of file can raise anything
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{weights} holds no weights of torch-fidelity's Inception ({reason}); get {URL}") from None
+        raise UserError(
+            f"{weights} holds no weights of torch-fidelity's Inception network ({reason}); download {URL}"
+        ) from None

@@ -1,4 +1,4 @@
-"""Inception Score: exp of the mean KL divergence of each image's class probabilities from their average."""
+"""Inception Score: exp of the mean KL divergence between each image's class probabilities and their average."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ SPLITS = 10
 
 
 class InceptionScore:
-    """Scores logits [N, K] that come in batches, of `count` images in all; nothing of a batch is kept.
+    """The score of logits [N, K] that come in batches, for `count` images in total. Batches are not kept.
 
-    KL(p ‖ q) averaged over a split is the mean of Σ p log p less Σ q log q with q = mean p, so two running sums do.
-    Images are dealt to the splits at random: samples often lie on disk class by class, and a run of few classes
-    would score low.
+    With q = mean p, the average of KL(p ‖ q) over a split is the mean of Σ p log p minus Σ q log q. Two running sums
+    are therefore enough. Images are assigned to splits at random: samples are often stored class by class, and a split
+    with few classes would have a low score.
     """
 
     def __init__(self, count: int, splits: int = SPLITS, seed: int = 0):
         self.splits = min(splits, count)
-        dealt = np.arange(count) * self.splits // count
-        self._split_of = np.random.default_rng(seed).permutation(dealt)
-        self._sizes = np.bincount(dealt, minlength=self.splits)
+        assigned = np.arange(count) * self.splits // count
+        self._split_of = np.random.default_rng(seed).permutation(assigned)
+        self._sizes = np.bincount(assigned, minlength=self.splits)
         self._negentropies = np.zeros(self.splits)
         self._probabilities: np.ndarray | None = None  # [splits, K] sums
         self._seen = 0
 
     def add(self, logits: np.ndarray) -> None:
-        """Take in the logits of the next images."""
+        """Add the logits of the next images."""
         logs = _log_softmax(np.asarray(logits, dtype=np.float64))
         probabilities = np.exp(logs)
         splits = self._split_of[self._seen : self._seen + len(logs)]
@@ -36,7 +36,7 @@ class InceptionScore:
         np.add.at(self._negentropies, splits, (probabilities * logs).sum(1))
 
     def get(self) -> tuple[float, float]:
-        """Mean and standard deviation over the splits."""
+        """Return mean and standard deviation over the splits."""
         if self._probabilities is None or self._seen != len(self._split_of):
             raise ValueError(f"{self._seen} of {len(self._split_of)} images were added")
         average = self._probabilities / self._sizes[:, None]
@@ -46,7 +46,7 @@ class InceptionScore:
 
 
 def inception_score(logits: np.ndarray, splits: int = SPLITS, seed: int = 0) -> tuple[float, float]:
-    """Mean and standard deviation over random splits of logits [N, K]."""
+    """Return mean and standard deviation over random splits of logits [N, K]."""
     score = InceptionScore(len(logits), splits, seed)
     score.add(logits)
     return score.get()

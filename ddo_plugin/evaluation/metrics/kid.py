@@ -14,24 +14,24 @@ SUBSETS, SUBSET_SIZE = 100, 1000
 def kernel_distance(
     samples: np.ndarray, real: np.ndarray, *, subsets: int = SUBSETS, subset_size: int = SUBSET_SIZE, seed: int = 0
 ) -> tuple[float, float | None]:
-    """Mean and standard deviation over random subsets of features [N, D] and [M, D]. It may be a little below 0.
+    """Return mean and standard deviation over random subsets of features [N, D] and [M, D]. It can be slightly below 0.
 
-    Where neither set is larger than a subset, all of both are compared once, and there is no deviation to speak of.
+    If neither set is larger than a subset, both whole sets are compared once, and the deviation is None.
     """
     if max(len(samples), len(real)) <= subset_size:
         return squared_mmd(_points(samples), _points(real)), None
     size = min(subset_size, len(samples), len(real))
     random = np.random.default_rng(seed)
-    found = []
+    distances = []
     for _ in range(subsets):
-        chosen = (one[random.choice(len(one), size, replace=False)] for one in (samples, real))
-        found.append(squared_mmd(*map(_points, chosen)))
-    return float(np.mean(found)), float(np.std(found))
+        chosen = (features[random.choice(len(features), size, replace=False)] for features in (samples, real))
+        distances.append(squared_mmd(*map(_points, chosen)))
+    return float(np.mean(distances)), float(np.std(distances))
 
 
 def squared_mmd(x: Tensor, y: Tensor) -> float:
-    """The unbiased estimate for [N, D] and [M, D]: a point is not compared with itself."""
-    within = sum((_kernel(one, one).sum() - _self(one).sum()) / (len(one) * (len(one) - 1)) for one in (x, y))
+    """Return the unbiased estimate for [N, D] and [M, D]; no point is compared with itself."""
+    within = sum((_kernel(z, z).sum() - _self(z).sum()) / (len(z) * (len(z) - 1)) for z in (x, y))
     return float(within - 2 * _kernel(x, y).mean())
 
 
@@ -44,5 +44,5 @@ def _kernel(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _self(x: Tensor) -> Tensor:
-    """The kernel's diagonal."""
+    """Return the diagonal of the kernel."""
     return (x.square().sum(1) / x.shape[1] + 1) ** 3

@@ -12,23 +12,25 @@ from torch import Tensor
 from ddo_plugin.evaluation.metrics.device import device
 
 NEIGHBOURS = 3
-BLOCK_NUMBERS = 1 << 25  # distances held at a time: 256 MiB
+BLOCK_NUMBERS = 1 << 25  # number of distances in memory: 256 MiB
 
 
 class PrecisionRecall(NamedTuple):
-    precision: float  # share of samples within the manifold of the real ones
-    recall: float  # share of real ones within the manifold of the samples
+    """Precision and recall, from 0 to 1."""
+
+    precision: float  # share of samples within the manifold of the real images
+    recall: float  # share of real images within the manifold of the samples
 
 
 def precision_recall(
     samples: np.ndarray, real: np.ndarray, neighbours: int = NEIGHBOURS, block_numbers: int = BLOCK_NUMBERS
 ) -> PrecisionRecall:
-    """Of features [N, D] and [M, D]. A set's manifold: balls that reach from each member to its k-th neighbour."""
-    centre = np.asarray(real, np.float64).mean(0)  # far from 0 the squared distances would lose digits
+    """Compare features [N, D] and [M, D]. A manifold is the union of balls from each point to its k-th neighbour."""
+    centre = np.asarray(real, np.float64).mean(0)  # squared distances far from 0 would lose digits
     fake_set, real_set = (
-        torch.from_numpy(np.asarray(one, np.float64) - centre).to(device()) for one in (samples, real)
+        torch.from_numpy(np.asarray(features, np.float64) - centre).to(device()) for features in (samples, real)
     )
-    fake_reach, real_reach = (_reach(one, neighbours, block_numbers) for one in (fake_set, real_set))
+    fake_reach, real_reach = (_reach(points, neighbours, block_numbers) for points in (fake_set, real_set))
     within_real, within_fakes = 0, torch.zeros(len(real_set), dtype=torch.bool, device=real_set.device)
     for rows, distances in _blocks(fake_set, real_set, block_numbers):
         within_real += int((distances <= real_reach).any(1).sum())
@@ -37,7 +39,7 @@ def precision_recall(
 
 
 def _reach(points: Tensor, neighbours: int, block_numbers: int) -> Tensor:
-    """[N] squared distances to the k-th nearest other point."""
+    """Return [N] the squared distance of each point to its k-th nearest other point."""
     reach = []
     for rows, distances in _blocks(points, points, block_numbers):
         own = torch.arange(rows.start, rows.stop, device=points.device)
@@ -47,7 +49,7 @@ def _reach(points: Tensor, neighbours: int, block_numbers: int) -> Tensor:
 
 
 def _blocks(a: Tensor, b: Tensor, block_numbers: int) -> Iterator[tuple[slice, Tensor]]:
-    """Squared distances [rows, M], as many rows of `a` at a time as the memory allows."""
+    """Yield squared distances [rows, M] for as many rows of `a` as a block can hold."""
     squares, step = b.square().sum(1), max(1, block_numbers // len(b))
     for first in range(0, len(a), step):
         rows = slice(first, min(first + step, len(a)))

@@ -1,10 +1,10 @@
-"""Reference sets: samples of the reference on disk, memory-mapped, checksummed, with their provenance.
+"""The format of reference sets: samples of the reference on disk, with checksums and how they were made.
 
 A reference set is a folder:
 
     images.npy | tokens.npy   the samples: uint8 images [N, C, H, W], float latents [N, C, H, W], or tokens [N, L]
     labels.npy                class numbers [N]; absent for an unconditional network
-    manifest.json             what made it: reference sha256, sampler settings, seed, counts, sha256 of the arrays
+    manifest.json             how it was made: reference sha256, sampler settings, seed, counts, sha256 of the arrays
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SampleKind = Literal["images", "tokens"]
 
 @dataclass(frozen=True)
 class Refset:
-    """An opened reference set. `samples` and `labels` are memory-mapped: nothing is read until it is indexed."""
+    """An open reference set. `samples` and `labels` are memory-mapped, so rows are read when they are indexed."""
 
     path: Path
     manifest: Mapping[str, Any]
@@ -43,14 +43,16 @@ class Refset:
 
     @property
     def samples_sha256(self) -> str:
-        """As the manifest has it."""
+        """Return the sha256 of the samples from the manifest."""
         return str(self.manifest["arrays"][f"{self.manifest['kind']}.npy"]["sha256"])
 
     def verify(self) -> None:
-        """Read everything and compare checksums."""
+        """Read all arrays and refuse wrong checksums."""
         for name, stored in self.manifest["arrays"].items():
             if sha256_file(self.path / name) != stored["sha256"]:
-                raise UserError(f"{self.path / name} is damaged (sha256 differs from the manifest); make the set again")
+                raise UserError(
+                    f"{self.path / name} is damaged (its sha256 differs from the manifest); create the set again"
+                )
 
 
 def write(
@@ -63,7 +65,7 @@ def write(
     sampler: Mapping[str, Any],
     seed: int,
 ) -> Refset:
-    """Write a reference set whole or not at all. `reference` holds its `source` and `sha256`."""
+    """Write a reference set, completely or not at all. `reference` holds its `source` and `sha256`."""
     refuse_to_replace(path)
     if labels is not None and len(labels) != len(samples):
         raise ValueError(f"{len(labels)} labels for {len(samples)} samples")
@@ -88,9 +90,9 @@ def draft(
     sampler: Mapping[str, Any],
     seed: int | None,
 ) -> dict[str, Any]:
-    """The manifest of a set of samples of this shape [N, ...], but for the checksums."""
+    """Return the manifest, without checksums, of a set of samples with this shape [N, ...]."""
     if shape[0] == 0:
-        raise ValueError("a reference set needs samples")
+        raise ValueError("a reference set needs at least 1 sample")
     arrays = {f"{kind}.npy": {"shape": list(shape), "dtype": str(np.dtype(dtype))}}
     if labelled:
         arrays[LABELS] = {"shape": [shape[0]], "dtype": "int64"}
@@ -107,19 +109,19 @@ def draft(
 
 
 def seal(folder: Path, plan: Mapping[str, Any]) -> None:
-    """Add the manifest, with the checksums of the arrays, to a folder that holds them."""
-    arrays = {name: {**told, "sha256": sha256_file(folder / name)} for name, told in plan["arrays"].items()}
+    """Write the manifest with the checksums of the arrays to the folder that holds them."""
+    arrays = {name: {**array, "sha256": sha256_file(folder / name)} for name, array in plan["arrays"].items()}
     write_json(folder / MANIFEST, {**plan, "arrays": arrays})
 
 
 def open_refset(path: Path) -> Refset:
-    """Open a reference set, checking that its arrays are what its manifest says (contents: see `verify`)."""
+    """Open a reference set. Refuse arrays that do not match the manifest; `verify` also checks their contents."""
     try:
         manifest = json.loads((path / MANIFEST).read_text())
     except FileNotFoundError:
         raise UserError(f"{path} is not a reference set: it has no {MANIFEST}") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{path / MANIFEST} cannot be read ({error}); make the set again") from None
+        raise UserError(f"{path / MANIFEST} cannot be read ({error}); create the set again") from None
     _check_format(path, manifest)
     _check_fields(path, manifest)
     samples = f"{manifest['kind']}.npy"
@@ -131,16 +133,16 @@ def open_refset(path: Path) -> Refset:
 
 def _check_format(path: Path, manifest: Any) -> None:
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise UserError(f"{path / MANIFEST} is not the manifest of a reference set; make the set again")
+        raise UserError(f"{path / MANIFEST} is not the manifest of a reference set; create the set again")
     if manifest.get("version") != VERSION:
         raise UserError(
-            f"{path}: this is version {manifest.get('version')} of the format, but this ddo-plugin reads version "
-            f"{VERSION}; upgrade it, or make the set again"
+            f"{path} has version {manifest.get('version')} of the format, but this ddo-plugin reads version "
+            f"{VERSION}; upgrade ddo-plugin or create the set again"
         )
 
 
 def _check_fields(path: Path, manifest: Mapping[str, Any]) -> None:
-    """Whoever opens the set relies on these."""
+    """Refuse a manifest without the fields that readers of the set use."""
     arrays, samples = manifest.get("arrays"), f"{manifest.get('kind')}.npy"
     fits = {
         "kind": manifest.get("kind") in get_args(SampleKind),
@@ -151,10 +153,12 @@ def _check_fields(path: Path, manifest: Mapping[str, Any]) -> None:
         "arrays": isinstance(arrays, dict)
         and samples in arrays
         and arrays.keys() <= {samples, LABELS}
-        and all(isinstance(told, dict) and told.keys() >= {"shape", "dtype", "sha256"} for told in arrays.values()),
+        and all(isinstance(array, dict) and array.keys() >= {"shape", "dtype", "sha256"} for array in arrays.values()),
     }
     if wrong := [name for name, good in fits.items() if not good]:
-        raise UserError(f"{path / MANIFEST}: its {wrong[0]} is missing or not as it is written; make the set again")
+        raise UserError(
+            f"{path / MANIFEST}: the field {wrong[0]!r} is missing or has a wrong value; create the set again"
+        )
 
 
 def _is_number(value: Any) -> bool:
@@ -162,29 +166,29 @@ def _is_number(value: Any) -> bool:
 
 
 def _check_rows(opened: Refset) -> None:
-    """As many samples as the manifest counts, and a class number for each, if there are classes."""
+    """Refuse a number of samples or labels that differs from the manifest's count."""
     samples, labels, count = opened.samples, opened.labels, opened.manifest["count"]
     if samples.shape[:1] != (count,) or not count:
-        raise UserError(f"{opened.path} holds samples {list(samples.shape)}, but its count is {count}; make it again")
+        raise UserError(f"{opened.path} holds samples {list(samples.shape)}, but its count is {count}; create it again")
     if labels is None:
         return
     if labels.shape != (count,) or labels.dtype.kind not in "iu" or labels.min() < 0:
-        raise UserError(f"{opened.path / LABELS} is no list of {count} class numbers; make the set again")
+        raise UserError(f"{opened.path / LABELS} is not a list of {count} class numbers; create the set again")
 
 
 def _map(file: Path, stored: Mapping[str, Any]) -> np.ndarray:
     try:
         array = np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{file} is missing or truncated ({error}); make the set again") from None
+        raise UserError(f"{file} is missing or truncated ({error}); create the set again") from None
     if list(array.shape) != stored["shape"] or str(array.dtype) != stored["dtype"]:
-        found = f"{list(array.shape)} {array.dtype}"
-        raise UserError(f"{file} holds {found}, but the manifest says {stored['shape']} {stored['dtype']}")
+        content = f"{list(array.shape)} {array.dtype}"
+        raise UserError(f"{file} holds {content}, but the manifest says {stored['shape']} {stored['dtype']}")
     return array
 
 
 class RefsetFakes:
-    """Draws from a reference set with replacement, by torch's global generator."""
+    """Fakes drawn from a reference set with replacement, by torch's global generator."""
 
     def __init__(self, refset: Refset):
         self.refset = refset

@@ -1,4 +1,4 @@
-"""A reference set from a network: blocks of samples, shared among ranks, straight into the memory-mapped arrays."""
+"""Sampling a reference set: ranks share the blocks and write them to the arrays on disk."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def refset_command(step: RefsetStep) -> Command:
-    """The command line for a step of self-play."""
+    """Return the command that makes the reference set of a self-play step."""
     own = {"upstream": step.upstream, "network": step.network, "out": step.out, "count": step.count}
     options = flags({**own, "seed": step.seed, **step.settings})
     return module_command("ddo_plugin", ["refset", "make", *options])
@@ -28,10 +28,10 @@ def refset_command(step: RefsetStep) -> Command:
 def make(
     generator: Generator, out: Path, ranks: Ranks, *, count: int, seed: int, labels: np.ndarray | None, batch: int
 ) -> bool:
-    """Write a reference set of `count` samples; False if it was there already.
+    """Write a reference set of `count` samples. Return False if it was complete already.
 
-    Row i depends on (seed, i), its label and the batch size alone: ranks take whole blocks, and the last block is made
-    as large as the others, because a convolution's last bits depend on how many samples go through it together.
+    Row i depends only on (seed, i), its label and the batch size. A convolution's last bits depend on how many samples
+    it processes together, so ranks take whole blocks, and the last block is sampled at the same size as the others.
     """
     batch = min(batch, count)
     plan = refset.draft(
@@ -66,7 +66,7 @@ def _sample(generator: Generator, work: Unfinished, ranks: Ranks, done: set[int]
 
     from ddo_plugin.hooks.streams import SampleGenerators
 
-    count, made = int(work.draft["count"]), set(done)
+    count, finished = int(work.draft["count"]), set(done)
     writer = work.writer()
     with progress("reference set", count, _rows(work, done), unit=" samples", shown=ranks.first) as bar:
         for block in [block for block in range(work.blocks) if block not in done][ranks.rank :: ranks.world]:
@@ -74,9 +74,9 @@ def _sample(generator: Generator, work: Unfinished, ranks: Ranks, done: set[int]
             labels = None if work.labels is None else torch.from_numpy(work.labels[rows.clip(max=count - 1)])
             samples, _ = generator.sample(SampleGenerators(seed, rows, generator.device), labels)
             writer.write(block, samples[: count - rows[0]].cpu().numpy())
-            made.add(block)
-            if ranks.first:  # the others' progress is in what they have recorded
-                bar.update(max(_rows(work, made | work.done()) - bar.done, 0))
+            finished.add(block)
+            if ranks.first:  # other ranks' progress is read from their records
+                bar.update(max(_rows(work, finished | work.done()) - bar.done, 0))
         writer.close()
 
 

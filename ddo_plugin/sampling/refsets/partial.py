@@ -1,11 +1,11 @@
-"""A reference set in the making: what survives a kill at any moment, and how the next run goes on from it.
+"""An unfinished reference set: a run can be killed at any time, and the next run continues from the blocks on disk.
 
-Beside the target FOLDER lies `.FOLDER.unfinished`:
+The work is in `.FOLDER.unfinished`, beside the target FOLDER:
 
-    draft.json     the manifest to be, without checksums: a run with another draft does not go on from here
-    set/           the arrays at their full size; at the end the manifest; then it becomes FOLDER
-    done-*         one file a process: the numbers of the blocks of rows that are safely on the disk
-    lock           held while a run is at work
+    draft.json     the future manifest without checksums; a run with another draft cannot continue this one
+    set/           the arrays at their full size and finally the manifest; at the end this folder becomes FOLDER
+    done-*         a file per process with the numbers of the blocks of rows that are safely on the disk
+    lock           held while a run is working
 """
 
 from __future__ import annotations
@@ -29,13 +29,17 @@ from ddo_plugin.base.errors import UserError
 from ddo_plugin.base.files import publish, sync_folder, sync_tree, write_json
 from ddo_plugin.sampling.refsets import format as refset
 
-SYNC_S = 1.0  # the most seconds of finished work that a kill may cost, or a block if that takes longer
-_NOT_RESERVABLE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)  # of file systems that cannot; no lack of room
+SYNC_S = 1.0  # a kill loses at most so many seconds of finished blocks, or one block if it takes longer
+_NOT_RESERVABLE = (
+    errno.EOPNOTSUPP,
+    errno.EINVAL,
+    errno.ENOSYS,
+)  # the file system cannot reserve space; not a full disk
 _NUMBER = struct.Struct("<q")
 
 
 class Unfinished:
-    """The work on one reference set, cut into blocks of `block` rows."""
+    """The unfinished work on a reference set, in blocks of `block` rows."""
 
     def __init__(self, path: Path, draft: Mapping[str, Any], labels: np.ndarray | None, block: int):
         self.path, self.draft, self.labels, self.block = path.absolute(), dict(draft), labels, block
@@ -48,30 +52,32 @@ class Unfinished:
         return -(-int(self.draft["count"]) // self.block)
 
     def made_already(self) -> bool:
-        """Whether the set is there; another thing in its place is refused."""
+        """Return whether the set is complete. Refuse anything else in its place."""
         if not os.path.lexists(self.path):
             return False
         self._refuse_other(self.path, self.path, _without_checksums(refset.open_refset(self.path).manifest))
-        self.discard()  # what a kill left between the last two steps of `finish`
+        self.discard()  # left by a kill between the last two steps of `finish`
         return True
 
     def begin(self) -> None:
-        """Find what an earlier run left, or lay out the arrays. For one process; `close` ends it."""
+        """Continue an earlier run or create the arrays. Only one process calls this; `close` ends it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             self._lock.acquire()
         except filelock.Timeout:
-            raise UserError(f"{self.path}: another process is making this set; wait for it, or end it") from None
-        told = self.folder / "draft.json"
-        there = json.loads(told.read_text()) if told.exists() else None
-        if there and (self.done() or self._readable(there)):
-            self._refuse_other(self.folder, self.folder / "set", there)
+            raise UserError(
+                f"{self.path}: another process is creating this set; wait until it ends, or stop it"
+            ) from None
+        path = self.folder / "draft.json"
+        draft = json.loads(path.read_text()) if path.exists() else None
+        if draft and (self.done() or self._readable(draft)):
+            self._refuse_other(self.folder, self.folder / "set", draft)
         else:
-            self._lay_out()
-            write_json(told, self.draft)
+            self._create_arrays()
+            write_json(path, self.draft)
 
     def _readable(self, draft: Mapping[str, Any]) -> bool:
-        """Whether the arrays of a draft are there; a machine that lost its power may have kept less of them."""
+        """Return whether the arrays of a draft can be read; after a power loss they may be incomplete."""
         try:
             for name in draft["arrays"]:
                 np.load(self.folder / "set" / name, mmap_mode="r")
@@ -79,87 +85,87 @@ class Unfinished:
             return False
         return True
 
-    def _lay_out(self) -> None:
-        for left in self.folder.iterdir():  # of a run that was killed just here
+    def _create_arrays(self) -> None:
+        for left in self.folder.iterdir():  # by a run that was killed at this point
             if left.is_dir():
                 shutil.rmtree(left)
             elif left.name != "lock":
                 left.unlink()
         folder = self.folder / "set"
         folder.mkdir()
-        told = self.draft["arrays"][self.samples]
-        dtype, shape = np.dtype(told["dtype"]), tuple(told["shape"])
+        array = self.draft["arrays"][self.samples]
+        dtype, shape = np.dtype(array["dtype"]), tuple(array["shape"])
         if math.prod(shape) * dtype.itemsize > shutil.disk_usage(folder).free:
             self._refuse_for_room("the disk")
         np.lib.format.open_memmap(folder / self.samples, "w+", dtype, shape)
         try:
             _reserve(folder / self.samples)
-        except OSError as error:  # a quota, too, which the disk's free space does not tell
+        except OSError as error:  # such as a quota, which the free space of the disk does not show
             self._refuse_for_room(f"the disk ({error.strerror})")
         if self.labels is not None:
             np.save(folder / refset.LABELS, self.labels)
-        sync_tree(folder)  # before the draft says that they are there
+        sync_tree(folder)  # before draft.json exists, which promises the arrays
         sync_folder(self.folder)
 
     def _refuse_for_room(self, where: str) -> NoReturn:
         self.discard()
-        raise UserError(f"{self.path}: {where} has no room for this set; free some, or lower --count") from None
+        raise UserError(f"{self.path}: {where} has no room for this set; free space or lower --count") from None
 
     def done(self) -> set[int]:
-        """The blocks that are safely on the disk."""
-        found: set[int] = set()
+        """Return the numbers of the blocks that are safely on the disk."""
+        blocks: set[int] = set()
         for file in self.folder.glob("done-*"):
             data = file.read_bytes()
             whole = len(data) // _NUMBER.size * _NUMBER.size
-            found.update(number for (number,) in _NUMBER.iter_unpack(data[:whole]))
-        return found
+            blocks.update(number for (number,) in _NUMBER.iter_unpack(data[:whole]))
+        return blocks
 
     def writer(self) -> BlockWriter:
-        """For one process; several may write different blocks at the same time."""
+        """Return a writer for one process. Several processes can write different blocks at the same time."""
         name = f"done-{os.getpid()}-{secrets.token_hex(4)}"
         return BlockWriter(self.folder / "set" / self.samples, self.folder / name, self.block)
 
     def finish(self) -> None:
-        """Checksums, manifest, and the folder to its place."""
+        """Write checksums and manifest and move the folder to its place."""
         missing = self.blocks - len(self.done())
         if missing:
-            raise RuntimeError(f"{missing} blocks of {self.path} are not made yet")
+            raise RuntimeError(f"{missing} blocks of {self.path} are missing")
         if (self.folder / "set").exists():
             refset.seal(self.folder / "set", self.draft)
             publish(self.folder / "set", self.path)
         self.discard()
 
     def discard(self) -> None:
-        """Remove what is left of the work."""
+        """Remove the unfinished work."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def close(self) -> None:
         self._lock.release()
 
-    def _refuse_other(self, place: Path, arrays: Path, told: Mapping[str, Any]) -> None:
-        """What lies there must be the same set; the first thing in which it differs is named."""
-        remedy = "give the settings it was made with, or another --out, or remove it"
-        there, here = _flat(told), _flat(self.draft)
-        for name in [*here, *there]:
-            if there.get(name) != here.get(name) and not name.endswith(".source"):  # sha256 says which file it is
+    def _refuse_other(self, place: Path, arrays: Path, draft: Mapping[str, Any]) -> None:
+        """Refuse a set with other settings than this one. The message names the first difference."""
+        remedy = "repeat its settings, choose another --out, or remove it"
+        existing, wanted = _flat(draft), _flat(self.draft)
+        for name in [*wanted, *existing]:
+            if existing.get(name) != wanted.get(name) and not name.endswith(".source"):  # sha256 identifies the file
                 raise UserError(
-                    f"{place} holds another set: its {name} is {there.get(name)}, not {here.get(name)}; {remedy}"
+                    f"{place} holds another set: its {name} is {existing.get(name)}, not {wanted.get(name)}; {remedy}"
                 )
         if self.labels is not None and not np.array_equal(np.load(arrays / refset.LABELS), self.labels):
-            raise UserError(f"{place} holds another set: its samples have other labels; {remedy}")
+            raise UserError(f"{place} holds another set: its labels are different; {remedy}")
 
 
 class BlockWriter:
-    """Writes blocks into the array; records a block only when its data are on the disk."""
+    """Writes blocks into the array and records a block only after its data are on the disk."""
 
     def __init__(self, array: Path, record: Path, block: int):
         self._array, self._row_bytes, self._offset = _open_array(array)
         self._record, self._block = record.open("ab"), block
         self._waiting: list[int] = []
-        self._synced = -math.inf  # the first block goes to the disk at once: every life gets on by one
+        self._synced = -math.inf  # the first block is synced at once, so that every run makes progress
 
     def write(self, number: int, rows: np.ndarray) -> None:
-        """Put the rows of a block in their place."""
+        """Write the rows of a block to their place in the array."""
         self._array.seek(self._offset + number * self._block * self._row_bytes)
         self._array.write(np.ascontiguousarray(rows).tobytes())
         self._waiting.append(number)
@@ -167,6 +173,7 @@ class BlockWriter:
             self.sync()
 
     def sync(self) -> None:
+        """Wait until the written blocks are on the disk, then record them."""
         _to_disk(self._array)
         self._record.write(b"".join(map(_NUMBER.pack, self._waiting)))
         _to_disk(self._record)
@@ -180,14 +187,14 @@ class BlockWriter:
 
 
 def _open_array(path: Path) -> tuple[IO[bytes], int, int]:
-    """The file of an .npy array for writing, the bytes of a row, and where the first one begins."""
+    """Open an .npy array for writing; return the file, the bytes per row and the offset of the first row."""
     array = np.load(path, mmap_mode="r")
     assert isinstance(array, np.memmap)
     return path.open("r+b"), array.nbytes // len(array), int(array.offset)
 
 
 def _reserve(path: Path) -> None:
-    """Take the room on the disk now, where the system can: a full disk is then found before hours of sampling."""
+    """Reserve space if the system can, so that a full disk is found before hours of sampling."""
     if hasattr(os, "posix_fallocate"):
         with path.open("rb+") as file:
             try:
@@ -204,8 +211,8 @@ def _to_disk(file: IO[bytes]) -> None:
 
 def _without_checksums(manifest: Mapping[str, Any]) -> dict[str, Any]:
     arrays = {
-        name: {key: value for key, value in told.items() if key != "sha256"}
-        for name, told in manifest["arrays"].items()
+        name: {key: value for key, value in array.items() if key != "sha256"}
+        for name, array in manifest["arrays"].items()
     }
     return {**manifest, "arrays": arrays}
 

@@ -117,7 +117,7 @@ def test_ranks_make_the_same_set(whole: Path, tmp_path: Path, world: int) -> Non
     """Each rank's part in turn; all but the last stop where they would wait for the others."""
     out = tmp_path / "set"
     for rank in range(world):
-        with pytest.raises(RuntimeError, match="are not made yet") if rank < world - 1 else _nothing():
+        with pytest.raises(RuntimeError, match="blocks of") if rank < world - 1 else _nothing():
             run(out, OneOf(0, world - rank))  # what is left, shared among those that are left
     assert checksums(out) == checksums(whole)
 
@@ -191,7 +191,7 @@ def test_after_a_kill_only_what_is_missing_is_made(tmp_path: Path) -> None:
 
 def test_a_record_that_was_cut_off_is_not_believed(whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "set"
-    with pytest.raises(RuntimeError, match="not made yet"):
+    with pytest.raises(RuntimeError, match="blocks of"):
         run(out, OneOf(0, 2))
     record = next(tmp_path.glob(".set.unfinished/done-*"))
     os.truncate(record, record.stat().st_size - 3)
@@ -229,7 +229,7 @@ def test_a_set_is_not_finished_on_another_model_of_gpu(tmp_path: Path, monkeypat
     monkeypatch.setattr("ddo_plugin.sampling.refsets.make.device_name", lambda device: "NVIDIA A100")
     begun(tmp_path)
     monkeypatch.setattr("ddo_plugin.sampling.refsets.make.device_name", lambda device: "NVIDIA H100")
-    with pytest.raises(UserError, match=r"its sampler\.device is NVIDIA A100, not NVIDIA H100; give the settings"):
+    with pytest.raises(UserError, match=r"its sampler\.device is NVIDIA A100, not NVIDIA H100; repeat its settings"):
         run(tmp_path / "set")
 
 
@@ -294,16 +294,16 @@ def test_the_same_network_may_be_named_otherwise(whole: Path) -> None:
         ({"seed": 4}, "its seed is 3, not 4"),
         ({"batch": 8}, "its sampler.batch is 16, not 8"),
         ({"count": 99, "labels": np.arange(99) % CLASSES}, "its count is 203, not 99"),
-        ({"labels": np.zeros(203, np.int64)}, "its samples have other labels"),
+        ({"labels": np.zeros(203, np.int64)}, "its labels are different"),
     ],
 )
 @pytest.mark.parametrize("finished", [True, False])
 def test_other_settings_do_not_go_on_from_there(whole: Path, tmp_path: Path, finished, changes, named) -> None:
     out = whole if finished else tmp_path / "set"
     if not finished:
-        with pytest.raises(RuntimeError, match="not made yet"):
+        with pytest.raises(RuntimeError, match="blocks of"):
             run(out, OneOf(0, 2))
-    with pytest.raises(UserError, match=f"holds another set: {named}; give the settings it was made with"):
+    with pytest.raises(UserError, match=f"holds another set: {named}; repeat its settings"):
         run(out, **changes)
 
 
@@ -320,7 +320,7 @@ def test_two_processes_do_not_make_one_set(tmp_path: Path) -> None:
     child = in_a_process(lambda: run(out, generator=Tiny(pause_s=0.2)))
     while not (tmp_path / ".set.unfinished/draft.json").exists():
         time.sleep(0.02)
-    with pytest.raises(UserError, match="another process is making this set"):
+    with pytest.raises(UserError, match="another process is creating this set"):
         run(out)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
@@ -342,7 +342,7 @@ def test_a_quota_is_found_before_any_sample(tmp_path: Path, monkeypatch, code: i
     """The disk itself has room."""
     monkeypatch.setattr(os, "posix_fallocate", _failing(code))
     generator = Tiny()
-    with pytest.raises(UserError, match=rf"the disk \({os.strerror(code)}\) has no room for this set; free some"):
+    with pytest.raises(UserError, match=rf"the disk \({os.strerror(code)}\) has no room for this set; free space"):
         run(tmp_path / "set", generator=generator)
     assert generator.asked == []
     assert list(tmp_path.iterdir()) == []

@@ -155,7 +155,7 @@ def test_without_diffusers_latents_cannot_be_looked_at_and_the_line_says_so(late
         pytest.skip("diffusers is installed here")
     sample = ["-m", "ddo_plugin", "sample", f"--network={latents.base}", f"--grid={tmp_path / 'grid.png'}", "--steps=2"]
     line = refused(latents.python(*sample, "--seeds=0", PYTHONPATH=str(latents.repo)))
-    assert "makes latents; to decode them: pip install diffusers" in line
+    assert "decoding its latents needs diffusers: pip install diffusers" in line
     assert not (tmp_path / "grid.png").exists()
 
 

@@ -81,7 +81,7 @@ def test_a_guided_set_says_so(world, completed, tmp_path: Path) -> None:
 def test_guidance_and_a_second_network_go_together_or_are_refused(world, refused, tmp_path: Path) -> None:
     own = [f"--checkout={world.repo}", f"--network={world.base}", f"--outdir={tmp_path / 'out'}", "--guidance=1.5"]
     line = refused(world.python("-m", "ddo_plugin", "sample", *own))
-    assert line == "Error: --guidance=1.5 is away from a second network; name it by --gnet"
+    assert line == "Error: --guidance=1.5 needs a guiding network; add --gnet"
     line = refused(world.python("-m", "ddo_plugin", "sample", *own[:3], "--gnet=guide.pkl"))
-    assert line == "Error: --gnet=guide.pkl has no effect at --guidance=1, which is the network alone; add --guidance"
+    assert line == "Error: --gnet=guide.pkl has no effect with --guidance=1; add --guidance or drop --gnet"
     assert not (tmp_path / "out").exists()

@@ -96,10 +96,10 @@ def test_arguments_after_the_dashes_guide_and_other_features_measure(world, site
 
 REFUSALS = {
     "features 'inception' need weights": [],
-    "there is no 'fd'": ["--metrics=fd"],
+    "unknown metric 'fd'": ["--metrics=fd"],
     "no-such.npz: no such file": ["--features=brightness", "--ref=no-such.npz"],
     "/proc/e.json cannot be written": ["--features=brightness", "--out=/proc/e.json"],
-    "carry no code; drop it": ["--trust"],
+    "contain no code; drop": ["--trust"],
 }
 
 
