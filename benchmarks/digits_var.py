@@ -1,10 +1,10 @@
-"""DDO in the real VAR, on a CPU: `python -m benchmarks.digits_var CHECKOUT --out DIR`.
+"""Finetune a small VAR on digits with DDO, on a CPU: `python -m benchmarks.digits_var CHECKOUT --out DIR`.
 
-Pristine VAR trains a network of one block on scikit-learn's digits as pyramids of 1 + 4 + 16 tokens; patched train.py
-finetunes it by DDO and, as the control, by more maximum likelihood; pristine autoregressive_infer_cfg samples them
-all. The image tokeniser alone is not upstream's: var/stand_ins makes it one that codes patches (with what the tests
-of VAR have for a missing torchvision). A quarter of an hour on two cores for each training seed; started again, it goes
-on where it stopped.
+Pristine VAR trains a network of one block on scikit-learn's digits, as pyramids of 1 + 4 + 16 tokens. Patched train.py
+finetunes it with DDO and, as the control, with more maximum likelihood. Pristine autoregressive_infer_cfg samples all
+networks. Only the image tokeniser is not upstream's: var/stand_ins replaces it by a coding of patches, and replaces a
+missing torchvision like the tests of VAR. Each training seed takes a quarter of an hour on two cores. Run the same
+command again to continue after an interruption.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from ddo_plugin.finetuning import statistics as stats
 from ddo_plugin.jobs.runner import key
 
 HERE = Path(__file__).parent
-TOKENIZER = "vae_ch160v4096z32.pth"  # where train.py looks for it: in the current folder
+TOKENIZER = "vae_ch160v4096z32.pth"  # train.py looks for it in the current folder
 SIDES = (1, 2, 4)
-CODES = 3 * 64  # in use; others, which only an untrained network draws, count as one
+CODES = 3 * 64  # codes in use; all others, which only an untrained network draws, count as one code
 NETWORK = ["--depth=1", "--pn=1_2_4", "--patch_size=2", "--mid_reso=1", "--bs=128"]
-EPOCHS, STEPS = 15, 150  # an epoch is 15 steps: the base is cut short, more training would help it
+EPOCHS, STEPS = 15, 150  # an epoch has 15 steps; the base is undertrained, more training would improve it
 BASE = ["--tblr=6e-3"]
 ROUND = [f"--ddo_iters={STEPS}", "--ddo_save=1000", "--tblr=1e-2"]
 DDO = ["--ddo_alpha=0.5", "--ddo_beta=0.1"]
@@ -41,7 +41,7 @@ SETS, PER_CLASS = 4, 300
 
 @dataclass(frozen=True)
 class Samples:
-    """Digits as tokens, and as the images that tokens can say."""
+    """Digits as tokens, and as the images that the tokens decode to."""
 
     tokens: np.ndarray  # [N, L]
     images: np.ndarray  # uint8 [N, 1, 8, 8]
@@ -51,18 +51,18 @@ class Samples:
         return Samples(self.tokens[rows], self.images[rows], self.labels[rows])
 
     def maps(self) -> list[np.ndarray]:
-        """[N, side, side] of each scale, coarse to fine."""
+        """Return the tokens [N, side, side] of each scale, coarse to fine."""
         codes = np.minimum(self.tokens, CODES)
         parts = np.split(codes, np.cumsum([side * side for side in SIDES])[:-1], 1)
         return [part.reshape(len(codes), side, side) for part, side in zip(parts, SIDES, strict=True)]
 
     def codes(self, scale: int) -> np.ndarray:
-        """[classes, CODES + 1] how often each code is used at a scale."""
-        of_each = [self.maps()[scale][self.labels == label] for label in range(CLASSES)]
-        return np.stack([shares(one, CODES + 1) for one in of_each])
+        """Return the frequency [classes, CODES + 1] of each code at a scale."""
+        by_class = [self.maps()[scale][self.labels == label] for label in range(CLASSES)]
+        return np.stack([shares(codes, CODES + 1) for codes in by_class])
 
     def neighbours(self) -> np.ndarray:
-        """[24, (CODES + 1)²] how often two codes stand side by side, or above each other, at the finest scale."""
+        """Return the frequencies [24, (CODES + 1)²] of horizontal and vertical pairs of codes at the finest scale."""
         fine = self.maps()[-1]
         beside = (fine[:, :, :-1] * (CODES + 1) + fine[:, :, 1:]).reshape(len(fine), -1)
         above = (fine[:, :-1] * (CODES + 1) + fine[:, 1:]).reshape(len(fine), -1)
@@ -74,27 +74,27 @@ def shares(numbers: np.ndarray, size: int) -> np.ndarray:
 
 
 def total_variation(some: np.ndarray, others: np.ndarray) -> float:
-    """Between distributions in rows, on average."""
+    """Return the mean total variation between distributions in rows."""
     return float(np.abs(some - others).sum(1).mean() / 2)
 
 
 class Judge:
-    """Distances from the digits: of the distributions of tokens, and of the images in a classifier's features."""
+    """Distances from the digits: between distributions of tokens, and between images in a classifier's features."""
 
     def __init__(self, digits: Digits, real: Samples):
         self.real, self.features = real, digits.features
         self.moments = moments(self.features(real.images))
 
     def __call__(self, samples: Samples) -> dict[str, float]:
-        found = {}
+        distances = {}
         for scale, side in enumerate(SIDES):
-            found[f"codes, {side}×{side}"] = total_variation(samples.codes(scale), self.real.codes(scale))
-        found["neighbours"] = total_variation(samples.neighbours(), self.real.neighbours())
-        found["Fréchet distance"] = frechet_distance(moments(self.features(samples.images)), self.moments)
-        return found
+            distances[f"codes, {side}×{side}"] = total_variation(samples.codes(scale), self.real.codes(scale))
+        distances["neighbours"] = total_variation(samples.neighbours(), self.real.neighbours())
+        distances["Fréchet distance"] = frechet_distance(moments(self.features(samples.images)), self.moments)
+        return distances
 
     def floor(self) -> list[dict[str, float]]:
-        """Of as many digits, drawn anew from themselves: what no model can be expected to beat."""
+        """Return the distances of resampled digits, below which no model can be expected to come."""
         draw = np.random.default_rng(0)
         labels = [np.flatnonzero(self.real.labels == label) for label in range(CLASSES)]
         sets = [np.concatenate([draw.choice(rows, PER_CLASS) for rows in labels]) for _ in range(SETS)]
@@ -102,7 +102,7 @@ class Judge:
 
 
 class Bench(Workshop):
-    """The tokeniser, which lies in the proof's folder, base, DDO and the control, and samples of each."""
+    """The commands that train the base, DDO and the control, and sample each."""
 
     @property
     def path(self) -> Sequence[Path]:
@@ -110,7 +110,7 @@ class Bench(Workshop):
 
     def prepare(self) -> Judge:
         self.run(self.digits.path, "-m", "ddo_integrations.demo.prepare", f"--out={self.digits.path}")
-        for part in ("train", "val"):  # the same, but that upstream wants both
+        for part in ("train", "val"):  # upstream wants both; they hold the same images
             for number, (image, label) in enumerate(zip(self.digits.images, self.digits.labels, strict=True)):
                 folder = self.root / "images" / part / str(label)
                 folder.mkdir(parents=True, exist_ok=True)
@@ -120,7 +120,7 @@ class Bench(Workshop):
         return Judge(self.digits, Samples(**np.load(tokenised), labels=self.digits.labels))
 
     def pretrain(self, name: str, epochs: int, seed: int) -> Path:
-        """Pristine train.py."""
+        """Train with pristine train.py."""
         flags = [*NETWORK, *BASE, f"--seed={seed}", f"--ep={epochs}", f"--data_path={self.root / 'images'}"]
         out = self.root / f"{name}-{key({'flags': flags})}"
         self.run(
@@ -130,7 +130,7 @@ class Bench(Workshop):
         return self.run(plain, "-m", "ddo_plugin", "convert", out / "ar-ckpt-last.pth", plain)
 
     def finetune(self, arm: str, base: Path, seed: int) -> Path:
-        """A round of patched train.py."""
+        """Run a round of patched train.py."""
         flags = [*NETWORK, *ROUND, f"--seed={seed}", f"--data_path={self.root / 'images'}", f"--ddo={base}"]
         flags += DDO if arm == "ddo" else ["--ddo_objective=mle"]
         out = self.root / f"{arm}-{key({'flags': flags})}"
@@ -139,7 +139,7 @@ class Bench(Workshop):
         return out / f"var_d1-ddo-{STEPS:04d}.pth"
 
     def sample(self, network: Path) -> list[Samples]:
-        """Of pristine autoregressive_infer_cfg, one a set; the same seeds for every network."""
+        """Sample each set with pristine autoregressive_infer_cfg. Every network uses the same seeds."""
         out = network.with_suffix(".npz")
         self.run(out, HERE / "var/sample.py", self.root / TOKENIZER, network, out, SETS, PER_CLASS)
         drawn = np.load(out)
@@ -150,12 +150,12 @@ class Bench(Workshop):
 
 
 def prove(bench: Bench, judge: Judge, seed: int) -> dict[str, dict[str, float]]:
-    """What the judge finds of each network of a training seed, on average over the sets."""
+    """Return the distances of each network of a training seed, averaged over the sets."""
     with ThreadPoolExecutor() as threads:
         longer = threads.submit(bench.pretrain, "longer", EPOCHS + STEPS // 15, seed)
         base = bench.pretrain("base", EPOCHS, seed)
         arms = {arm: threads.submit(bench.finetune, arm, base, seed) for arm in ("mle", "ddo")}
-        networks = {"base": base, "longer": longer.result()} | {arm: made.result() for arm, made in arms.items()}
+        networks = {"base": base, "longer": longer.result()} | {arm: future.result() for arm, future in arms.items()}
         sampled = dict(zip(networks, threads.map(bench.sample, networks.values()), strict=True))
     learned = stats.read(networks["ddo"].with_name(stats.FILE_NAME))
     first, last = (accuracy(rows) for rows in (learned[: STEPS // 10], learned[-STEPS // 10 :]))
@@ -163,29 +163,35 @@ def prove(bench: Bench, judge: Judge, seed: int) -> dict[str, dict[str, float]]:
     return {name: average([judge(samples) for samples in sets]) for name, sets in sampled.items()}
 
 
-def average(found: Sequence[dict[str, float]]) -> dict[str, float]:
-    return {name: statistics.mean(one[name] for one in found) for name in found[0]}
+def average(distances: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {name: statistics.mean(of_set[name] for of_set in distances) for name in distances[0]}
 
 
 def accuracy(rows: list[dict[str, float]]) -> float:
-    """Of the implicit discriminator, on real and fake alike."""
+    """Return the mean accuracy of the implicit discriminator on real and fake data."""
     return statistics.mean((row["accuracies/real"] + row["accuracies/fake"]) / 2 for row in rows)
 
 
 def show(judged: dict[str, list[dict[str, float]]]) -> None:
     columns = list(judged["base"][0])
     print(f"\n| samples of | {' | '.join(columns)} |\n|---{'|---' * len(columns)}|")
-    for name, found in judged.items():
-        cells = [[one[column] for one in found] for column in columns]
+    for name, seeds in judged.items():
+        cells = [[distances[column] for distances in seeds] for column in columns]
         print(f"| {name} | {' | '.join(f'{statistics.mean(c):.3g} ± {statistics.stdev(c):.2g}' for c in cells)} |")
 
 
 @click.command()
 @click.argument("checkout", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default="digits-var", show_default=True)
-@click.option("--cores", type=click.IntRange(min=1), default=2, show_default=True)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default="digits-var",
+    show_default=True,
+    help="Folder to write.",
+)
+@click.option("--cores", type=click.IntRange(min=1), default=2, show_default=True, help="Number of CPU cores.")
 def main(checkout: Path, out: Path, cores: int) -> None:
-    """Base, control and DDO in the real VAR, by their tokens and by Fréchet distance."""
+    """Compare base, control and DDO in VAR by their tokens and by Fréchet distance."""
     out.mkdir(parents=True, exist_ok=True)
     bench = Bench(checkout.resolve(), out.resolve(), cores)
     judge = bench.prepare()

@@ -1,7 +1,7 @@
-"""`ddo refset make` against pristine generate.py and dataset_tool.py: `python -m benchmarks.refset CHECKOUT`.
+"""Compare `ddo refset make` with pristine generate.py and dataset_tool.py: `python -m benchmarks.refset CHECKOUT`.
 
-The same random EDM network, the same number of samples, both from the command line, in turn; and, within one process,
-the share of the sampling time that is not spent in the network.
+Both ways sample the same number of images from the same random EDM network, one after the other, on the command line.
+A run within this process measures the share of the time that is not spent in the network.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ pickle.dump({"ema": net.eval().requires_grad_(False)}, open(sys.argv[1], "wb"))
 
 
 def run(checkout: Path, *argv: object) -> float:
-    """Seconds of the processor that a Python command takes; other work on the machine does not count."""
+    """Return the processor seconds of a Python command, which other work on the machine does not affect."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
@@ -45,7 +45,7 @@ def run(checkout: Path, *argv: object) -> float:
 
 
 def outside_the_network(checkout: Path, network: Path, out: Path, count: int, steps: int) -> float:
-    """The share of making a set, from the loaded network to the finished folder, that is not the network's forward."""
+    """Return the share of time outside the network's forward, from the loaded network to the finished set."""
     sys.path.insert(0, str(checkout))
     compat.apply()
     from ddo_integrations.edm.generator import generator
@@ -65,7 +65,7 @@ def outside_the_network(checkout: Path, network: Path, out: Path, count: int, st
 
 
 def theirs(checkout: Path, network: Path, root: Path, count: int, steps: int) -> float:
-    """Seconds of pristine generate.py, and dataset_tool.py after it."""
+    """Return the seconds of pristine generate.py followed by dataset_tool.py."""
     flags = [f"--network={network}", f"--outdir={root / 'png'}", f"--seeds=0-{count - 1}", f"--steps={steps}"]
     sampling = run(checkout, "-m", "ddo_plugin.checkouts.compat", checkout / "generate.py", *flags, "--batch=64")
     tool = ["-m", "ddo_plugin.checkouts.compat", checkout / "dataset_tool.py"]
@@ -73,18 +73,18 @@ def theirs(checkout: Path, network: Path, root: Path, count: int, steps: int) ->
 
 
 def ours(checkout: Path, network: Path, root: Path, count: int, steps: int) -> float:
-    """Seconds of the one command."""
+    """Return the seconds of `ddo refset make`."""
     flags = [f"--network={network}", f"--out={root / 'set'}", f"--count={count}", f"--steps={steps}", "--batch=64"]
     return run(checkout, "-m", "ddo_plugin", "refset", "make", f"--checkout={checkout}", *flags)
 
 
 @click.command()
 @click.argument("checkout", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--count", type=click.IntRange(min=1), default=128, show_default=True)
-@click.option("--steps", type=click.IntRange(min=1), default=6, show_default=True)
-@click.option("--channels", type=click.IntRange(min=16), default=32, show_default=True, help="Of the network.")
+@click.option("--count", type=click.IntRange(min=1), default=128, show_default=True, help="Number of samples.")
+@click.option("--steps", type=click.IntRange(min=1), default=6, show_default=True, help="Steps of the sampler.")
+@click.option("--channels", type=click.IntRange(min=16), default=32, show_default=True, help="Channels of the network.")
 def main(checkout: Path, count: int, steps: int, channels: int) -> None:
-    """Processor time of both ways, start of Python included, and the share outside the network."""
+    """Print the processor time of both ways, from the start of Python, and the share outside the network."""
     with tempfile.TemporaryDirectory() as folder:
         root, repo = Path(folder), checkout.resolve()
         network = root / "network.pkl"

@@ -1,4 +1,7 @@
-"""Error of Heun's method and DPM-Solver-v3 at equal numbers of evaluations, on a mixture solved in closed form."""
+"""Measure the errors of Heun's method and DPM-Solver-v3 at equal numbers of evaluations.
+
+The problem is a Gaussian mixture with a solution in closed form.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from ddo_plugin.sampling.solvers import dpm_solver_v3, heun
 from ddo_plugin.sampling.solvers.noise_levels import noise_steps
 from tests.sampling.solvers.mixture import Mixture
 
-EVALUATIONS = (5, 9, 17, 35, 63, 127)  # odd, as Heun's are
+EVALUATIONS = (5, 9, 17, 35, 63, 127)  # odd, because Heun's method takes odd numbers
 COORDINATES, SIGMA_MAX = 4096, 80.0
 Denoised = Callable[[Tensor, Tensor], Tensor]
 
@@ -44,7 +47,7 @@ SOLVERS = {
 
 
 class Counted:
-    """The mixture's denoiser; holds every solver to the same number of calls."""
+    """The mixture's denoiser, which counts its calls."""
 
     def __init__(self, mixture: Mixture):
         self.mixture, self.calls = mixture, 0
@@ -55,29 +58,29 @@ class Counted:
 
 
 def measure() -> dict[str, list[float]]:
-    """Root mean square errors of each solver, one for each number of evaluations."""
+    """Return the root mean square errors of each solver for each number of evaluations."""
     mixture = Mixture()
     latents = torch.randn(COORDINATES, 1, generator=torch.Generator().manual_seed(0))
     exact = mixture.transport(latents * SIGMA_MAX, SIGMA_MAX, 0)
-    found: dict[str, list[float]] = {}
+    errors: dict[str, list[float]] = {}
     for name, solver in SOLVERS.items():
         for evaluations in EVALUATIONS:
             denoise = Counted(mixture)
             difference = solver(denoise, latents, evaluations) - exact
             if denoise.calls != evaluations:
-                raise RuntimeError(f"{name} made {denoise.calls} evaluations, not {evaluations}")
-            found.setdefault(name, []).append(float(difference.square().mean().sqrt()))
-    return found
+                raise RuntimeError(f"{name} took {denoise.calls} evaluations instead of {evaluations}")
+            errors.setdefault(name, []).append(float(difference.square().mean().sqrt()))
+    return errors
 
 
 def main() -> None:
-    """Heun's errors, and by how much each solver divides them."""
-    found = measure()
-    base = found.pop("Heun, edm")
+    """Print the errors of Heun's method, and by how much each solver divides them."""
+    measured = measure()
+    base = measured.pop("Heun, edm")
     print(f"RMS error on a Gaussian mixture (standard deviation {Mixture().std():.2f}) against the exact solution\n")
     print("| evaluations | " + " | ".join(map(str, EVALUATIONS)) + " |\n|---" + "|---" * len(EVALUATIONS) + "|")
     print("| Heun, edm: error | " + " | ".join(f"{error:.1e}" for error in base) + " |")
-    for name, errors in found.items():
+    for name, errors in measured.items():
         ratios = (f"{heuns / ours:.1f}" for heuns, ours in zip(base, errors, strict=True))
         print(f"| {name}: Heun's error / its own | " + " | ".join(ratios) + " |")
 

@@ -1,4 +1,4 @@
-"""Time and peak memory of tokens' log-probabilities: log_softmax of whole logits, ours in chunks, ours from a head."""
+"""Measure time and peak memory of three ways to compute the log-probabilities of tokens."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ddo_plugin.objective.tokens import token_logp, token_logp_from_head
 
-# VAR's sequence and codes; a narrow head, so that logits dominate
+# sequence length and codes of VAR; a narrow head, so that the logits dominate
 SAMPLES, LENGTH, WIDTH, VOCABULARY = 16, 680, 256, 4096
 REPEATS = 3
 
@@ -36,7 +36,7 @@ WAYS: dict[str, Callable[..., Tensor]] = {
 
 
 def measure(way: str) -> dict[str, float]:
-    """Seconds of forward and backward, and how far they raise the process's peak memory, in MiB."""
+    """Return the seconds of forward and backward, and the increase of the process's peak memory in MiB."""
     torch.manual_seed(0)
     head = nn.Linear(WIDTH, VOCABULARY)
     tokens = torch.randint(VOCABULARY, (SAMPLES, LENGTH))
@@ -55,9 +55,9 @@ def _peak() -> float:
 
 
 def main() -> None:
-    """Each way in a process of its own, so that peaks do not mix."""
+    """Measure each way in a separate process, so that the peaks do not mix, and print a table."""
     code = "import json, sys; from benchmarks import token_likelihood as t; print(json.dumps(t.measure(sys.argv[1])))"
-    found = {
+    measured = {
         way: json.loads(subprocess.run([sys.executable, "-c", code, way], stdout=subprocess.PIPE, check=True).stdout)
         for way in WAYS
     }
@@ -66,8 +66,8 @@ def main() -> None:
         f"log p of {SAMPLES} × {LENGTH} tokens of {VOCABULARY} codes, forward and backward; logits: {logits:.0f} MiB\n"
     )
     print("| way | time | peak memory / logits |\n|---|---|---|")
-    for way, figures in found.items():
-        ratio = figures["seconds"] / found["naive"]["seconds"]
+    for way, figures in measured.items():
+        ratio = figures["seconds"] / measured["naive"]["seconds"]
         print(f"| {way} | {ratio:.2f} | {figures['mebibytes'] / logits:.1f} |")
 
 

@@ -1,8 +1,9 @@
-"""What a step of DDO costs in the real VAR: `DDO_DEVICE=cpu OMP_NUM_THREADS=1 python -m benchmarks.var_step CHECKOUT`.
+"""Measure the cost of a DDO step in VAR: `DDO_DEVICE=cpu OMP_NUM_THREADS=1 python -m benchmarks.var_step CHECKOUT`.
 
-The integration's own step against upstream's own MLE step, and against DDO as one would first write it; the sampler
-against upstream's. A network of few blocks on pyramids of 256 × 256 pixels. CPU time, so that other programs disturb
-little. Images become tokens at no cost: upstream's tokeniser would add the same to every step.
+The integration's step is compared with upstream's MLE step and with a direct implementation of DDO, and the sampler
+with upstream's sampler. The network has few blocks and works on token pyramids of 256 × 256 pixels. The unit is CPU
+time, which other programs hardly affect. A stand-in for the image tokeniser takes no time; the real one would add the
+same time to every step.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ SIDES = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
 SCALES = [side * side for side in SIDES]
 VOCABULARY, CLASSES = 4096, 1000
 ALPHA, BETA = 10.0, 0.02
-LR = 1e-9  # the networks stay what they are, whatever the number of repeats
+LR = 1e-9  # so small that the networks do not change over the repeats
 
 
 class Bench:
-    """Upstream's trainer and the integration's, each with a network of its own."""
+    """Upstream's trainer and the integration's trainer, each with its own network."""
 
     def __init__(self, depth: int, batch: int, folder: Path):
         from trainer import VARTrainer
@@ -58,12 +59,12 @@ class Bench:
         self.step = 0
 
     def _trainer(self, trainer: Any, depth: int) -> Any:
-        """As train.py makes its own, but for a narrow image tokeniser that answers without work."""
+        """Build a trainer like train.py, but with an image tokeniser that returns fixed tokens."""
         from models import build_vae_var
         from utils.amp_sc import AmpOptimizer
 
         vae, var = build_vae_var(device="cpu", patch_nums=SIDES, ch=32, depth=depth)
-        for parameter in vae.parameters():  # train.py loads them
+        for parameter in vae.parameters():  # train.py loads these weights
             torch.nn.init.normal_(parameter, std=0.02)
         vae.img_to_idxBl = lambda _: list(self.tokens.split(SCALES, 1))
         vae.fhat_to_img = lambda features: features.new_zeros(len(features), 3, 1, 1)
@@ -87,7 +88,7 @@ class Bench:
         self._train(self.ddo_trainer)
 
     def _train(self, trainer: Any) -> None:
-        """One of the many steps that log nothing but what they log each time."""
+        """Run a step without the extra logging of some steps."""
         self.step += 1
         trainer.train_step(
             it=self.step,
@@ -101,7 +102,7 @@ class Bench:
         )
 
     def naive_step(self) -> None:
-        """Eq. 13 as it stands: a fake for every sample, and each network asked for each half."""
+        """Run Eq. 13 directly: a fake for every sample, and a forward of each network for each half."""
         trainer = self.ddo_trainer
         fakes = self.upstreams_sampler()
         with torch.no_grad():
@@ -116,7 +117,7 @@ class Bench:
         return logp.gather(2, tokens[..., None]).squeeze(2).sum(1)
 
     def upstreams_sampler(self) -> Tensor:
-        """[N, L] the tokens, which upstream turns into an image at once."""
+        """Return the tokens [N, L] of upstream's sampler, which decodes them to images."""
         maps: list[Tensor] = []
         embedding = self.reference.vae_quant_proxy[0].embedding
         watch = embedding.register_forward_hook(lambda _, inputs, __: maps.append(inputs[0]))
@@ -125,19 +126,19 @@ class Bench:
         return torch.cat(maps, 1)
 
     def sampler(self) -> None:
-        """As a step draws its fakes, but for every label."""
+        """Draw fakes like a step does, for every label."""
         self.ddo_trainer.fakes.draw(self.labels, torch.default_generator)
 
 
 def options(network: Path) -> dict[str, Any]:
-    """The options of a run that is given this network and nothing else."""
+    """Return the options of a run with this network and default settings."""
     offered = list(plugins.collect(plugins.manager().hook.ddo_options(upstream="var")))
-    given = [f"--ddo={network}", f"--ddo-alpha={ALPHA}", f"--ddo-beta={BETA}"]
-    return click.Command("var", params=offered).make_context("var", given).params
+    arguments = [f"--ddo={network}", f"--ddo-alpha={ALPHA}", f"--ddo-beta={BETA}"]
+    return click.Command("var", params=offered).make_context("var", arguments).params
 
 
 def medians(ways: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Seconds of CPU time; the ways take turns, after a first turn that does not count."""
+    """Return the median CPU seconds of each way. The ways take turns, and the first turn does not count."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeats + 1):
         for name, way in ways.items():
@@ -153,20 +154,20 @@ def medians(ways: dict[str, Callable[[], object]], repeats: int) -> dict[str, fl
 @click.option("--batch", type=click.IntRange(min=2), default=8, show_default=True)
 @click.option("--repeats", type=click.IntRange(min=1), default=5, show_default=True)
 def main(checkout: Path, depth: int, batch: int, repeats: int) -> None:
-    """Steps of MLE and DDO in VAR, and its samplers, as ratios."""
+    """Print the CPU seconds of VAR's MLE and DDO steps and of its samplers."""
     sys.path.insert(0, str(checkout.resolve()))
     compat.apply()
     with tempfile.TemporaryDirectory() as folder:
-        with contextlib.redirect_stdout(io.StringIO()):  # upstream describes each network at length
+        with contextlib.redirect_stdout(io.StringIO()):  # upstream prints a description of each network
             bench = Bench(depth, batch, Path(folder))
         steps = medians(
             {"MLE, upstream's": bench.mle_step, "DDO": bench.ddo_step, "DDO, naive": bench.naive_step}, repeats
         )
         samplers = medians({"upstream's, guidance 0": bench.upstreams_sampler, "ours": bench.sampler}, repeats)
-    for title, found in ("step", steps), ("sampler", samplers):
-        first = next(iter(found.values()))
+    for title, measured in ("step", steps), ("sampler", samplers):
+        first = next(iter(measured.values()))
         print(f"\n| {title}, depth {depth}, batch {batch} | CPU seconds | ratio |\n|---|---|---|")
-        for name, seconds in found.items():
+        for name, seconds in measured.items():
             print(f"| {name} | {seconds:.2f} | {seconds / first:.2f} |")
 
 

@@ -1,4 +1,4 @@
-"""`sample.py TOKENIZER NETWORK OUT SETS PER_CLASS`: images and tokens from upstream's own sampler, without guidance."""
+"""`sample.py TOKENIZER NETWORK OUT SETS PER_CLASS`: sample with upstream's sampler, without guidance."""
 
 import re
 import sys
@@ -15,7 +15,7 @@ SIDES = (1, 2, 4)
 
 def load(tokenizer: Path, network: Path) -> VAR:
     state = torch.load(network, weights_only=True)
-    depth = len({found[1] for name in state if (found := re.match(r"blocks\.(\d+)\.", name))})
+    depth = len({match[1] for name in state if (match := re.match(r"blocks\.(\d+)\.", name))})
     vae, var = build_vae_var(device="cpu", patch_nums=SIDES, depth=depth)
     vae.load_state_dict(torch.load(tokenizer, weights_only=True))
     var.load_state_dict(state)
@@ -23,7 +23,7 @@ def load(tokenizer: Path, network: Path) -> VAR:
 
 
 def draw(var: VAR, labels: torch.Tensor, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """uint8 [N, 1, 8, 8] and the tokens [N, L] that upstream keeps to itself."""
+    """Return images [N, 1, 8, 8] in uint8 and the tokens [N, L], which upstream's sampler does not return."""
     maps: list[torch.Tensor] = []
     watch = var.vae_quant_proxy[0].embedding.register_forward_hook(lambda _, inputs, __: maps.append(inputs[0]))
     images = var.autoregressive_infer_cfg(len(labels), labels, g_seed=seed, cfg=0)  # 1 would be guidance

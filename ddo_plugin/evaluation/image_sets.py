@@ -13,7 +13,7 @@ import numpy as np
 
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.base.files import sha256_file
-from ddo_plugin.sampling.image_files import image_names, read_image
+from ddo_plugin.base.image_files import image_names, read_image
 from ddo_plugin.sampling.refsets import format as refset
 
 NPZ_KEY = "arr_0"  # the name in OpenAI's evaluator and VAR's sampler; [N, H, W, C]

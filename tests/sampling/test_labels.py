@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from ddo_plugin.base.errors import UserError
+from ddo_plugin.base.image_files import png
 from ddo_plugin.sampling import labels
-from ddo_plugin.sampling.image_files import png
 from ddo_plugin.sampling.refsets.image_archive import labels_json
 
 

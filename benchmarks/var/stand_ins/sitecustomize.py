@@ -1,8 +1,8 @@
-"""For the processes of digits_var: VAR's autoencoder reduced to patches, and a torchvision where there is none.
+"""Stand-ins for the processes of digits_var: an autoencoder of patches for VAR, and a torchvision if there is none.
 
-The autoencoder of train.py halves an image four times and has 109 M parameters: nothing for digits of 8×8 pixels.
-Here its encoder puts the four grey values of each 2×2 patch into the first channels, and its decoder puts them back.
-The quantiser between them, the transformer and the training are upstream's own.
+The autoencoder of train.py halves an image four times and has 109 M parameters, which is too much for digits of 8×8
+pixels. This encoder moves the four grey values of each 2×2 patch into channels, and this decoder moves them back. The
+quantiser between them, the transformer and the training are upstream's own.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ class Decoder(nn.Module):
         super().__init__()
 
     def forward(self, features: Tensor) -> Tensor:
-        return pixel_shuffle(features[:, : PATCH * PATCH], PATCH).repeat(1, 3, 1, 1)  # upstream goes on in place
+        return pixel_shuffle(features[:, : PATCH * PATCH], PATCH).repeat(
+            1, 3, 1, 1
+        )  # upstream changes the result in place
 
 
 def simplify(vqvae: Any) -> None:
@@ -45,4 +47,4 @@ def simplify(vqvae: Any) -> None:
 
 
 after_import.after_import("models.vqvae", simplify)
-sys.path.append(str(Path(after_import.__file__).parent / "absent"))  # at the end: a real torchvision comes first
+sys.path.append(str(Path(after_import.__file__).parent / "absent"))  # last, so that a real torchvision comes first

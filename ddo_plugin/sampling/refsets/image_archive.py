@@ -14,9 +14,9 @@ import numpy as np
 
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.base.files import atomic_folder, atomic_write, refuse_to_replace, sha256_file
+from ddo_plugin.base.image_files import image_names, png, read_image
 from ddo_plugin.base.option_types import LAST_CLASS
 from ddo_plugin.base.progress import progress
-from ddo_plugin.sampling.image_files import image_names, png, read_image
 from ddo_plugin.sampling.refsets import format as refset
 from ddo_plugin.sampling.refsets.format import Refset
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ddo_plugin.base.errors import UserError
-from ddo_plugin.sampling.image_files import png
+from ddo_plugin.base.image_files import png
 from ddo_plugin.sampling.refsets import format as refset
 from ddo_plugin.sampling.refsets.image_archive import open_images, pack, unpack
 
