@@ -40,6 +40,7 @@ from .finetuning.options import finetuning_options as finetuning_options
 from .finetuning.round_command import round_command as round_command
 from .finetuning.session import Finetuning as Finetuning
 from .hooks.hookspecs import hookimpl as hookimpl
+from .hooks.integration import Integration as Integration
 from .hooks.streams import SampleGenerators as SampleGenerators
 from .hooks.types import DEPARTS as DEPARTS
 from .hooks.types import EvaluationStep as EvaluationStep

@@ -15,6 +15,7 @@ import pluggy
 
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.hooks import hookspecs
+from ddo_plugin.hooks.integration import PREFIX, Integration
 
 GROUP = "ddo_plugin"
 OWN_DISTRIBUTION = "ddo-plugin"
@@ -39,6 +40,12 @@ class Manager(pluggy.PluginManager):
         super().__init__(hookspecs.PROJECT)
         self.add_hookspecs(hookspecs)
         self.listings: list[Listing] = []
+
+    def parse_hookimpl_opts(self, plugin: Any, name: str) -> Any:
+        """Leave out the hooks that an integration has only inherited, so that listings and traces do not name it."""
+        if isinstance(plugin, Integration) and name.startswith(PREFIX) and not plugin.answers(name):
+            return None
+        return super().parse_hookimpl_opts(plugin, name)
 
     def load(self, points: Iterable[EntryPoint]) -> None:
         for point in sorted(points, key=_own_first):

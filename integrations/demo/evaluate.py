@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from ddo_integrations.demo.data import CLASSES, Digits
-from ddo_integrations.demo.families import FAMILIES, Family, build, load_snapshot
+from ddo_integrations.demo.families import Family, build, load_snapshot
 from ddo_integrations.demo.generator import draw
-from ddo_integrations.demo.names import FEATURES
+from ddo_integrations.demo.names import FAMILIES, FEATURES
 from ddo_plugin import atomic_write, frechet_distance, moments, numbers, progress, summary, write_json
 from ddo_plugin.hooks import plugins
 

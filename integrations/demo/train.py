@@ -11,7 +11,8 @@ import click
 import torch
 from torch import Tensor, nn
 
-from ddo_integrations.demo.families import FAMILIES, Family, build, save_snapshot
+from ddo_integrations.demo.families import Family, build, save_snapshot
+from ddo_integrations.demo.names import FAMILIES
 from ddo_integrations.nvlabs.dnnlib import EasyDict
 from ddo_plugin import atomic_write, inject, progress
 

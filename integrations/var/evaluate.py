@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 
-from ddo_integrations.var.names import UPSTREAM
+from ddo_integrations.var.options import sampling_options
 from ddo_plugin import (
     UserError,
     check,
@@ -32,9 +32,7 @@ from ddo_plugin import (
     write_result,
 )
 from ddo_plugin.evaluation import scores
-from ddo_plugin.hooks import plugins
 
-SAMPLED_BY = ("cfg", "top-k", "top-p", "more-smooth", "precision", "vae")
 OWN = [
     click.Option(["--network"], required=True, metavar="PTH|URL", help="Plain weights, as upstream publishes them."),
     click.Option(["--out"], type=click.Path(path_type=Path), required=True, help="JSON file to write."),
@@ -51,12 +49,7 @@ OWN = [
 ]
 
 
-def _sampling_options() -> list[click.Option]:
-    options = plugins.collect(plugins.manager().hook.ddo_generator_options(upstream=UPSTREAM))
-    return [option for option in options if option.opts[0].removeprefix("--") in SAMPLED_BY]
-
-
-@click.command(params=[*OWN, *_sampling_options()])
+@click.command(params=[*OWN, *sampling_options()])
 def main(out: Path, seeds: str, num: int, metrics: str, **options: Any) -> None:
     """Write {"score": the first metric, ...}. Without --cfg the network is sampled without guidance."""
     numbers, names = scores.numbers(seeds), metrics_named(metrics)
@@ -92,7 +85,7 @@ def _check_measuring(count: int, metrics: Sequence[str], features: str, ref: str
 def _judge(out: Path, seeds: range, metrics: list[str], commands: list[str], options: dict[str, Any]) -> dict[str, Any]:
     """What `ddo eval` finds of the images of these seeds, and what made them; they lie beside the output until then."""
     npz, result = (out.absolute().with_name(f".{out.name}.{end}") for end in ("npz", "json"))
-    sampled = ["network", "checkout", "labels", "batch", "torchrun", *(one.name or "" for one in _sampling_options())]
+    sampled = ["network", "checkout", "labels", "batch", "torchrun", *(one.name or "" for one in sampling_options())]
     sampling = {name.replace("_", "-"): options[name] for name in sampled} | {
         "seeds": f"{seeds[0]}-{seeds[-1]}",
         "npz": npz,

@@ -19,8 +19,5 @@ def parse(layout: str) -> tuple[int, ...]:
         raise UserError(f"--pn={layout}: write the sides of the scales as 1_2_3, or 256, 512 or 1024") from None
 
 
-UPSTREAM = "var"
-
-
 # The training script imports these inside functions, so that a run would end after minutes.
 NEEDS = {"huggingface_hub": "models/var.py", "tensorboard": "utils/misc.py"}
