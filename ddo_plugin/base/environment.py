@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 def describe() -> dict[str, str]:
     """Python, the packages that upstreams depend on, and the machine; torch is imported, the others are not."""
     return {
-        **versions(),
+        **package_versions(),
         "python": f"{platform.python_version()}, {sys.executable}",
         "GPU": _gpu(),
         "processor": f"{_cores()} cores, {_memory()} of memory",
     }
 
 
-def versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
     """Of python and the packages that numbers depend on, for the record; nothing is imported."""
     packages = ("ddo-plugin", "torch", "numpy", "scipy")
     return {"python": platform.python_version(), **{name: _version(name) for name in packages}}

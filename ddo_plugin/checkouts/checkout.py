@@ -54,7 +54,7 @@ def recognise(root: Path, known: Iterable[Upstream]) -> Upstream:
     raise UserError(f"{root} is no checkout of an upstream that an installed plugin knows ({_nearest(missing)})")
 
 
-def commit(root: Path) -> str:
+def git_commit(root: Path) -> str:
     """The commit of a git checkout whose root this is; a copy inside somebody else's repository has none."""
     if _git(root, "rev-parse", "--show-prefix") != "":
         return "unknown: not a git checkout"

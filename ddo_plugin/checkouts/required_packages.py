@@ -46,7 +46,7 @@ def missing(packages: Mapping[str, str]) -> dict[str, str]:
     return {name: file for name, file in packages.items() if not _is_there(name)}
 
 
-def refuse_missing(packages: Mapping[str, str]) -> None:
+def refuse_missing_packages(packages: Mapping[str, str]) -> None:
     """An import that fails in the middle of a script would say less."""
     if lacking := missing(packages):
         names = " ".join(sorted(map(distribution, lacking)))

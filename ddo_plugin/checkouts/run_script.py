@@ -27,7 +27,9 @@ become(globals(), {code!r}, {place!r})
 """
 
 
-def prepare(checkout: Checkout, script: str, arguments: Sequence[str], launcher: Sequence[str] = ()) -> Command:
+def checkout_command(
+    checkout: Checkout, script: str, arguments: Sequence[str], launcher: Sequence[str] = ()
+) -> Command:
     """The command that runs `script`, patched if the patch is about it; `launcher` is torchrun's part, if any."""
     script = _in_checkout(checkout.root, script)
     files = checkout.files()

@@ -76,7 +76,7 @@ def ranks_on_device() -> Iterator[Ranks]:
     from ddo_plugin.checkouts import compat
 
     compat.apply()
-    cuda = compat.device().type == "cuda"
+    cuda = compat.upstream_device().type == "cuda"
     if cuda and not torch.cuda.is_available():
         raise UserError(
             "a GPU is asked for (DDO_DEVICE, DDO_COMPAT_OFF), but torch finds none; unset it, or DDO_DEVICE=cpu"
@@ -131,12 +131,12 @@ def _upstream(checkout: Path | None, name: str | None) -> tuple[str | None, bool
 
 def _become_torchrun(ctx: click.Context, torchrun: str) -> None:
     """The same command in several processes."""
-    from ddo_plugin.base.commands import Command, launcher
+    from ddo_plugin.base.commands import Command, torchrun_launcher
     from ddo_plugin.checkouts.run_script import become_process, interpreter_options, launched
 
     _, args = ctx.meta[META]
     at = next(index for index, one in enumerate(args) if one.split("=")[0] == "--torchrun")
     rest = args[:at] + args[at + (1 if "=" in args[at] else 2) :]
     names = ctx.command_path.split()[1:]
-    argv = launched(launcher(torchrun), ["-m", "ddo_plugin", *names, *rest])
+    argv = launched(torchrun_launcher(torchrun), ["-m", "ddo_plugin", *names, *rest])
     become_process(Command([sys.executable, *interpreter_options(), *argv]))

@@ -109,12 +109,12 @@ def _gpu_is_there() -> bool:
 
 
 def _checkout(checkout: Checkout, reasons: list[str]) -> dict[str, str]:
-    from ddo_plugin.checkouts.checkout import commit
+    from ddo_plugin.checkouts.checkout import git_commit
 
     rows = {
         "upstream": checkout.upstream.title,
         "folder": str(checkout.root),
-        "commit": commit(checkout.root),
+        "commit": git_commit(checkout.root),
         "script": checkout.upstream.script,
     }
     try:

@@ -112,7 +112,7 @@ def _measure(
             "reference": standard.description if standard else None,
             "features": {"name": extractor.name, **getattr(extractor.extract, "description", {})},
             "commands": [shlex.join(["ddo", *sys.argv[1:]])],
-            "versions": environment.versions(),
+            "versions": environment.package_versions(),
         }
         write_result(out, value)
 
@@ -123,7 +123,7 @@ def _by_upstream(
     from ddo_plugin.base.download import is_url, local_file
     from ddo_plugin.checkouts import run_script
     from ddo_plugin.checkouts.checkout import open_checkout
-    from ddo_plugin.evaluation.scores import numbers
+    from ddo_plugin.evaluation.scores import parse_seeds
     from ddo_plugin.hooks import plugins
     from ddo_plugin.hooks.types import EvaluationStep
 
@@ -133,7 +133,7 @@ def _by_upstream(
     network = local_file(what) if is_url(what) else Path(what)
     names = ("metrics", "num", "batch", "torchrun", "trust", "features")
     settings = {"checkout": checkout, "ref": ref, **{name: options[name] for name in names}}
-    seeds = numbers(options["seeds"] or USUAL_SEED)
+    seeds = parse_seeds(options["seeds"] or USUAL_SEED)
     known = {one.name for one in plugins.collect(plugins.manager().hook.ddo_evaluation_options(upstream=upstream.name))}
     if options["features"] and "features" not in known:
         raise UserError(f"--features {OURS}")

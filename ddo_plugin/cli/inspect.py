@@ -39,7 +39,7 @@ def command(ctx: click.Context, /, file: str, sha256: str | None, source: bool, 
     """
     from ddo_plugin.base.download import local_file
     from ddo_plugin.base.files import sha256_file
-    from ddo_plugin.snapshots.pickles.contents import describe
+    from ddo_plugin.snapshots.pickles.contents import describe_pickle
     from ddo_plugin.snapshots.pickles.file_kind import FileKind, kind_of
 
     path = local_file(file, sha256=sha256)
@@ -48,7 +48,7 @@ def command(ctx: click.Context, /, file: str, sha256: str | None, source: bool, 
     if kind is not FileKind.PICKLE:
         click.echo(_statement(path, kind))
         sys.exit(REFUSED_STATUS)
-    contents = describe(path, checkout=checkout)
+    contents = describe_pickle(path, checkout=checkout)
     tried = ctx.get_parameter_source("checkout") is click.core.ParameterSource.COMMANDLINE
     trouble = "" if source else _trouble(path, contents, checkout, tried)
     if source:
@@ -66,13 +66,15 @@ def _is_refused(contents: Contents) -> bool:
 def _trouble(path: Path, contents: Contents, checkout: Path, tried: bool) -> str:
     """Why the checkout does not take a network that is harmless; code of a folder that nobody named is not run."""
     from ddo_plugin.checkouts.checkout import open_checkout
-    from ddo_plugin.snapshots.pickles.contents import missing_module
+    from ddo_plugin.snapshots.pickles.contents import missing_network_module
 
     try:
         root = open_checkout(checkout).root
     except UserError as error:
         return error.message if tried else ""
-    return "" if _is_refused(contents) else missing_module(contents, root) or (_attempt(path, root) if tried else "")
+    if _is_refused(contents):
+        return ""
+    return missing_network_module(contents, root) or (_attempt(path, root) if tried else "")
 
 
 def _attempt(path: Path, root: Path) -> str:

@@ -44,7 +44,7 @@ def command(ctx: click.Context, what: tuple[str, ...], torchrun: str | None) -> 
         torchrun --standalone --nproc_per_node=8 -m ddo_plugin run train.py -- ARGS
     """
     from ddo_plugin.base import environment
-    from ddo_plugin.base.commands import launcher
+    from ddo_plugin.base.commands import torchrun_launcher
     from ddo_plugin.checkouts import compat, required_packages, run_script
     from ddo_plugin.checkouts.checkout import open_checkout
 
@@ -53,12 +53,14 @@ def command(ctx: click.Context, what: tuple[str, ...], torchrun: str | None) -> 
     if script in (None, checkout.upstream.script):
         compat.apply_for_imports()
         found = required_packages.read_imports(checkout.root, checkout.upstream.script)
-        required_packages.refuse_missing({**found.to_train, **checkout.upstream.needs})
+        required_packages.refuse_missing_packages({**found.to_train, **checkout.upstream.needs})
     if torchrun is None and "RANK" not in os.environ:
         os.environ.setdefault("MASTER_PORT", str(environment.free_port()))  # upstreams take 29500, whoever else has it
     arguments: list[Any] = ctx.meta[ARGUMENTS]
     run_script.become_process(
-        run_script.prepare(checkout, script or checkout.upstream.script, arguments, launcher(torchrun))
+        run_script.checkout_command(
+            checkout, script or checkout.upstream.script, arguments, torchrun_launcher(torchrun)
+        )
     )
 
 

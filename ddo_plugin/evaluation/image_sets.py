@@ -71,7 +71,7 @@ class Pictures:
 
     @property
     def description(self) -> Mapping[str, Any]:
-        return {"path": str(self._path), "count": len(self), "sha256": digest(self._path)}
+        return {"path": str(self._path), "count": len(self), "sha256": image_set_sha256(self._path)}
 
     def __len__(self) -> int:
         return len(self._names)
@@ -110,7 +110,7 @@ class NpzImages:
 
     @property
     def description(self) -> Mapping[str, Any]:
-        return {"path": str(self._path), "count": len(self), "sha256": digest(self._path)}
+        return {"path": str(self._path), "count": len(self), "sha256": image_set_sha256(self._path)}
 
     def __len__(self) -> int:
         return self._shape[0]
@@ -128,7 +128,7 @@ class NpzImages:
         return _Member(self._path)
 
 
-def digest(path: Path) -> str | None:
+def image_set_sha256(path: Path) -> str | None:
     """The sha256 of a file, or of a reference set's samples; a folder of pictures has none."""
     if (path / refset.MANIFEST).exists():
         return refset.open_refset(path).samples_sha256

@@ -69,7 +69,7 @@ def measure(
     Sets too small for subsets have no "kid_std".
     Everything that cannot work is refused before a second batch is looked at.
     """
-    stored = check(len(samples), metrics, features, standard)
+    stored = check_measurable(len(samples), metrics, features, standard)
     keep = not set(metrics).isdisjoint(BY_IMAGES)
     score = InceptionScore(len(samples), seed=seed) if "is" in metrics else None
     found = _gather("samples", samples, features, batch, keep=keep, score=score, width=stored and len(stored.mean))
@@ -97,7 +97,9 @@ class _Gathered:
         return np.concatenate(self.batches)
 
 
-def check(count: int, metrics: Sequence[str], features: Features, standard: Standard | None) -> Moments | None:
+def check_measurable(
+    count: int, metrics: Sequence[str], features: Features, standard: Standard | None
+) -> Moments | None:
     """Refuse what cannot work with so many samples; returns the standard's moments, if they are asked for and there."""
     compared = [name for name in metrics if name != "is"]
     if compared and standard is None:

@@ -76,7 +76,7 @@ class DDO:
         fake = -self.alpha * logsigmoid(-self.beta * terms.r_fake)
         if terms.conditional is not None:
             fake = torch.where(terms.conditional, fake, torch.zeros_like(fake))
-        return Outcome(real, fake, statistics(terms, self.beta, real, fake))
+        return Outcome(real, fake, objective_statistics(terms, self.beta, real, fake))
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class MLE:
 
 
 @torch.no_grad()
-def statistics(terms: Terms, beta: float, loss_real: Tensor, loss_fake: Tensor) -> dict[str, Tensor]:
+def objective_statistics(terms: Terms, beta: float, loss_real: Tensor, loss_fake: Tensor) -> dict[str, Tensor]:
     """The logged metrics, named after TRL's: chosen = real, rejected = fake."""
     assert terms.r_real is not None and terms.r_fake is not None
     r_real, r_fake = terms.r_real.detach(), terms.r_fake.detach()

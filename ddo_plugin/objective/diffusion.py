@@ -49,7 +49,9 @@ def log_likelihood(denoised: Tensor, clean: Tensor, weight: Tensor) -> Tensor:
     return -(weight * (denoised - clean).square()).flatten(1).sum(1)
 
 
-def terms(denoise: Denoiser, denoise_ref: Denoiser | None, clean: Tensor, n_real: int, levels: NoiseLevels) -> Terms:
+def diffusion_terms(
+    denoise: Denoiser, denoise_ref: Denoiser | None, clean: Tensor, n_real: int, levels: NoiseLevels
+) -> Terms:
     """Noise the batch once, forward it through target and reference, and form what an objective needs.
 
     `clean` is the concatenation of n_real real samples and any number of fakes: one forward of the target, because

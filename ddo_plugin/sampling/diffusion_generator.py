@@ -33,7 +33,7 @@ class DiffusionGenerator:
         """`denoiser` binds one-hot classes [N, K]; without `decode` the samples are pixels, and stored as uint8."""
         info = reference.info
         self._solve, self._denoiser, self._decode = solve, denoiser, decode
-        self.network, self.device = reference.network, compat.device()
+        self.network, self.device = reference.network, compat.upstream_device()
         self.reference = {"source": reference.source, "sha256": reference.sha256}
         self.shape = (info.channels, info.resolution, info.resolution)
         self.dtype = "float32" if decode else "uint8"
@@ -56,7 +56,7 @@ class DiffusionGenerator:
         return self._decode(samples) if self._decode else samples
 
 
-def bound(network: Any, conditions: Tensor | None) -> Denoiser:
+def bind_conditions(network: Any, conditions: Tensor | None) -> Denoiser:
     """A network with its conditions. All samples share a level: given once, as upstream does, its embedding is one."""
     return lambda noisy, sigma: network(noisy, sigma[:1], conditions)
 

@@ -15,7 +15,7 @@ DATASET = "dataset:"  # before the path of the dataset whose counts are followed
 GOLDEN = (5**0.5 - 1) / 2  # multiples of it, modulo 1, spread evenly over every stretch
 
 
-def uniform(count: int, classes: int) -> np.ndarray:
+def balanced_labels(count: int, classes: int) -> np.ndarray:
     """[count] class numbers as equal in number as can be: 0, 1, ..., repeating."""
     return np.arange(count, dtype=np.int64) % classes
 
@@ -43,7 +43,7 @@ def choose(wish: str, count: int, classes: int, *, others: Sequence[str] = ()) -
             raise UserError(f"--labels={wish}: the network is unconditional and knows no classes; drop --labels")
         return None
     if wish == "uniform":
-        return uniform(count, classes)
+        return balanced_labels(count, classes)
     if wish.startswith(DATASET):
         chosen = _of_dataset(wish.removeprefix(DATASET), count)
     else:

@@ -19,7 +19,7 @@ TRUST_OPTION = "--ddo-trust"
 EXACT = {"dropout": 0}  # what changes θ's outputs is out; snapshots keep the precision that they are sampled in
 
 
-def freeze(network: nn.Module, source: str, file: Path, info: Any = None) -> Reference:
+def freeze_reference(network: nn.Module, source: str, file: Path, info: Any = None) -> Reference:
     """A network as a reference: `eval()`, no gradients, identified by the sha256 of the file it came from."""
     return Reference(network.eval().requires_grad_(False), source, sha256_file(file), info)
 
@@ -43,7 +43,7 @@ def _load(source: str, options: Mapping[str, Any], overrides: Mapping[str, Any])
     path = local_file(source, sha256=sha256)
     loaded = network.load(path, trust=trust, overrides=overrides, trust_option=TRUST_OPTION)
     check_finite(loaded.module.state_dict(), source)
-    return freeze(loaded.module, source, path, loaded.info)
+    return freeze_reference(loaded.module, source, path, loaded.info)
 
 
 def check_finite(state: Mapping[str, Tensor], source: str | Path) -> None:

@@ -12,7 +12,7 @@ SUFFIX = ".damaged"
 HEAD = 4  # bytes: a zip's begin with PK, and where a machine lost its power they may be zeros
 
 
-def is_whole(file: Path) -> bool:
+def state_is_whole(file: Path) -> bool:
     """Whether all that torch.save wrote is there, by the checksums that it wrote beside."""
     try:
         with zipfile.ZipFile(file) as archive:
@@ -21,7 +21,7 @@ def is_whole(file: Path) -> bool:
         return False
 
 
-def is_damaged(file: Path, remedy: str) -> bool:
+def state_is_damaged(file: Path, remedy: str) -> bool:
     """Whether it is a part of what torch.save writes. What never was is refused: it is somebody's, for another use."""
     try:
         with file.open("rb") as opened:
@@ -30,10 +30,10 @@ def is_damaged(file: Path, remedy: str) -> bool:
         return True
     if not head.startswith(b"PK") and head.strip(b"\0"):
         raise UserError(f"{file} is no training state of this upstream, which would go on from it; {remedy}")
-    return not is_whole(file)
+    return not state_is_whole(file)
 
 
-def set_aside(file: Path) -> None:
+def set_state_aside(file: Path) -> None:
     """Rename it, so that nothing goes on from it, and say so."""
     file.rename(file.with_name(file.name + SUFFIX))
     print(f"ddo: {file} is damaged, as by a kill while it was written; it is set aside as …{SUFFIX}")

@@ -1,4 +1,4 @@
-"""Judge one of the demo's networks: Fréchet distance over several sampling seeds, likelihood of the real data."""
+"""Evaluate one of the demo's networks: Fréchet distance over several seeds, and likelihood of the real data."""
 
 from __future__ import annotations
 
@@ -13,15 +13,23 @@ from ddo_integrations.demo.data import CLASSES, Digits
 from ddo_integrations.demo.families import Family, build, load_snapshot
 from ddo_integrations.demo.generator import draw
 from ddo_integrations.demo.names import FAMILIES, FEATURES
-from ddo_plugin import atomic_write, frechet_distance, moments, numbers, progress, summary, write_json
-from ddo_plugin.hooks import plugins
+from ddo_plugin import (
+    atomic_write,
+    feature_moments,
+    features_named,
+    frechet_distance,
+    parse_seeds,
+    progress,
+    summarize_scores,
+    write_json,
+)
 
-LIKELIHOOD_DRAWS = 20  # noise levels a real sample is tried at; exact likelihoods do not vary
+LIKELIHOOD_DRAWS = 20  # noise levels for each real sample; exact likelihoods do not vary
 GRID_ROWS = 4
 
 
 def real_likelihood(family: Family, network: nn.Module, labels: torch.Tensor) -> float:
-    """Mean log-likelihood (or its surrogate) of all real samples, with the same noise for every network."""
+    """Return the mean log-likelihood (or its surrogate) of all real samples, with the same noise for every network."""
     torch.manual_seed(0)
     samples = family.real_samples()
     with torch.no_grad():
@@ -30,33 +38,34 @@ def real_likelihood(family: Family, network: nn.Module, labels: torch.Tensor) ->
 
 
 @click.command()
-@click.option("--family", "family_name", type=click.Choice(FAMILIES), required=True)
-@click.option("--data", type=click.Path(exists=True, path_type=Path), required=True)
-@click.option("--network", type=click.Path(exists=True, path_type=Path), required=True)
+@click.option("--family", "family_name", type=click.Choice(FAMILIES), required=True, help="Model family.")
+@click.option("--data", type=click.Path(exists=True, path_type=Path), required=True, help="Prepared digits.")
+@click.option("--network", type=click.Path(exists=True, path_type=Path), required=True, help="Snapshot.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="JSON file to write.")
 @click.option("--seeds", required=True, help="Sampling seeds, separated by commas.")
-@click.option("--count", type=click.IntRange(min=2), default=2000, show_default=True, help="Samples a seed.")
+@click.option("--count", type=click.IntRange(min=2), default=2000, show_default=True, help="Samples for each seed.")
 def main(family_name: str, data: Path, network: Path, out: Path, seeds: str, count: int) -> None:
-    """Write {"score": mean Fréchet distance, "scores": one a seed, "spread": their standard deviation, ...}.
+    """Write the Fréchet distance and the likelihood of a network.
 
-    Token models are compared with the digits as their tokenizer renders them: distance 0 is what they could reach.
+    The file holds {"score": mean Fréchet distance, "scores": [one for each seed], "spread": standard deviation, ...}.
+    Token models are compared with the digits as their tokenizer renders them, so that they can reach distance 0.
     """
     family, digits = build(family_name, data), Digits(data)
     model = load_snapshot(network, family_name, family)
-    features = plugins.manager().hook.ddo_features(name=f"{FEATURES}{data}")
-    real = moments(features(family.to_images(family.real_samples()).numpy()))
-    found, seeded = [], numbers(seeds)
+    features = features_named(f"{FEATURES}{data}").extract
+    real = feature_moments(features(family.to_images(family.real_samples()).numpy()))
+    scores, seeded = [], parse_seeds(seeds)
     with progress(f"{family_name} evaluation", count * len(seeded)) as bar:
         for seed in seeded:
             images = family.to_images(draw(family, model, count, seed, bar)[0]).numpy()
-            found.append({"seed": seed, "fd": frechet_distance(moments(features(images)), real)})
+            scores.append({"seed": seed, "fd": frechet_distance(feature_moments(features(images)), real)})
             if seed == seeded[0]:
                 with atomic_write(out.with_suffix(".grid.npy")) as file:
                     np.save(file, images[: GRID_ROWS * CLASSES])
     write_json(
         out,
         {
-            **summary(found, ["fd"]),
+            **summarize_scores(scores, ["fd"]),
             "count": count,
             "logp_real": real_likelihood(family, model, torch.from_numpy(digits.labels)),
         },

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ddo_integrations.demo.families import Family
-    from ddo_plugin import Finetuning
+    from ddo_plugin import Session
 
 
 class DigitsIntegration(Integration):
@@ -51,25 +51,27 @@ class DigitsIntegration(Integration):
         import torch
 
         from ddo_integrations.demo.train import CHECKPOINT
-        from ddo_plugin.finetuning import session as finetuning
+        from ddo_plugin import prepare_session
 
-        session = finetuning.prepare(self.upstream.name, options["outdir"], options)
+        session = prepare_session(self.upstream.name, options["outdir"], options)
         state = options["outdir"] / CHECKPOINT
         if state.exists():
-            session.leave_if_paused(torch.load(str(state), weights_only=True, mmap=True)["step"])
+            session.stop_if_paused(torch.load(str(state), weights_only=True, mmap=True)["step"])
         network = config["family"].network()
         network.load_state_dict(session.reference.network.state_dict())
         config.update(network=network, loss=FinetuningLoss(session, config["family"]))
-        config.update(on_snapshot=session.snapshot_written, on_checkpoint=session.paused)
+        config.update(on_snapshot=session.report_snapshot, on_checkpoint=session.report_pause)
         if options["ddo_pause_after"]:
             config.update(dump=options["snap"] or options["dump"])  # a paused run resumes from any snapshot
 
     def reference(self, source: str, options: Mapping[str, Any]) -> Reference:
         from ddo_integrations.demo.families import build, load_snapshot
-        from ddo_plugin import freeze
+        from ddo_plugin import freeze_reference
 
         path = Path(source)
-        return freeze(load_snapshot(path, options["family"], build(options["family"], options["data"])), source, path)
+        return freeze_reference(
+            load_snapshot(path, options["family"], build(options["family"], options["data"])), source, path
+        )
 
     def generator_options(self) -> Sequence[click.Option]:
         return [
@@ -118,9 +120,9 @@ class DigitsIntegration(Integration):
 
 
 class FinetuningLoss:
-    """Replaces the native loss: both likelihoods of a batch, and the objective's verdict on them."""
+    """The loss of a DDO run, instead of the native loss: the objective, applied to both networks' likelihoods."""
 
-    def __init__(self, session: Finetuning, family: Family):
+    def __init__(self, session: Session, family: Family):
         self.session, self.family = session, family
         self.reference = session.reference.network if session.objective.needs_fakes else None
 

@@ -24,7 +24,7 @@ from ddo_plugin import (
     SampleGenerators,
     Sampler,
     UserError,
-    estimate,
+    estimate_clean,
     noise_steps,
 )
 
@@ -110,7 +110,7 @@ class Path:
         """dx/dt."""
         sigma, rise, scale = self.schedule.sigma(t), self.schedule.slope(t), self.scale(t)
         shrinking = -sigma * rise * scale**3 if self.scaled else 0.0
-        denoised = estimate(denoise, x / scale, sigma)
+        denoised = estimate_clean(denoise, x / scale, sigma)
         return (rise / sigma + shrinking / scale) * x - rise * scale / sigma * denoised
 
 

@@ -18,12 +18,12 @@ from ddo_plugin import (
     SampleGenerators,
     Sampler,
     UserError,
-    bound,
+    bind_conditions,
+    describe_pickle,
     load_as_stored,
     local_file,
+    upstream_device,
 )
-from ddo_plugin.checkouts import compat
-from ddo_plugin.snapshots.pickles import contents
 
 BATCH, DECODED_TOGETHER = 32, 4  # generate_images.py's
 LATENTS = "StabilityVAEEncoder"
@@ -40,8 +40,8 @@ def generator(source: str, options: Mapping[str, Any]) -> DiffusionGenerator:
         return sampler.solve(denoise, noise, streams, dtype=torch.float32)
 
     def denoiser(labels: Tensor | None) -> Denoiser:
-        main = bound(reference.network, labels)
-        return main if guide is None else guided(main, bound(guide.network, labels), guidance)
+        main = bind_conditions(reference.network, labels)
+        return main if guide is None else guided(main, bind_conditions(guide.network, labels), guidance)
 
     settings = {**sampler.settings(), "fp16": bool(getattr(reference.network, "use_fp16", False))}
     if guide is not None:
@@ -63,7 +63,7 @@ def _load(source: str, options: Mapping[str, Any]) -> Reference:
     reference = load_as_stored(source, options)
     if reference.info.class_name != "Precond":
         raise UserError(f"{source} is a {reference.info.class_name}, not a network of EDM2; use its own checkout")
-    reference.network.to(compat.device())
+    reference.network.to(upstream_device())
     return reference
 
 
@@ -96,14 +96,14 @@ def _decoder(source: str, options: Mapping[str, Any]) -> Callable[[Tensor], Tens
 
     @cache
     def encoder() -> Any:
-        found = contents.describe(local_file(source, sha256=options["ddo_sha256"])).objects.get("encoder")
+        found = describe_pickle(local_file(source, sha256=options["ddo_sha256"])).objects.get("encoder")
         if found is None or found.class_name != LATENTS:
             name = "none" if found is None else found.class_name
             raise UserError(f"{source} makes latents, but its encoder is {name}, which cannot decode them")
         made = construct_class_by_name(class_name=f"training.encoders.{LATENTS}", **found.init_kwargs)
         made.batch_size = DECODED_TOGETHER
         try:
-            made.init(compat.device())
+            made.init(upstream_device())
         except ImportError as error:
             raise UserError(f"{source} makes latents; to decode them: pip install diffusers ({error})") from None
         return made

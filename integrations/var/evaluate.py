@@ -1,7 +1,7 @@
-"""Judge a VAR network: images of it by `ddo sample`, measured by `ddo eval`.
+"""Evaluate a VAR network: `ddo sample` makes images, `ddo eval` measures them.
 
 `python -m ddo_integrations.var.evaluate --checkout=VAR --network=var_d16.pth --ref=VIRTUAL_imagenet256_labeled.npz
---out=JSON`. Upstream has no script that measures; it refers to OpenAI's evaluator, whose statistics are read here.
+--out=JSON`. Upstream has no script that measures; it refers to OpenAI's evaluator, and this reads the same statistics.
 """
 
 from __future__ import annotations
@@ -20,72 +20,113 @@ import click
 
 from ddo_integrations.var.options import sampling_options
 from ddo_plugin import (
+    SAMPLE_COUNT,
     UserError,
-    check,
+    check_measurable,
     check_place,
     features_named,
     flags,
     metrics_named,
     open_standard,
+    parse_seeds,
     progress,
     record_beside,
+    summarize_scores,
     write_result,
 )
-from ddo_plugin.evaluation import scores
 
 OWN = [
     click.Option(["--network"], required=True, metavar="PTH|URL", help="Plain weights, as upstream publishes them."),
     click.Option(["--out"], type=click.Path(path_type=Path), required=True, help="JSON file to write."),
-    click.Option(["--ref"], required=True, metavar="NPZ|IMAGES|URL", help="Real images or their statistics."),
-    click.Option(["--checkout"], type=click.Path(path_type=Path), default=".", help="Upstream's repository."),
-    click.Option(["--metrics"], default="fid,is", show_default=True, help="Of `ddo eval`; the first is the score."),
-    click.Option(["--features"], default="inception", show_default=True, help="Feature extractor, as `ddo eval` has."),
-    click.Option(["--num"], type=click.IntRange(min=2), default=scores.COUNT, show_default=True, help="Images a seed."),
-    click.Option(["--seeds"], default="0", show_default=True, help="Seed k: image seeds k·num to (k+1)·num − 1."),
-    click.Option(["--labels"], default="uniform", show_default=True, help="Classes, as `ddo sample` takes them."),
-    click.Option(["--batch"], type=click.IntRange(min=1), help="Images made together  [default: upstream's]"),
-    click.Option(["--torchrun"], metavar="OPTIONS", help="Sample in several processes."),
-    click.Option(["--sampler"], default="", metavar="ARGS", help="Further arguments for `ddo sample`."),
+    click.Option(["--ref"], required=True, metavar="NPZ|IMAGES|URL", help="Real images, or their statistics."),
+    click.Option(
+        ["--checkout"],
+        type=click.Path(path_type=Path),
+        default=".",
+        show_default=True,
+        help="Checkout of the upstream.",
+    ),
+    click.Option(
+        ["--metrics"],
+        default="fid,is",
+        show_default=True,
+        help="Metrics of `ddo eval` to compute, separated by commas. The first is the score.",
+    ),
+    click.Option(["--features"], default="inception", show_default=True, help="Feature extractor, as for `ddo eval`."),
+    click.Option(
+        ["--num"],
+        type=click.IntRange(min=2),
+        default=SAMPLE_COUNT,
+        show_default=True,
+        help="Number of images for each seed.",
+    ),
+    click.Option(
+        ["--seeds"],
+        default="0",
+        show_default=True,
+        help="Evaluation seeds, separated by commas. Seed k uses the image seeds k·num to (k+1)·num − 1.",
+    ),
+    click.Option(
+        ["--labels"], default="uniform", show_default=True, help="Classes of the images, as for `ddo sample`."
+    ),
+    click.Option(["--batch"], type=click.IntRange(min=1), help="Batch size.  [default: upstream's]"),
+    click.Option(
+        ["--torchrun"], metavar="OPTIONS", help="Sample in several processes, with these options of torchrun."
+    ),
+    click.Option(["--sampler"], default="", metavar="ARGS", help="Extra arguments for `ddo sample`."),
 ]
 
 
 @click.command(params=[*OWN, *sampling_options()])
 def main(out: Path, seeds: str, num: int, metrics: str, **options: Any) -> None:
-    """Write {"score": the first metric, ...}. Without --cfg the network is sampled without guidance."""
-    numbers, names = scores.numbers(seeds), metrics_named(metrics)
+    """Compute metrics of a VAR network and write them as JSON.
+
+    `ddo sample` makes the images and `ddo eval` measures them. Without --cfg the network is sampled without guidance.
+    """
+    numbers, names = parse_seeds(seeds), metrics_named(metrics)
     _refuse_samples(options["network"])
     check_place(out)
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as elsewhere:
         elsewhere.submit(_check_measuring, num, names, options["features"], options["ref"]).result()
-    found: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
     commands: list[str] = []
     with progress("evaluation", len(numbers)) as bar:
         for seed in numbers:
-            found.append(_judge(out, range(seed * num, (seed + 1) * num), names, commands, options))
+            results.append(_judge(out, range(seed * num, (seed + 1) * num), names, commands, options))
             bar.update()
-    measured = list(dict.fromkeys([names[0], *found[0]["metrics"]]))  # `is` comes with its spread
-    by_seed = [{"seed": seed, **one["metrics"]} for seed, one in zip(numbers, found, strict=True)]
-    told = {name: found[0][name] for name in ("network", "sampler", "labels", "reference", "features", "versions")}
-    write_result(out, {**scores.summary(by_seed, measured), "count": num, **told, "commands": commands})
+    measured = list(dict.fromkeys([names[0], *results[0]["metrics"]]))  # `is` comes with its spread
+    by_seed = [{"seed": seed, **result["metrics"]} for seed, result in zip(numbers, results, strict=True)]
+    shared = {name: results[0][name] for name in ("network", "sampler", "labels", "reference", "features", "versions")}
+    write_result(out, {**summarize_scores(by_seed, measured), "count": num, **shared, "commands": commands})
 
 
 def _refuse_samples(network: str) -> None:
     if Path(network).is_dir() or Path(network).suffix.lower() in (".npz", ".zip"):
         raise UserError(
-            f"{network}: samples, not a network; upstream has no script that measures, `ddo eval {network}` without "
-            "--checkout does"
+            f"{network} holds samples, and upstream has no script that measures them; use `ddo eval {network}` without "
+            "--checkout"
         )
 
 
 def _check_measuring(count: int, metrics: Sequence[str], features: str, ref: str) -> None:
-    """What `ddo eval` would refuse after all images are made; elsewhere, for features stay on a GPU while they live."""
-    check(count, metrics, features_named(features), open_standard(ref))
+    """Refuse now what `ddo eval` would refuse after all images are made.
+
+    This runs in another process, because a feature extractor keeps its GPU memory as long as its process lives.
+    """
+    check_measurable(count, metrics, features_named(features), open_standard(ref))
 
 
 def _judge(out: Path, seeds: range, metrics: list[str], commands: list[str], options: dict[str, Any]) -> dict[str, Any]:
-    """What `ddo eval` finds of the images of these seeds, and what made them; they lie beside the output until then."""
+    """Sample the images of these seeds beside the output, measure and delete them, and return the results."""
     npz, result = (out.absolute().with_name(f".{out.name}.{end}") for end in ("npz", "json"))
-    sampled = ["network", "checkout", "labels", "batch", "torchrun", *(one.name or "" for one in sampling_options())]
+    sampled = [
+        "network",
+        "checkout",
+        "labels",
+        "batch",
+        "torchrun",
+        *(option.name or "" for option in sampling_options()),
+    ]
     sampling = {name.replace("_", "-"): options[name] for name in sampled} | {
         "seeds": f"{seeds[0]}-{seeds[-1]}",
         "npz": npz,
@@ -103,13 +144,13 @@ def _judge(out: Path, seeds: range, metrics: list[str], commands: list[str], opt
 
 
 def _ddo(arguments: list[str], commands: list[str]) -> None:
-    """A command of ours in a process of its own."""
+    """Run a `ddo` command in its own process."""
     commands.append(shlex.join(["ddo", *arguments]))
     status = subprocess.run([sys.executable, "-m", "ddo_plugin", *arguments], check=False).returncode
     if status == UserError.exit_code:
-        raise SystemExit(status)  # it has said why in a line of its own
+        raise SystemExit(status)  # the command has printed its own error
     if status != 0:
-        raise UserError(f"{commands[-1]} ended with status {status}; what it said stands above")
+        raise UserError(f"{commands[-1]} ended with status {status}; see its output above")
 
 
 if __name__ == "__main__":

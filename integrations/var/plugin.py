@@ -81,11 +81,12 @@ class VAR(Integration):
         configure(config, options)
 
     def loader(self, batches: Iterable[Any], steps: int) -> tuple[Iterable[Any], int]:
-        from ddo_integrations.var import round as rounds
         from ddo_integrations.var.trainer import install
+        from ddo_plugin import current_session
 
         install()
-        return rounds.active().ahead(batches), rounds.active().batches
+        position = current_session(self.upstream.name).position
+        return position.ahead(batches), position.batches
 
     def reference(self, source: str, options: Mapping[str, Any]) -> Reference:
         from ddo_integrations.var.networks import load_reference

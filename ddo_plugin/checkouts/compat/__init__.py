@@ -53,7 +53,7 @@ def active() -> tuple[str, ...]:
     return tuple(_active)
 
 
-def device() -> torch.device:
+def upstream_device() -> torch.device:
     """What upstream computes on in this process."""
     import torch
 
@@ -86,4 +86,4 @@ def _apply(fixes: Iterable[Fix]) -> list[str]:
     return applied
 
 
-__all__ = ["FIXES", "OFF_VARIABLE", "Fix", "active", "apply", "apply_for_imports", "device", "switched_off"]
+__all__ = ["FIXES", "OFF_VARIABLE", "Fix", "active", "apply", "apply_for_imports", "switched_off", "upstream_device"]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ddo_plugin.objective.diffusion import Denoiser
-from ddo_plugin.sampling.solvers.denoising import estimate
+from ddo_plugin.sampling.solvers.denoising import estimate_clean
 from ddo_plugin.sampling.solvers.model_statistics import DataPrediction, Parametrisation
 from ddo_plugin.sampling.solvers.noise_levels import check_levels
 
@@ -61,7 +61,7 @@ def sample(
     past: list[Evaluation] = []  # newest first
     start, used = x, 0  # where the last step began, and its order
     for number, (here, there) in enumerate(pairwise(levels)):
-        denoised = estimate(denoise, x, sigmas[number])
+        denoised = estimate_clean(denoise, x, sigmas[number])
         if there == 0:
             return denoised
         now = Evaluation(_log_snr(here), (1 - rule.slope(_log_snr(here))) * x - denoised)

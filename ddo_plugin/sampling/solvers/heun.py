@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ddo_plugin.objective.diffusion import Denoiser
-from ddo_plugin.sampling.solvers.denoising import estimate
+from ddo_plugin.sampling.solvers.denoising import estimate_clean
 from ddo_plugin.sampling.solvers.noise_levels import check_levels
 
 MOST = math.sqrt(2) - 1  # by which a step's noise level is raised at most
@@ -33,7 +33,7 @@ class Churn:
 
 
 @torch.no_grad()
-def sample(
+def heun_sample(
     denoise: Denoiser,
     latents: Tensor,
     sigmas: Tensor,
@@ -53,7 +53,7 @@ def sample(
 
     def slope(x: Tensor, sigma: Tensor) -> Tensor:
         """dx/dσ = (x − D(x; σ)) / σ."""
-        return (x - estimate(denoise, x, sigma)) / sigma
+        return (x - estimate_clean(denoise, x, sigma)) / sigma
 
     x, steps = latents.to(sigmas.dtype) * sigmas[0], len(sigmas) - 1
     for level, there in pairwise(sigmas):

@@ -89,7 +89,7 @@ class Contents:
         return self.networks["ema"] if "ema" in self.networks else next(iter(self.networks.values()))
 
 
-def describe(path: Path, *, checkout: Path | None = None) -> Contents:
+def describe_pickle(path: Path, *, checkout: Path | None = None) -> Contents:
     """What a network pickle contains; embedded sources are compared with the module files of `checkout`."""
     found = unpickler.survey(path)
     entries = _entries(found.value)
@@ -108,7 +108,7 @@ def describe(path: Path, *, checkout: Path | None = None) -> Contents:
     return Contents(networks, objects, values, sources, found.globals, found.refusals, damage)
 
 
-def missing_module(found: Contents, checkout: Path) -> str:
+def missing_network_module(found: Contents, checkout: Path) -> str:
     """That the checkout is another upstream's than the network, told by where upstreams have their classes; or ""."""
     for network in found.networks.values():
         module = CLASSES.get(network.class_name)

@@ -148,7 +148,7 @@ def test_a_module_in_two_places_is_refused_before_it_is_walked(tmp_path, persist
 
 def test_a_description_needs_no_local_class(save, tmp_path):
     path, net = save(label_dim=10)
-    found = contents.describe(path, checkout=tmp_path)
+    found = contents.describe_pickle(path, checkout=tmp_path)
     info = found.networks["ema"]
     assert info == found.network
     assert (info.class_name, info.init_args, info.init_kwargs) == ("Tiny", (4,), {"label_dim": 10})
@@ -174,7 +174,7 @@ def test_a_file_with_flipped_bytes_is_read_or_refused_and_nothing_else(save):
                 (random.randrange(256), *b".Rb0(t)}]euasQ\x93\x81\x94")
             )
         path.write_bytes(damaged)
-        contents.describe(path)
+        contents.describe_pickle(path)
         with contextlib.suppress(UserError):
             network.load(path, classes=CLASSES)
     assert not (path.parent / "pwned").exists()
