@@ -30,6 +30,11 @@ def foreign_imports(source: str) -> Iterator[str]:
             yield from (alias.name for alias in node.names if alias.name.startswith("ddo_plugin."))
 
 
+def neighbours(path: Path) -> set[str]:
+    """Return the integrations that a file imports from."""
+    return set(re.findall(r"ddo_integrations\.(\w+)", path.read_text()))
+
+
 def relative(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
@@ -37,6 +42,12 @@ def relative(path: Path) -> str:
 @pytest.mark.parametrize("path", [path for path in SOURCES if relative(path) not in APPLICATION], ids=relative)
 def test_an_integration_imports_listed_names_only(path: Path) -> None:
     assert list(foreign_imports(path.read_text())) == []
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("integrations/*/*.py")), ids=relative)
+def test_an_integration_knows_no_other(path: Path) -> None:
+    own = path.parent.name
+    assert neighbours(path) <= ({own, "nvlabs"} if own in ("edm", "edm2") else {own})
 
 
 @pytest.mark.parametrize(
