@@ -1,4 +1,4 @@
-"""The base class of an integration: the hooks of one upstream as methods without the question whose upstream it is."""
+"""The base class of an integration, whose methods are the hooks of one upstream."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ def _refuse_contradictions(c: Mapping[str, Any], options: Mapping[str, Any], inf
 
 
 def _resume_from_newest(c: MutableMapping[str, Any], session: Session) -> None:
-    """Resume, as --resume would, from the newest training state that is whole and whose snapshot is intact.
+    """Resume, as --resume would, from the newest training state that is whole and has an intact snapshot.
 
     The seed changes, because upstream's data and noise would otherwise repeat those from the start of the round.
     """

@@ -136,14 +136,14 @@ def _set_schedule(c: MutableMapping[str, Any], options: Mapping[str, Any]) -> No
     c["ema_kwargs"] = EasyDict(class_name="training.phema.PowerFunctionEMA", stds=list(options["ddo_ema"]))
 
 
-def _multiple(flag: str, given: int, unit: int) -> int | None:
+def _multiple(flag: str, value: int, unit: int) -> int | None:
     """Return a number of images that the loop accepts; 0 turns an interval off."""
-    if given == 0 and flag != "duration":
+    if value == 0 and flag != "duration":
         return None
-    if given < 1 or given % unit:
-        lower = given // unit * unit
+    if value < 1 or value % unit:
+        lower = value // unit * unit
         near = f"{lower} or {lower + unit}" if lower > 0 else f"{unit}"
         raise UserError(
-            f"--{flag}={given} must be a multiple of {unit}, for example {near}: EDM2's loop counts whole batches"
+            f"--{flag}={value} must be a multiple of {unit}, for example {near}: EDM2's loop counts whole batches"
         )
-    return given
+    return value

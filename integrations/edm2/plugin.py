@@ -68,7 +68,7 @@ class EDM2(Integration):
             show_default=True,
             callback=_widths,
             metavar="STD[,STD]",
-            help="Relative standard deviations of the EMA profiles; each gives one file a snapshot.",
+            help="Relative standard deviations of the EMA profiles; every snapshot has one file for each.",
         )
         return [*finetuning_options(alpha=4.0, beta=0.05), *pickle_options(), continue_option(), rampup, ema]
 

@@ -30,11 +30,11 @@ def check_real(options: Mapping[str, Any], info: NetworkInfo, dataset: Any, chan
         raise UserError(f"--ddo={source} is conditional on {info.label_dim} classes; add --cond=1")
     if not info.label_dim and options["cond"]:
         raise UserError(f"--ddo={source} is an unconditional network; set --cond=0")
-    found = (dataset.num_channels, dataset.resolution, dataset.label_dim)
+    data = (dataset.num_channels, dataset.resolution, dataset.label_dim)
     expected = (channels, info.resolution, info.label_dim)
-    if found != expected:
+    if data != expected:
         names = "channels, resolution and classes"
-        raise UserError(f"--data={options['data']} has {found} {names}, but --ddo={source} has {expected}")
+        raise UserError(f"--data={options['data']} has {data} {names}, but --ddo={source} has {expected}")
 
 
 def check_fakes(options: Mapping[str, Any], session: Session) -> None:

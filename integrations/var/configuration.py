@@ -1,4 +1,4 @@
-"""A round of DDO as a change of the arguments that VAR's train.py was given."""
+"""A round of DDO as a change of the arguments of VAR's train.py."""
 
 from __future__ import annotations
 
