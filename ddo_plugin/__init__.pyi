@@ -35,10 +35,10 @@ from .evaluation.measure import metrics_named as metrics_named
 from .evaluation.metrics.frechet import feature_moments as feature_moments
 from .evaluation.metrics.frechet import frechet_distance as frechet_distance
 from .evaluation.real_statistics import open_standard as open_standard
-from .evaluation.scores import SAMPLE_COUNT as SAMPLE_COUNT
+from .evaluation.scores import EVALUATION_SAMPLES as EVALUATION_SAMPLES
+from .evaluation.scores import combine_seeds as combine_seeds
 from .evaluation.scores import evaluation_command as evaluation_command
 from .evaluation.scores import parse_seeds as parse_seeds
-from .evaluation.scores import summarize_scores as summarize_scores
 from .finetuning.fakes import with_fakes as with_fakes
 from .finetuning.options import continue_option as continue_option
 from .finetuning.options import ddo_values as ddo_values

@@ -11,7 +11,7 @@ from ddo_plugin.base.commands import Command, flags, module_command
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.hooks.types import EvaluationStep
 
-SAMPLE_COUNT = 50_000  # what published distances are measured on; fewer samples give larger ones
+EVALUATION_SAMPLES = 50_000  # what published distances are measured on; fewer samples give larger ones
 
 
 def evaluation_command(module: str, step: EvaluationStep) -> Command:
@@ -20,7 +20,7 @@ def evaluation_command(module: str, step: EvaluationStep) -> Command:
     return module_command(module, flags({**own, **step.settings}))
 
 
-def summarize_scores(found: Sequence[Mapping[str, float]], metrics: Sequence[str]) -> dict[str, Any]:
+def combine_seeds(found: Sequence[Mapping[str, float]], metrics: Sequence[str]) -> dict[str, Any]:
     """What evaluations with several seeds found, by seed and together; the first metric is the score."""
     scores = [one[metrics[0]] for one in found]
     return {

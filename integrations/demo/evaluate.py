@@ -15,12 +15,12 @@ from ddo_integrations.demo.generator import draw
 from ddo_integrations.demo.names import FAMILIES, FEATURES
 from ddo_plugin import (
     atomic_write,
+    combine_seeds,
     feature_moments,
     features_named,
     frechet_distance,
     parse_seeds,
     progress,
-    summarize_scores,
     write_json,
 )
 
@@ -65,7 +65,7 @@ def main(family_name: str, data: Path, network: Path, out: Path, seeds: str, cou
     write_json(
         out,
         {
-            **summarize_scores(scores, ["fd"]),
+            **combine_seeds(scores, ["fd"]),
             "count": count,
             "logp_real": real_likelihood(family, model, torch.from_numpy(digits.labels)),
         },

@@ -20,12 +20,13 @@ from typing import Any
 import click
 
 from ddo_plugin import (
-    SAMPLE_COUNT,
+    EVALUATION_SAMPLES,
     Checkout,
     Command,
     UserError,
     check_place,
     checkout_command,
+    combine_seeds,
     describe_pickle,
     flags,
     free_port,
@@ -41,7 +42,6 @@ from ddo_plugin import (
     parse_seeds,
     progress,
     read_images,
-    summarize_scores,
     torchrun_launcher,
     write_result,
 )
@@ -153,7 +153,7 @@ def evaluation_options(metrics: Sequence[str]) -> list[click.Parameter]:
         click.Option(
             ["--num"],
             type=click.IntRange(min=2),
-            default=SAMPLE_COUNT,
+            default=EVALUATION_SAMPLES,
             show_default=True,
             help="Number of samples for each seed.",
         ),
@@ -343,7 +343,7 @@ def scratch_folder(job: Job) -> Iterator[Path]:
 
 def _write(job: Job, scores: Sequence[Mapping[str, float]], source: str, reference: Mapping[str, Any]) -> None:
     request, checkout = job.request, job.request.checkout
-    summary = summarize_scores(scores, request.metrics)
+    summary = combine_seeds(scores, request.metrics)
     value = {
         **summary,
         "count": request.num,

@@ -20,10 +20,11 @@ import click
 
 from ddo_integrations.var.options import sampling_options
 from ddo_plugin import (
-    SAMPLE_COUNT,
+    EVALUATION_SAMPLES,
     UserError,
     check_measurable,
     check_place,
+    combine_seeds,
     features_named,
     flags,
     metrics_named,
@@ -31,7 +32,6 @@ from ddo_plugin import (
     parse_seeds,
     progress,
     record_beside,
-    summarize_scores,
     write_result,
 )
 
@@ -56,7 +56,7 @@ OWN = [
     click.Option(
         ["--num"],
         type=click.IntRange(min=2),
-        default=SAMPLE_COUNT,
+        default=EVALUATION_SAMPLES,
         show_default=True,
         help="Number of images for each seed.",
     ),
@@ -97,7 +97,7 @@ def main(out: Path, seeds: str, num: int, metrics: str, **options: Any) -> None:
     measured = list(dict.fromkeys([names[0], *results[0]["metrics"]]))  # `is` comes with its spread
     by_seed = [{"seed": seed, **result["metrics"]} for seed, result in zip(numbers, results, strict=True)]
     shared = {name: results[0][name] for name in ("network", "sampler", "labels", "reference", "features", "versions")}
-    write_result(out, {**summarize_scores(by_seed, measured), "count": num, **shared, "commands": commands})
+    write_result(out, {**combine_seeds(by_seed, measured), "count": num, **shared, "commands": commands})
 
 
 def _refuse_samples(network: str) -> None:
