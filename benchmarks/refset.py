@@ -49,7 +49,7 @@ def outside_the_network(checkout: Path, network: Path, out: Path, count: int, st
     sys.path.insert(0, str(checkout))
     compat.apply()
     from ddo_integrations.edm.generator import generator
-    from ddo_plugin.base.ranks import Ranks
+    from ddo_plugin.base.rank_group import Ranks
     from ddo_plugin.sampling import labels
     from ddo_plugin.sampling.refsets import make as refset
 

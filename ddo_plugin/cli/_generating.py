@@ -16,7 +16,7 @@ from ddo_plugin.hooks import plugins
 from ddo_plugin.sampling.options import network_options
 
 if TYPE_CHECKING:
-    from ddo_plugin.base.ranks import Ranks
+    from ddo_plugin.base.rank_group import Ranks
     from ddo_plugin.hooks.types import Generator
 
 META = "ddo_plugin.generating"  # where a command's context keeps upstream and arguments
@@ -72,7 +72,7 @@ def ranks_on_device() -> Iterator[Ranks]:
     """Apply the compatibility fixes, choose a GPU or the CPU, and yield the ranks that torchrun started."""
     import torch
 
-    from ddo_plugin.base.ranks import ranks
+    from ddo_plugin.base.rank_group import ranks
     from ddo_plugin.checkouts import compat
 
     compat.apply()

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ddo_plugin.base import ranks
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.base.files import sha256_file
 from ddo_plugin.finetuning.options import ddo_values
@@ -71,7 +72,7 @@ class Session:
         outcome = self.objective(terms)
         if step == 0:
             _check_agreement(outcome.statistics)
-        if _rank() == 0:
+        if ranks.is_first():
             plugins.manager().hook.ddo_statistics(run=self.spec, step=step, statistics=outcome.statistics)
         return outcome
 
@@ -124,7 +125,7 @@ class Session:
 
         Call it when a training state is about to be written, or was, and when the run is over.
         """
-        if _rank() == 0:
+        if ranks.is_first():
             plugins.manager().hook.ddo_pause(run=self.spec, step=step)
         self._pauses = self._has_enough_snapshots(step)
 
@@ -136,7 +137,7 @@ class Session:
     def stop_if_continued(self, state: Path) -> None:
         """End the process with status 0 if `--ddo-continue` was given: `state` shows that the round is finished."""
         if self.options["ddo_continue"]:
-            if _rank() == 0:
+            if ranks.is_first():
                 print(f"ddo: {state}: this round is finished; nothing to do", file=sys.stderr)
             raise SystemExit(0)
 
@@ -150,7 +151,7 @@ class Session:
         return _answer_of_first_rank(sum(written <= step for written in sidecar.steps(self.outdir)) >= wanted)
 
     def _stop(self) -> None:
-        if _rank() == 0:
+        if ranks.is_first():
             print(
                 f"ddo: {self.outdir}: paused; run the same command without --ddo-pause-after to continue",
                 file=sys.stderr,
@@ -260,15 +261,8 @@ def _check_origin(fakes: Fakes | OnlineFakes, reference: Reference, options: Map
         message = f"{source}: it is unknown whether the fakes were sampled from the reference"
     if options.get("ddo_strict"):
         raise UserError(f"{message}; sample the reference anew, or drop --ddo-strict")
-    if _rank() == 0:
+    if ranks.is_first():
         print(f"ddo: {message}", file=sys.stderr)
-
-
-def _rank() -> int:
-    import torch.distributed
-
-    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return torch.distributed.get_rank() if distributed else int(os.environ.get("RANK", "0"))
 
 
 def _objective(hook: Any, options: Mapping[str, Any]) -> Objective:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from collections.abc import Mapping, MutableMapping
@@ -22,6 +21,7 @@ from ddo_plugin import (
     prepare_session,
     refuse_missing_packages,
     refuse_nonfinite,
+    world_size,
 )
 
 # A round of the paper (Appendix C), for the arguments that were not given. Upstream's learning rate is for 256 images.
@@ -52,7 +52,7 @@ def configure(args: MutableMapping[str, Any], options: Mapping[str, Any]) -> Non
         args["same_seed_for_all_ranks"] = (
             options["ddo_round"] or 0
         )  # without it every round would start with the same images
-    session.settings = {name: args[name] for name in SAME} | {"ranks": _ranks()}
+    session.settings = {name: args[name] for name in SAME} | {"ranks": world_size()}
     session.spec = replace(session.spec, provenance={**session.provenance, "settings": session.settings})
     tokenizer.fetch()
     standing = states.find(session)
@@ -70,20 +70,16 @@ def configure(args: MutableMapping[str, Any], options: Mapping[str, Any]) -> Non
     )
 
 
-def _ranks() -> int:
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
 def _check_batch(args: Mapping[str, Any]) -> None:
     """Refuse a batch of which a rank cannot drop exactly half of the labels in each forward."""
     for name in ("bs", "ac"):
         if args[name] < 1:
             raise UserError(f"--{name}={args[name]} must be at least 1")
-    parts = args["ac"] * _ranks()
+    parts = args["ac"] * world_size()
     each = round(args["bs"] / parts)
     if each < 2 or each % 2:
         raise UserError(
-            f"--bs={args['bs']}: each rank forwards {each} images at once (--ac={args['ac']}, {_ranks()} ranks) and "
+            f"--bs={args['bs']}: each rank forwards {each} images at once (--ac={args['ac']}, {world_size()} ranks) and "
             f"drops the labels of exactly half; use a multiple of {2 * parts}"
         )
 

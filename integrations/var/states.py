@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ddo_integrations.var.formats import is_native, read_tensors
-from ddo_plugin import Session, UserError, atomic_write, set_state_aside, state_is_damaged
+from ddo_plugin import Session, UserError, atomic_write, is_first, rank, set_state_aside, state_is_damaged
 
 FOUND_BY_UPSTREAM = "ar-ckpt*.pth"  # upstream resumes from the newest of these
 NAME = "ar-ckpt-ddo.pth"
@@ -42,14 +41,13 @@ def find(session: Session) -> Standing | None:
     states = {path: read_tensors(path, "--local_out_dir_path") for path in whole}
     for path, state in states.items():
         _check(path, state, session)
-    rank = int(os.environ.get("RANK", "0"))
-    if rank == 0:
+    if is_first():
         for path in set(found) - set(whole):
             set_state_aside(path)
     newest = max(whole, key=lambda path: path.stat().st_mtime, default=None)
     if newest is None:
         return None
-    return Standing(states[newest]["iter"], states[newest]["trainer"][OURS]["begin"][rank])
+    return Standing(states[newest]["iter"], states[newest]["trainer"][OURS]["begin"][rank()])
 
 
 def write(outdir: Path, batches_done: int, trainer: Mapping[str, Any], random: Mapping[str, list[Tensor]]) -> None:
