@@ -16,6 +16,7 @@ import pluggy
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.hooks import hookspecs
 from ddo_plugin.hooks.integration import PREFIX, Integration
+from ddo_plugin.hooks.types import Upstream
 
 GROUP = "ddo_plugin"
 OWN_DISTRIBUTION = "ddo-plugin"
@@ -106,6 +107,11 @@ def build(points: Iterable[EntryPoint]) -> Manager:
 def manager() -> Manager:
     """Return the manager of this process, with every installed plugin."""
     return build(entry_points(group=GROUP))
+
+
+def upstreams() -> list[Upstream]:
+    """Return the upstreams of all installed plugins, first-registered plugin first."""
+    return list(collect(manager().hook.ddo_upstreams()))
 
 
 def collect(results: Iterable[Iterable[Any]]) -> Iterator[Any]:
