@@ -34,6 +34,27 @@ class Classifier(Protocol):
 
 
 @dataclass(frozen=True)
+class Family:
+    """Checkouts whose imported modules are recognised in the same way."""
+
+    anchor: str  # a module that their code imports early
+    beside: tuple[str, ...]  # files and folders that lie beside that module in a checkout, and nowhere else
+
+
+@dataclass(frozen=True)
+class Fix:
+    """A compat fix: something that upstream code needs and this environment lacks."""
+
+    name: str
+    breaks: str  # what goes wrong without the fix
+    does: str  # what the fix changes
+    needed: Callable[[], bool]  # judged by behaviour wherever that is cheap
+    apply: Callable[[], None]
+    for_imports: bool = False  # upstream cannot be imported without it
+    to_train: bool = False  # no training run starts without it
+
+
+@dataclass(frozen=True)
 class Upstream:
     """A repository (or script) that an integration finetunes networks of, and what the core must know of it."""
 
@@ -47,7 +68,9 @@ class Upstream:
     paths: tuple[str, ...] = ()  # options whose value is a path; a recipe resolves them against its own folder
     # Training option that a recipe must not set -> why. What self-play sets for every upstream is known: seed, ddo, ...
     reserved: Mapping[str, str] = field(default_factory=dict, hash=False)
-    compat: tuple[str, ...] = ()  # the compat fixes that its code needs, by their names in `ddo doctor`
+    family: Family | None = None  # how compat recognises the checkout's modules; fixes change behaviour for these alone
+    compat: tuple[str, ...] = ()  # the built-in compat fixes that its code needs, by their names in `ddo doctor`
+    fixes: tuple[Fix, ...] = ()  # compat fixes of its own, applied after the built-in ones
     # Class that its network pickles hold -> the module of the checkout that defines it. No other class is loaded.
     network_classes: Mapping[str, str] = field(default_factory=dict, hash=False)
 

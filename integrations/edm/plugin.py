@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from ddo_integrations.nvlabs.family import FAMILY
 from ddo_plugin import (
     Command,
     EvaluationStep,
@@ -52,6 +53,7 @@ class EDM(Integration):
             "resume": "a round starts from its reference and resumes by itself",
             "transfer": "a round starts from its reference",
         },
+        family=FAMILY,
         compat=("sampler", "weights-only", "sqrtm", "distutils", "numpy-pickles", "cpu"),
         network_classes=dict.fromkeys(PRECONDITIONERS, "training.networks"),
     )

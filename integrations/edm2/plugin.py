@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from ddo_integrations.nvlabs.family import FAMILY
 from ddo_plugin import (
     Command,
     EvaluationStep,
@@ -49,6 +50,7 @@ class EDM2(Integration):
         digests=PATCHES / "edm2.json",
         paths=("data", "ref", "gnet"),
         reserved={"outdir": "self-play sets it"},
+        family=FAMILY,
         compat=("sampler", "weights-only", "sqrtm", "distutils", "numpy-pickles", "cpu"),
         network_classes={"Precond": "training.networks_edm2"},
     )

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from ddo_integrations.var.compat import FIXES
+from ddo_integrations.var.compat.family import FAMILY
 from ddo_integrations.var.names import NEEDS
 from ddo_integrations.var.options import sampling_options
 from ddo_plugin import (
@@ -47,7 +49,9 @@ class VAR(Integration):
         needs=NEEDS,
         paths=("data_path", "ref", "vae"),
         reserved={"local_out_dir_path": "self-play sets it"},
-        compat=("git", "no-group", "cpu"),
+        family=FAMILY,
+        compat=("cpu",),
+        fixes=FIXES,
     )
 
     def options(self) -> Sequence[click.Option]:
