@@ -79,8 +79,8 @@ def _check_batch(args: Mapping[str, Any]) -> None:
     each = round(args["bs"] / parts)
     if each < 2 or each % 2:
         raise UserError(
-            f"--bs={args['bs']}: each rank forwards {each} images at once (--ac={args['ac']}, {world_size()} ranks) and "
-            f"drops the labels of exactly half; use a multiple of {2 * parts}"
+            f"--bs={args['bs']}: each rank forwards {each} images at once (--ac={args['ac']}, {world_size()} ranks) "
+            f"and drops the labels of exactly half; use a multiple of {2 * parts}"
         )
 
 

@@ -49,5 +49,5 @@ def test_a_state_that_never_reached_the_disk_is_damaged(state: Path, data: bytes
 
 def test_somebody_elses_file_is_refused(state: Path) -> None:
     torch.save({"net": torch.zeros(3)}, state, _use_new_zipfile_serialization=False)
-    with pytest.raises(UserError, match="is no training state of this upstream, which would go on from it; move it"):
+    with pytest.raises(UserError, match="not a training state, but upstream would resume from it; move it"):
         training_state.state_is_damaged(state, "move it")

@@ -269,7 +269,7 @@ def truncated_fakes(world: World, folder: Path) -> Path:
 # What no upstream's script may start with: flags, what replaces reference and fakes, what the refusal says.
 BAD_INPUTS: dict[str, Callable[[World, Path], tuple[list[str], dict[str, Any], str]]] = {
     "a missing network": lambda world, folder: ([], {"ddo": folder / "none.pkl"}, "none.pkl: no such file"),
-    "a folder for a network": lambda world, folder: ([], {"ddo": folder}, "is a folder; give one of the files in it"),
+    "a folder for a network": lambda world, folder: ([], {"ddo": folder}, "is a folder; pass one of the files in it"),
     "an empty name": lambda *_: ([], {"ddo": ""}, "--ddo: the value is empty"),
     "no pickle": lambda world, folder: ([], {"ddo": written(folder / "text.pkl", b"<html>404</html>")}, "text.pkl"),
     "a truncated network": lambda world, folder: (

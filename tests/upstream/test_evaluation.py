@@ -181,7 +181,7 @@ def test_a_network_with_source_of_its_own_is_not_handed_to_the_scripts(world, ne
 def test_a_network_of_another_upstream_is_told_by_its_class(world, networks, checkout, refused, tmp_path) -> None:
     arguments = [f"--checkout={checkout('edm')}", f"--ref={world / 'ref.npz'}", f"--out={tmp_path / 'e'}"]
     line = refused(evaluate(world, networks["edm2"], *arguments))
-    assert f"its network is a Precond of training.networks_edm2, which {checkout('edm')} has not" in line
+    assert f"its network is a Precond of training.networks_edm2, which {checkout('edm')} does not have" in line
 
 
 def test_upstreams_scripts_have_features_of_their_own(world, networks, checkout, refused, tmp_path) -> None:

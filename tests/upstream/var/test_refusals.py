@@ -74,7 +74,7 @@ def elsewhere(world, folder: Path) -> subprocess.CompletedProcess[str]:
         ("--bs=1", "use a multiple of 2"),
         ("--data_path=/nowhere", "/nowhere has no folder train"),
         ("--ddo_fakes=/nowhere", "no such reference set"),
-        ("--ddo_sha256=" + "0" * 64, "was asked for"),
+        ("--ddo_sha256=" + "0" * 64, "expected 0000"),
     ],
 )
 def test_a_flag_that_cannot_work(flag: str, message: str, attempt) -> None:
