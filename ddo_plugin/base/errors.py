@@ -25,6 +25,7 @@ class UserError(click.ClickException):
     exit_code = 2
 
     def show(self, file: IO[Any] | None = None) -> None:
+        """Print the error; on later ranks after a moment, in which torchrun usually ends them."""
         if local_rank() != 0:
             time.sleep(FIRST_S)
         super().show(file)

@@ -26,6 +26,7 @@ class Ranks:
 
     @property
     def first(self) -> bool:
+        """Return whether this is the rank that writes files and prints for all."""
         return self.rank == 0
 
     def agree(self, function: Callable[[], T]) -> T:

@@ -67,15 +67,15 @@ def _in_checkout(root: Path, script: str) -> str:
 
 def _patched(root: Path, script: str, files: Sequence[PatchedFile]) -> Path:
     for file in files:
-        if file.found.state is State.CONFLICTING:
-            raise UserError(f"{file.path} cannot be patched: {file.found.reason}")
+        if file.inspection.state is State.CONFLICTING:
+            raise UserError(f"{file.path} cannot be patched: {file.inspection.reason}")
     return write_copies(root, script, files) / script
 
 
 def write_copies(root: Path, script: str, files: Sequence[PatchedFile]) -> Path:
     """Write the patched script, and stand-ins for the patched modules. Return their folder."""
     contents: dict[str, bytes] = {}
-    patched = {file.path: file.found.with_lines or b"" for file in files}
+    patched = {file.path: file.inspection.with_lines or b"" for file in files}
     folder = cache_folder() / "run" / _key(root, script, patched)
     for path, data in patched.items():
         if path == script:

@@ -124,9 +124,9 @@ def _checkout(checkout: Checkout, reasons: list[str]) -> dict[str, str]:
         reasons.append(error.message)
         return rows | {"patch": error.message}
     for file in files:
-        state = file.found.state.value
+        state = file.inspection.state.value
         if state == "conflicting":
-            reasons.append(f"{file.path} cannot be patched: {file.found.reason}")
+            reasons.append(f"{file.path} cannot be patched: {file.inspection.reason}")
         unpatched = state in ("pristine", "patchable")
         rows[file.path] = state + (" (`ddo apply` inserts DDO's lines; `ddo run` works without)" if unpatched else "")
     return rows | ({"patch": INTERRUPTED} if interrupted else {})

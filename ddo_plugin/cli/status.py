@@ -32,8 +32,8 @@ def command(repo: Path) -> None:
         click.echo("  its integration has no patch")
         return
     for file in checkout.files():
-        state = file.found.state.value
-        remark = file.found.reason or MEANINGS[state]
+        state = file.inspection.state.value
+        remark = file.inspection.reason or MEANINGS[state]
         click.echo(f"  {file.path}: {state}" + (f" ({remark})" if remark else ""))
     if checkout.is_interrupted():
         click.echo(f"  {INTERRUPTED}")

@@ -50,7 +50,7 @@ def inspect(patch: FilePatch, data: bytes) -> Inspection:
         return Inspection(State.CONFLICTING, reason, lines_found=True)
     if reason := _doubt(patch, places):
         return Inspection(State.CONFLICTING, reason)
-    return _insert(patch, data, [found[0] for found in places], State.SHIFTED)
+    return _insert(patch, data, [fitting[0] for fitting in places], State.SHIFTED)
 
 
 def _insert(patch: FilePatch, data: bytes, places: list[int], state: State) -> Inspection:
@@ -95,16 +95,16 @@ def _places(hunk: Hunk, text: Text) -> list[int]:
 
 def _standing(patch: FilePatch, text: Text) -> list[list[int]]:
     """Return the ways to match all inserted blocks in order, each as a list of starts. Two ways already mean doubt."""
-    found: list[list[int]] = [[]]
+    ways: list[list[int]] = [[]]
     for number, hunk in enumerate(patch.hunks):
         block = hunk.lines
         at = [i for i in range(len(text.lines)) if text.lines[i : i + len(block)] == block]
         longer = []
-        for way in found:
+        for way in ways:
             free = way[-1] + len(patch.hunks[number - 1].lines) if way else 0
             longer += [[*way, start] for start in at if start >= free]
-        found = longer[:_ENOUGH]
-    return found
+        ways = longer[:_ENOUGH]
+    return ways
 
 
 def _without(patch: FilePatch, text: Text, starts: list[int]) -> bytes:
@@ -125,15 +125,15 @@ def _starts(places: list[int], hunks: Sequence[Hunk]) -> list[int]:
 
 def _doubt(patch: FilePatch, places: list[list[int]]) -> str:
     """Return why the lines cannot be inserted, or an empty string."""
-    for number, found in enumerate(places, 1):
-        if len(found) != 1:
-            how_many = "no place" if not found else f"{len(found)} places"
+    for number, fitting in enumerate(places, 1):
+        if len(fitting) != 1:
+            how_many = f"{len(fitting)} places" if fitting else "no place"
             return (
                 f"it is another version than the patch was made for, and insertion {number} of {len(places)} "
                 f"fits {how_many}; use a version that fits, or insert the lines by hand, as in the patch's version "
                 f"(`git show {patch.old_blob[:12]}`): {_by_hand(patch)}"
             )
-    order = [found[0] for found in places]
+    order = [fitting[0] for fitting in places]
     if order != sorted(set(order)):
         return "its parts are in another order than in the version that the patch was made for"
     return ""

@@ -21,6 +21,7 @@ class Text:
 
     @classmethod
     def of(cls, data: bytes) -> Text:
+        """Split the content of a file into lines."""
         bom = _BOM if data.startswith(_BOM) else b""
         raw = data[len(bom) :].split(b"\n")
         last = raw.pop()
@@ -32,6 +33,7 @@ class Text:
 
     @property
     def data(self) -> bytes:
+        """Return the content of the file."""
         joined = self.bom + b"".join(self.raw)
         return joined if self.closed else joined.removesuffix(self.end)
 

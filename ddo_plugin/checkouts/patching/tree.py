@@ -19,7 +19,7 @@ class PatchedFile:
     path: str  # relative to the checkout
     target: Path  # the file behind symbolic links
     data: bytes
-    found: Inspection
+    inspection: Inspection
 
 
 def inspect_tree(root: Path, patches: Sequence[FilePatch]) -> list[PatchedFile]:
@@ -30,19 +30,19 @@ def inspect_tree(root: Path, patches: Sequence[FilePatch]) -> list[PatchedFile]:
 def applied(root: Path, files: Sequence[PatchedFile]) -> dict[Path, tuple[bytes, bytes]]:
     """Return the old and new content of the files that `ddo apply` changes; empty if all are patched."""
     for file in files:
-        if file.found.state is State.CONFLICTING or file.found.with_lines is None:
-            raise UserError(f"{file.path} cannot be patched: {file.found.reason}. Nothing was changed.")
-    return _changes(root, {file.target: (file.data, file.found.with_lines or b"") for file in files})
+        if file.inspection.state is State.CONFLICTING or file.inspection.with_lines is None:
+            raise UserError(f"{file.path} cannot be patched: {file.inspection.reason}. Nothing was changed.")
+    return _changes(root, {file.target: (file.data, file.inspection.with_lines or b"") for file in files})
 
 
 def reverted(root: Path, files: Sequence[PatchedFile]) -> dict[Path, tuple[bytes, bytes]]:
     """Return the old and new content of the files that `ddo revert` changes; empty if none has inserted lines."""
     new = {}
     for file in files:
-        if file.found.without_lines is not None:
-            new[file.target] = (file.data, file.found.without_lines)
-        elif file.found.lines_found:
-            raise UserError(f"{file.path} cannot be reverted: {file.found.reason}. Nothing was changed.")
+        if file.inspection.without_lines is not None:
+            new[file.target] = (file.data, file.inspection.without_lines)
+        elif file.inspection.lines_found:
+            raise UserError(f"{file.path} cannot be reverted: {file.inspection.reason}. Nothing was changed.")
     return _changes(root, new)
 
 

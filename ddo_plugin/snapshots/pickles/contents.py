@@ -57,6 +57,7 @@ class Source:
 
     @property
     def nbytes(self) -> int:
+        """Return the size of the text in UTF-8."""
         return len(self.text.encode("utf-8", "surrogatepass"))
 
 

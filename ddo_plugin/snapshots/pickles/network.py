@@ -119,8 +119,8 @@ def _check_model_type(upstream: ModuleType, kwargs: Mapping[str, Any]) -> None:
     name = kwargs.get("model_type")
     if name is None:
         return
-    found = vars(upstream).get(name) if isinstance(name, str) else None
-    if not (isinstance(found, type) and issubclass(found, torch.nn.Module) and found.__module__ == upstream.__name__):
+    model = vars(upstream).get(name) if isinstance(name, str) else None
+    if not (isinstance(model, type) and issubclass(model, torch.nn.Module) and model.__module__ == upstream.__name__):
         raise BrokenError(f"model_type is {one_line(name)}, which is no network of {upstream.__name__}")
 
 
@@ -128,30 +128,31 @@ def _compare(node: Node, module: torch.nn.Module, overridden: frozenset[str]) ->
     """Refuse modules with other classes or settings. Take over constants that differ in their last digits."""
     stored, built = dict(node.modules()), dict(module.named_modules())
     if differing := sorted(stored.keys() ^ built.keys()):
-        where = "the file" if differing[0] in stored else "the local class"
+        where = "the file" if differing[0] in stored else "the checkout's class"
         raise BrokenError(f"only {where} has the part {one_line(differing[0])} ({len(differing)} parts differ)")
     for name, part in stored.items():
         local = built[name]
         if type(local).__name__ != part.class_name:
-            raise BrokenError(f"{name} is a {one_line(part.class_name)} in the file, a {type(local).__name__} here")
+            class_name = one_line(part.class_name)
+            raise BrokenError(f"{name} is a {class_name} in the file, a {type(local).__name__} in the checkout")
         for attribute, value in part.attributes().items():
             if attribute in vars(local) and attribute not in overridden:
                 _compare_attribute(f"{name}.{attribute}".lstrip("."), local, attribute, value)
 
 
 def _compare_attribute(title: str, local: torch.nn.Module, attribute: str, value: Any) -> None:
-    value, here = plain(value), getattr(local, attribute)
-    if isinstance(value, float) and isinstance(here, float) and abs(value - here) <= _SAME_NUMBER * abs(here):
+    value, built = plain(value), getattr(local, attribute)
+    if isinstance(value, float) and isinstance(built, float) and abs(value - built) <= _SAME_NUMBER * abs(built):
         setattr(local, attribute, value)
-    elif not _same(value, here):
-        raise BrokenError(f"{one_line(title)} is {one_line(value)} in the file, {one_line(here)} here")
+    elif not _same(value, built):
+        raise BrokenError(f"{one_line(title)} is {one_line(value)} in the file, {one_line(built)} in the checkout")
 
 
-def _same(value: Any, here: Any) -> bool:
-    if isinstance(value, list | tuple) and isinstance(here, list | tuple):
-        return len(value) == len(here) and all(map(_same, value, here))
+def _same(value: Any, built: Any) -> bool:
+    if isinstance(value, list | tuple) and isinstance(built, list | tuple):
+        return len(value) == len(built) and all(map(_same, value, built))
     try:
-        return bool(value == here)
+        return bool(value == built)
     except (ValueError, RuntimeError):  # an array or a tensor does not equal plain data
         return False
 

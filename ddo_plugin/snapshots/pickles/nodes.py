@@ -30,10 +30,12 @@ class Node:
 
     @property
     def init_args(self) -> Any:
+        """Return the positional arguments of the constructor, as the file has them."""
         return self.state.get("_init_args")
 
     @property
     def init_kwargs(self) -> Any:
+        """Return the keyword arguments of the constructor, as the file has them."""
         return self.state.get("_init_kwargs")
 
     @property

@@ -93,7 +93,7 @@ def test_a_constant_that_differs_in_its_last_digits_is_taken_from_the_file(save)
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda outer, inner: inner.update(gain=0.6), "model.gain is 0.6 in the file, 0.5 here"),
+        (lambda outer, inner: inner.update(gain=0.6), "model.gain is 0.6 in the file, 0.5 in the checkout"),
         (lambda outer, inner: inner["_buffers"].clear(), "phases"),
         (lambda outer, inner: inner["_parameters"].update(more=torch.zeros(1)), "more"),
         (lambda outer, inner: inner["_parameters"].update(weight=torch.zeros(4, 5)), "size mismatch"),
