@@ -33,7 +33,11 @@ def fixes() -> list[Fix]:
 
 
 def fixes_of(upstream: Upstream) -> list[Fix]:
-    """Return the fixes that the code of an upstream needs."""
+    """Return the fixes that the code of an upstream needs. Refuse a name that is no built-in fix."""
+    built_in = {fix.name: fix for fix in BUILT_IN}
+    for name in upstream.compat:
+        if name not in built_in:
+            raise UserError(f"upstream {upstream.name}: no built-in fix is named '{name}'; use {', '.join(built_in)}")
     return [*(fix for fix in BUILT_IN if fix.name in upstream.compat), *upstream.fixes]
 
 
