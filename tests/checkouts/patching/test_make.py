@@ -69,4 +69,4 @@ def test_a_place_like_others_is_refused():
 def test_a_working_copy_without_changes_is_refused(checkout, tmp_path):
     result = make(checkout, tmp_path / "out.patch")
     assert (result.exit_code, list(tmp_path.iterdir())) == (2, [checkout])
-    assert "put the lines in first" in result.output
+    assert "insert the lines first" in result.output
