@@ -1,7 +1,7 @@
 # make demo   set up and run the main job on the embedded default
 # make test   set up and run the tests; with checkouts of the upstreams, those that train in them, too
 # make test-all   those that take minutes each, too
-# make patch UPSTREAM=edm CHECKOUT=path   for maintainers: patches/edm.* from the lines inserted in a checkout
+# make patch UPSTREAM=edm CHECKOUT=path   write patches/edm.* from the lines inserted in a checkout (for maintainers)
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin

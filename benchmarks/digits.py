@@ -26,7 +26,7 @@ from PIL import Image
 from ddo_integrations.demo.data import Digits
 from ddo_plugin.base.commands import Command
 from ddo_plugin.base.files import write_json
-from ddo_plugin.evaluation.metrics.frechet import frechet_distance, moments
+from ddo_plugin.evaluation.metrics.frechet import feature_moments, frechet_distance
 from ddo_plugin.jobs.executor import LocalExecutor
 from ddo_plugin.jobs.journal import FILE_NAME, Journal
 from ddo_plugin.jobs.runner import Runner, Task, key
@@ -111,8 +111,8 @@ class Bench(Workshop, ABC):
     def judge(self, network: Path) -> list[float]:
         """Distances of pristine upstream's images, one a set."""
         features = self.digits.features
-        real = moments(features(self.digits.images))
-        return [frechet_distance(moments(features(self.images(network, part))), real) for part in range(SETS)]
+        real = feature_moments(features(self.digits.images))
+        return [frechet_distance(feature_moments(features(self.images(network, part))), real) for part in range(SETS)]
 
 
 def last_snapshot(folder: Path) -> Path:

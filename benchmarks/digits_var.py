@@ -22,7 +22,7 @@ from PIL import Image
 from benchmarks.digits import Workshop
 from ddo_integrations.demo.data import CLASSES, Digits
 from ddo_plugin.base.files import write_json
-from ddo_plugin.evaluation.metrics.frechet import frechet_distance, moments
+from ddo_plugin.evaluation.metrics.frechet import feature_moments, frechet_distance
 from ddo_plugin.finetuning import statistics as stats
 from ddo_plugin.jobs.runner import key
 
@@ -83,7 +83,7 @@ class Judge:
 
     def __init__(self, digits: Digits, real: Samples):
         self.real, self.features = real, digits.features
-        self.moments = moments(self.features(real.images))
+        self.moments = feature_moments(self.features(real.images))
 
     def __call__(self, samples: Samples) -> dict[str, float]:
         distances = {}

@@ -49,7 +49,7 @@ def outside_the_network(checkout: Path, network: Path, out: Path, count: int, st
     sys.path.insert(0, str(checkout))
     compat.apply()
     from ddo_integrations.edm.generator import generator
-    from ddo_plugin.base.ranks import Ranks
+    from ddo_plugin.base.rank_group import Ranks
     from ddo_plugin.sampling import labels
     from ddo_plugin.sampling.refsets import make as refset
 
@@ -59,7 +59,7 @@ def outside_the_network(checkout: Path, network: Path, out: Path, count: int, st
     source.network.register_forward_pre_hook(lambda *_: calls.append(-time.perf_counter()))
     source.network.register_forward_hook(lambda *_: calls.append(time.perf_counter()))
     start = time.perf_counter()
-    numbers = labels.uniform(count, source.classes)
+    numbers = labels.balanced_labels(count, source.classes)
     refset.make(source, out, Ranks(), count=count, seed=0, labels=numbers, batch=source.batch)
     return 1 - sum(calls) / (time.perf_counter() - start)
 

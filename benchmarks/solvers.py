@@ -21,7 +21,7 @@ Denoised = Callable[[Tensor, Tensor], Tensor]
 
 def by_heun(spacing: str) -> Callable[[Denoised, Tensor, int], Tensor]:
     def sample(denoise: Denoised, latents: Tensor, evaluations: int) -> Tensor:
-        return heun.sample(denoise, latents, noise_steps((evaluations + 1) // 2, spacing=spacing))
+        return heun.heun_sample(denoise, latents, noise_steps((evaluations + 1) // 2, spacing=spacing))
 
     return sample
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from ddo_plugin.checkouts import compat
-from ddo_plugin.finetuning import session as finetuning
+from ddo_plugin.finetuning.session import prepare_session
 from ddo_plugin.hooks import plugins
 
 SIDES = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
@@ -41,7 +41,7 @@ class Bench:
         from trainer import VARTrainer
         from utils import misc
 
-        from ddo_integrations.var import round as rounds
+        from ddo_integrations.var.round import Round
         from ddo_integrations.var.trainer import DDOTrainer
 
         self.images, self.labels = torch.zeros(batch, 3, 1, 1), torch.randint(CLASSES, (batch,))
@@ -49,11 +49,9 @@ class Bench:
         self.logs = {"metric_lg": misc.MetricLogger(), "tb_lg": misc.DistLogger(None, verbose=False)}
         self.mle_trainer = self._trainer(VARTrainer, depth)
         torch.save(self.mle_trainer.var_wo_ddp.state_dict(), folder / "var.pth")
-        run = finetuning.prepare("var", folder, options(folder / "var.pth"))
+        session = prepare_session("var", folder, options(folder / "var.pth"))
         never = 1 << 30
-        rounds.start(
-            rounds.Round(run, steps=never, accumulation=1, snapshot_steps=never, state_steps=None, seed=0, settings={})
-        )
+        session.position = Round(session, steps=never, accumulation=1, snapshot_steps=never, state_steps=None, seed=0)
         self.ddo_trainer = self._trainer(DDOTrainer, depth)
         self.reference = self.ddo_trainer.reference
         self.step = 0

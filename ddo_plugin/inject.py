@@ -1,7 +1,7 @@
-"""The few names that the inserted lines of an upstream call.
+"""The functions that the lines inserted into an upstream call.
 
-A script that is a click command calls `options` and `configure`; one that parses its command line by argparse calls
-`add_arguments` and `read_arguments`, and `loader` once it has its data.
+A script that is a click command calls `options` and `configure`. A script that uses argparse calls `add_arguments` and
+`read_arguments`, and `loader` once it has its data.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import argparse
 import functools
 import sys
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
 from ddo_plugin.base.errors import UserError, in_one_line
 from ddo_plugin.checkouts import compat
 from ddo_plugin.finetuning import argparse_options
-from ddo_plugin.finetuning.options import ddo_values
+from ddo_plugin.finetuning.options import add_options, ddo_values
 from ddo_plugin.hooks import plugins
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -26,16 +26,16 @@ compat.apply_for_imports()  # the line that imports this module stands before up
 
 
 def options(upstream: str) -> Callable[[F], F]:
-    """Decorator below a click command's own options: adds the DDO group.
+    """Return a decorator that adds the DDO options to a click command; it stands below the command's own options.
 
-    A run that was given --ddo but never reaches `configure` would train without DDO and without a word; it is
-    stopped before its first optimizer step.
+    A run with --ddo that never reaches `configure` would silently train without DDO, so it is stopped before its first
+    optimizer step.
     """
 
-    def add_options(function: F) -> F:
+    def decorate(function: F) -> F:
         @functools.wraps(function)
         def guarded(*args: Any, **kwargs: Any) -> Any:
-            compat.apply()  # here upstream is imported whole and has done nothing yet
+            compat.apply()  # upstream is fully imported by now and has done nothing yet
             argparse_options.refuse_empty(kwargs, _options(upstream))
             if kwargs.get("ddo") is None:
                 _refuse_orphans(_typed(ddo_values(kwargs)))
@@ -46,36 +46,33 @@ def options(upstream: str) -> Callable[[F], F]:
             finally:
                 _guard.disarm()
 
-        decorated: Any = guarded
-        for option in reversed(_options(upstream)):
-            ready: Any = lambda *_, made=option, **__: made  # noqa: E731  # click wants a class to make options with
-            decorated = click.option(cls=ready)(decorated)
-        return decorated
+        add_options(guarded, _options(upstream))
+        return cast(F, guarded)
 
-    return add_options
+    return decorate
 
 
 def configure(upstream: str, config: MutableMapping[str, Any], options: Mapping[str, Any]) -> None:
-    """Called once upstream has built its configuration: a DDO run changes it, any other run leaves it alone."""
+    """Change the configuration that upstream built into that of a DDO run; without --ddo, leave it alone."""
     if options.get("ddo") is None:
-        return  # if --ddo was given all the same, these are other options than the script's: the guard stays armed
+        return  # if --ddo was typed, these are not the script's options, and the guard stays armed
     _guard.disarm()
     if not any(plugins.manager().hook.ddo_configure(upstream=upstream, config=config, options=options)):
-        raise UserError(f"--ddo={options['ddo']}: no installed plugin finetunes {upstream}; `ddo plugins` lists them")
+        raise UserError(f"--ddo={options['ddo']}: no installed plugin finetunes {upstream}; see `ddo plugins`")
 
 
 def add_arguments(upstream: str, parser: argparse.ArgumentParser) -> None:
-    """Adds the DDO group to a parser, as `options` does to a command."""
+    """Add the DDO options to an argparse parser, as `options` does to a click command."""
     with in_one_line():
         compat.apply()
         argparse_options.add(parser, _options(upstream))
 
 
 def read_arguments(upstream: str, parsed: Any, unknown: Sequence[str] = ()) -> None:
-    """Converts and checks what was parsed into `parsed`, and configures a DDO run: its attributes are the config.
+    """Convert and check the DDO options in `parsed`, and configure a DDO run; the attributes are the configuration.
 
-    `unknown` is what the script's parser left over. Upstream has done nothing yet: what is refused here leaves no
-    trace.
+    `unknown` holds the arguments that the script's parser did not know. Upstream has done nothing yet, so an error
+    here leaves nothing behind.
     """
     config, options = vars(parsed), _options(upstream)
     with in_one_line():
@@ -89,18 +86,18 @@ def read_arguments(upstream: str, parsed: Any, unknown: Sequence[str] = ()) -> N
 
 
 def await_loader(upstream: str) -> None:
-    """For an integration whose run depends on `loader`: until it is called, no optimizer makes a step."""
+    """Stop the run at its first optimizer step unless `loader` was called before; for integrations that need it."""
     _guard.arm(upstream)
 
 
 def loader(upstream: str, batches: Iterable[Any], steps: int) -> tuple[Iterable[Any], int]:
-    """The batches of real data and how many of them the loop is to take: upstream's, or a DDO run's."""
+    """Return the batches of real data and their number: upstream's own, or those of a DDO run."""
     if not _guard.armed:
         return batches, steps
     with in_one_line():
         answer = plugins.manager().hook.ddo_loader(upstream=upstream, batches=batches, steps=steps)
         if answer is None:
-            raise UserError(f"no installed plugin hands out the data of a run of {upstream}; `ddo plugins` lists them")
+            raise UserError(f"no installed plugin provides the batches of {upstream}; see `ddo plugins`")
     _guard.disarm()
     return answer
 
@@ -109,23 +106,23 @@ def _options(upstream: str) -> list[click.Option]:
     return list(plugins.collect(plugins.manager().hook.ddo_options(upstream=upstream)))
 
 
-def _typed(given: Mapping[str, Any]) -> list[str]:
-    """Which options the user typed, instead of leaving them at their defaults."""
+def _typed(options: Mapping[str, Any]) -> list[str]:
+    """Return the options that the user typed instead of leaving them at their defaults."""
     context = click.get_current_context(silent=True)
     if context is None:
         return []
-    return [name for name in given if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE]
+    return [name for name in options if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE]
 
 
 def _refuse_orphans(typed: Sequence[str]) -> None:
-    """--ddo-alpha and its like without --ddo would be ignored; say so instead."""
+    """Refuse options such as --ddo-alpha without --ddo, which would be ignored."""
     if typed:
         flags = ", ".join("--" + name.replace("_", "-") for name in typed)
-        raise UserError(f"{flags}: no effect without --ddo=NETWORK; add it, or drop the option")
+        raise UserError(f"{flags}: no effect without --ddo=NETWORK; add --ddo, or drop this")
 
 
 class _Guard:
-    """Refuses the first optimizer step of a run whose `configure` never ran."""
+    """Refuses the first optimizer step of a run that never called `configure`."""
 
     def __init__(self) -> None:
         self._hook: Any = None
@@ -137,8 +134,8 @@ class _Guard:
             self.disarm()
             with in_one_line():
                 raise UserError(
-                    f"--ddo was given, but {upstream}'s script never handed it to ddo_plugin.inject, so this would be "
-                    "a run without DDO; the patch is incomplete: `ddo status` tells, `ddo apply` mends"
+                    f"--ddo was given, but {upstream}'s script never passed it to ddo_plugin.inject, so this run would "
+                    "train without DDO; the patch is incomplete: see `ddo status`, and run `ddo apply` to repair it"
                 )
 
         self.disarm()

@@ -89,7 +89,7 @@ def test_a_run_that_never_reaches_configure_stops_before_its_first_step() -> Non
     assert result.exit_code == 2
     assert "trained" not in result.output
     assert len(result.output.strip().splitlines()) == 1
-    assert "digits's script never handed it to" in result.output
+    assert "digits's script never passed it to" in result.output
 
 
 def test_configure_with_options_that_lost_ddo_does_not_pass_for_a_ddo_run() -> None:
@@ -184,7 +184,7 @@ def test_a_loader_that_no_plugin_answers_for_is_refused(capsys) -> None:
         inject.loader("nobody", [], 10)
     inject._guard.disarm()
     assert ended.value.code == 2
-    assert "no installed plugin hands out the data of a run of nobody" in capsys.readouterr().err
+    assert "no installed plugin provides the batches of nobody" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_a_loader_that_no_plugin_answers_for_is_refused(capsys) -> None:
         (["--ddo_alpha=3"], True, "--ddo-alpha: no effect without --ddo"),
         (["--ddo=net.pth", "--ddo_alpha=-3"], True, "x>=0"),
         (["--ddo=net.pth", "--ddo_alhpa=3"], True, "did you mean --ddo_alpha?"),
-        (["--ddo=net.pth"], False, "mine's script never handed it to"),
+        (["--ddo=net.pth"], False, "mine's script never passed it to"),
     ],
 )
 def test_argparse_is_refused_in_one_line_with_status_2(argv, hand_over, message, capsys) -> None:

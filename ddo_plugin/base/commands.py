@@ -24,7 +24,7 @@ def module_command(module: str, arguments: Sequence[str]) -> Command:
     return Command([sys.executable, "-m", module, *arguments], {"PYTHONSAFEPATH": "1"})
 
 
-def launcher(torchrun: str | None) -> list[str]:
+def torchrun_launcher(torchrun: str | None) -> list[str]:
     """What stands between `python` and a script that these options of torchrun start; None: nothing."""
     return [] if torchrun is None else ["-m", "ddo_plugin.base.torchrun", *shlex.split(torchrun)]
 

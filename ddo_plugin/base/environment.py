@@ -1,4 +1,4 @@
-"""Facts about this machine and what is installed, for people."""
+"""Facts about this machine and the installed packages, and what a process may use of them."""
 
 from __future__ import annotations
 
@@ -15,35 +15,71 @@ if TYPE_CHECKING:
 
 
 def describe() -> dict[str, str]:
-    """Python, the packages that upstreams depend on, and the machine; torch is imported, the others are not."""
+    """Return the machine and the packages that upstreams depend on, as text for people. Imports torch."""
     return {
-        **versions(),
+        **package_versions(),
         "python": f"{platform.python_version()}, {sys.executable}",
         "GPU": _gpu(),
-        "processor": f"{_cores()} cores, {_memory()} of memory",
+        "processor": f"{core_count()} cores, {_memory()} of memory",
     }
 
 
-def versions() -> dict[str, str]:
-    """Of python and the packages that numbers depend on, for the record; nothing is imported."""
+def package_versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that numbers depend on. Imports none of them."""
     packages = ("ddo-plugin", "torch", "numpy", "scipy")
     return {"python": platform.python_version(), **{name: _version(name) for name in packages}}
 
 
 def device_name(device: torch.device) -> str:
-    """What computes there, for the record: the GPU's model, or "cpu"."""
+    """Return the model of a GPU, or "cpu"."""
     import torch
 
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def torch_error() -> str:
-    """Why torch cannot be imported; empty if it can."""
+    """Return why torch cannot be imported, or an empty string if it can."""
     try:
         import torch  # noqa: F401
     except Exception as error:  # a broken installation raises OSError, ImportError and others
         return " ".join(f"{type(error).__name__}: {error}".split())
     return ""
+
+
+def cores() -> list[int]:
+    """Return the numbers of the CPU cores that this process may use; in a container these may be few of many."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def core_count() -> int:
+    """Return how many CPU cores this process may use."""
+    return len(cores())
+
+
+def free_port() -> int:
+    """Return a port that no process on this machine listens at now."""
+    return free_ports(1)[0]
+
+
+def free_ports(count: int) -> list[int]:
+    """Return `count` different ports that no process on this machine listens at now."""
+    listeners = [socket.socket() for _ in range(count)]
+    try:
+        for listener in listeners:
+            listener.bind(("127.0.0.1", 0))
+        return [int(listener.getsockname()[1]) for listener in listeners]
+    finally:
+        for listener in listeners:
+            listener.close()
+
+
+def cache_folder() -> Path:
+    """Return the cache folder of this package. Everything in it can be made again."""
+    if folder := os.environ.get("DDO_CACHE"):
+        return Path(folder).absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "ddo-plugin"
 
 
 def _version(name: str) -> str:
@@ -64,10 +100,6 @@ def _gpu() -> str:
     return ", ".join(f"{device.name} ({_gibibytes(device.total_memory)})" for device in devices)
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _memory() -> str:
     try:
         return _gibibytes(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
@@ -77,17 +109,3 @@ def _memory() -> str:
 
 def _gibibytes(nbytes: int) -> str:
     return f"{nbytes / 2**30:.1f} GiB"
-
-
-def free_port() -> int:
-    """A port that nobody on this machine listens at now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def cache_folder() -> Path:
-    """The cache of this package; everything in it can be made again."""
-    if folder := os.environ.get("DDO_CACHE"):
-        return Path(folder).absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "ddo-plugin"

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: temporary name, fsync, rename."""
+"""Writes files and folders that are either complete or absent: temporary name, fsync, rename."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DISK_ERRORS = (
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file that appears at `path` when the block ends without an exception, and not at all otherwise."""
+    """Open a binary file that appears at `path` if the block ends without an exception, and not at all otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(path)
     try:
@@ -40,32 +40,32 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 
 @contextlib.contextmanager
 def writing(what: str) -> Iterator[None]:
-    """A disk that takes no more, or a place that takes nothing, in one line."""
+    """Report in one line that the disk is full or the place cannot be written to."""
     try:
         yield
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise
         raise UserError(
-            f"{what} cannot be written ({error.strerror or error}); make room or choose another place"
+            f"{what}: cannot be written ({error.strerror or error}); free disk space or choose another place"
         ) from None
 
 
 def refuse_to_replace(path: Path) -> None:
-    """What a user's file or folder would take the place of is left alone."""
+    """Refuse to overwrite an existing path."""
     if os.path.lexists(path):
-        raise UserError(f"{path} is there already and is left alone; choose another place, or remove it")
+        raise UserError(f"{path} already exists and is not overwritten; choose another place, or remove it")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a value as indented JSON, whole or not at all."""
+    """Write a value as indented JSON, completely or not at all."""
     with atomic_write(path) as file:
         file.write((json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A folder that appears at `path` when the block ends without an exception; what stood there is replaced."""
+    """Create a folder that appears at `path` if the block ends without an exception. An existing one is replaced."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(path)
     temporary.mkdir()
@@ -78,14 +78,14 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def publish(folder: Path, path: Path) -> None:
-    """Put a finished folder at `path`, durably; what stood there is replaced."""
+    """Move a finished folder to `path`, durably. An existing one is replaced."""
     sync_tree(folder)
     _replace(path, folder)
     sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames in `folder` durable, where the system can (Windows cannot)."""
+    """Make renames in `folder` durable. Windows cannot do this."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -95,7 +95,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """Make a folder and all that is in it durable."""
+    """Make a folder and everything in it durable."""
     for file in folder.rglob("*"):
         if file.is_dir():
             sync_folder(file)
@@ -106,7 +106,7 @@ def sync_tree(folder: Path) -> None:
 
 
 def sha256_file(path: Path) -> str:
-    """The hexadecimal sha256 of a file's contents."""
+    """Return the hexadecimal SHA-256 of a file's content."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):
@@ -115,22 +115,22 @@ def sha256_file(path: Path) -> str:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder; 0 if it is not there."""
+    """Return the bytes of a file or of all files in a folder, 0 if it does not exist."""
     try:
         if path.is_dir():
             return sum(file.lstat().st_size for file in path.rglob("*") if not file.is_dir())
         return path.lstat().st_size
-    except FileNotFoundError:  # or a file in it went away meanwhile
+    except FileNotFoundError:  # also if a file in the folder has disappeared meanwhile
         return 0
 
 
 def _beside(path: Path) -> Path:
-    """A new name in the same folder. What is created there under it gets the permissions of the umask."""
+    """Return a new name in the same folder. Files created there get the permissions of the umask."""
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
 
 
 def _replace(path: Path, folder: Path) -> None:
-    """Put `folder` at `path`; a folder cannot be renamed over another, so the old one steps aside first."""
+    """Move `folder` to `path`. A folder cannot be renamed over another, so the old one is moved aside first."""
     if not os.path.lexists(path):
         folder.replace(path)
         return

@@ -1,4 +1,4 @@
-"""The JSON that a measurement leaves behind: its place is tried before the work is done."""
+"""The JSON file that a measurement writes. Its place is tried before the work starts."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 from ddo_plugin.base.files import write_json, writing
 
-_BLOCK = 4096  # bytes that a full disk has no room for
+_BLOCK = 4096  # bytes; a full disk has no room for them
 
 
 def check_place(out: Path) -> None:
-    """Refuse a file that cannot be written; nothing is left behind, not even its folder."""
+    """Refuse a file that cannot be written. Leave nothing behind, not even its folder."""
     with writing(f"--out={out}"):
         if out.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
@@ -24,6 +24,6 @@ def check_place(out: Path) -> None:
 
 
 def write_result(out: Path, value: Any) -> None:
-    """Write it, whole or not at all."""
+    """Write a value as JSON, completely or not at all."""
     with writing(f"--out={out}"):
         write_json(out, value)

@@ -1,4 +1,4 @@
-"""torchrun, but for how it ends: with the ranks' own status if they said what is wrong, and without its traceback then.
+"""torchrun with another ending: if a rank has reported its error, its exit status is kept and no traceback follows.
 
 Run as: python -m ddo_plugin.base.torchrun OPTIONS SCRIPT ARGUMENTS
 """
@@ -11,28 +11,28 @@ import sys
 
 from ddo_plugin.base.errors import COLLAPSE_STATUS, UserError, in_one_line
 
-SAID = (COLLAPSE_STATUS, UserError.exit_code)  # whoever ends with one of these has said why
+REPORTED = (COLLAPSE_STATUS, UserError.exit_code)  # a rank that ends with one of these has reported why
 
 
 def main() -> None:
-    """What `torchrun` does with this command line."""
+    """Run torchrun with the arguments of this process."""
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as run
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # its errors are raised besides
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # it also raises what it logs
     try:
         run()
     except ChildFailedError as error:
         statuses = {failure.exitcode for failure in error.failures.values()}
-        for status in SAID:
+        for status in REPORTED:
             if status in statuses:
                 sys.exit(status)
         raise
     except SignalException as signalled:
         sys.exit(128 + signalled.sigval)
     except (AssertionError, ValueError) as error:
-        reason = " ".join(str(error).split()) or "its options do not go together"
+        reason = " ".join(str(error).split()) or "its options contradict each other"
         with in_one_line():
             raise UserError(f"torchrun cannot start `{shlex.join(sys.argv[1:])}`: {reason}") from None
 

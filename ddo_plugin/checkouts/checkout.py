@@ -1,4 +1,4 @@
-"""A user's folder: which upstream it is, told by what is in it, and what DDO's patch finds there."""
+"""A user's folder: which upstream it holds, and the state of the files that DDO's patch changes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pathlib import Path
 
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.checkouts.patching import format as patch_format
-from ddo_plugin.checkouts.patching.transaction import repair
+from ddo_plugin.checkouts.patching.format import FilePatch
+from ddo_plugin.checkouts.patching.transaction import is_interrupted, repair
 from ddo_plugin.checkouts.patching.tree import PatchedFile, inspect_tree
 from ddo_plugin.hooks import plugins
 from ddo_plugin.hooks.types import Upstream
@@ -19,43 +20,58 @@ from ddo_plugin.hooks.types import Upstream
 
 @dataclass(frozen=True)
 class Checkout:
-    """Somebody's copy of an upstream."""
+    """A user's copy of an upstream's repository."""
 
     root: Path  # absolute, symbolic links followed
     upstream: Upstream
 
     def files(self) -> list[PatchedFile]:
-        """The files that the patch is about, after finishing what a killed `ddo apply` or `ddo revert` began."""
-        if self.upstream.patch is None or self.upstream.digests is None:
-            raise UserError(f"no patch comes with the integration of {self.upstream.title}, so {self.root} stays as is")
-        patches = patch_format.load(self.upstream.patch, self.upstream.digests)
+        """Return the state of every file that the patch changes; nothing is written.
+
+        After an interrupted `ddo apply`, some files may be patched and others not. Each of them is whole.
+        """
+        return inspect_tree(self.root, self._patches())
+
+    def is_interrupted(self) -> bool:
+        """Return whether a killed `ddo apply` or `ddo revert` left work to finish."""
+        return is_interrupted(self.root, self._targets())
+
+    def repair(self) -> None:
+        """Finish what a killed `ddo apply` or `ddo revert` began. Only these two commands call this."""
         try:
-            repair(self.root, [(self.root / patch.path).resolve() for patch in patches])
+            repair(self.root, self._targets())
         except OSError as error:
-            raise UserError(f"an interrupted `ddo apply` cannot be finished in {self.root}: {error}") from None
-        return inspect_tree(self.root, patches)
+            raise UserError(f"cannot finish the interrupted `ddo apply` in {self.root}: {error}") from None
+
+    def _patches(self) -> tuple[FilePatch, ...]:
+        if self.upstream.patch is None or self.upstream.digests is None:
+            raise UserError(f"{self.root}: the integration of {self.upstream.title} has no patch to insert or remove")
+        return patch_format.load(self.upstream.patch, self.upstream.digests)
+
+    def _targets(self) -> list[Path]:
+        return [(self.root / patch.path).resolve() for patch in self._patches()]
 
 
 def open_checkout(folder: Path) -> Checkout:
-    """Recognise a folder; a folder of no known upstream is refused."""
+    """Return the checkout in a folder; refuse a folder that holds no known upstream."""
     root = folder.resolve()
     if not root.is_dir():
-        raise UserError(f"{folder} is no folder; name the checkout of an upstream")
-    known = [one for one in plugins.collect(plugins.manager().hook.ddo_upstreams()) if one.landmarks]
+        raise UserError(f"{folder}: no such folder; pass the folder of an upstream's checkout")
+    known = [upstream for upstream in plugins.upstreams() if upstream.landmarks]
     return Checkout(root, recognise(root, known))
 
 
 def recognise(root: Path, known: Iterable[Upstream]) -> Upstream:
-    """The upstream whose landmarks are all there; of several the one with most, then the one registered last."""
+    """Return the upstream whose landmarks all match. Prefer more landmarks, then the plugin registered last."""
     missing = {upstream: _missing(root, upstream.landmarks) for upstream in known}
     complete = [upstream for upstream, gaps in missing.items() if not gaps]
     if complete:
-        return max(enumerate(complete), key=lambda one: (len(one[1].landmarks), one[0]))[1]
-    raise UserError(f"{root} is no checkout of an upstream that an installed plugin knows ({_nearest(missing)})")
+        return max(enumerate(complete), key=lambda numbered: (len(numbered[1].landmarks), numbered[0]))[1]
+    raise UserError(f"{root} is no checkout of an upstream that an installed plugin supports ({_nearest(missing)})")
 
 
-def commit(root: Path) -> str:
-    """The commit of a git checkout whose root this is; a copy inside somebody else's repository has none."""
+def git_commit(root: Path) -> str:
+    """Describe the commit that `root` is at. A folder inside another git repository has none of its own."""
     if _git(root, "rev-parse", "--show-prefix") != "":
         return "unknown: not a git checkout"
     changed = len((_git(root, "status", "--porcelain", "--untracked-files=no") or "").splitlines())
@@ -64,7 +80,7 @@ def commit(root: Path) -> str:
 
 
 def _git(root: Path, *arguments: str) -> str | None:
-    command = ["git", "-C", str(root), *arguments]
+    command = ["git", "--no-optional-locks", "-C", str(root), *arguments]  # `git status` would rewrite its index
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     except OSError:  # git is not installed
@@ -85,14 +101,14 @@ def _matches(path: Path, pattern: str) -> bool:
 
 def _nearest(missing: Mapping[Upstream, list[str]]) -> str:
     if not missing:
-        return "there is none: see `ddo plugins`"
-    upstream, gaps = min(missing.items(), key=lambda one: len(one[1]) / len(one[0].landmarks))
+        return "none is installed; see `ddo plugins`"
+    upstream, gaps = min(missing.items(), key=lambda item: len(item[1]) / len(item[0].landmarks))
     if len(gaps) == len(upstream.landmarks):
-        return ", ".join(one.title for one in missing)
-    return f"most like {upstream.title}, but its {', '.join(gaps)} is absent or something else"
+        return f"supported: {', '.join(known.title for known in missing)}"
+    return f"closest to {upstream.title}, but {', '.join(gaps)} is missing or different"
 
 
 def make_importable(root: Path) -> None:
-    """As if a script of the checkout ran; nothing is written into it."""
+    """Put a checkout first on the import path, as for its own scripts, and write no `__pycache__` into it."""
     sys.path.insert(0, str(root))
     sys.dont_write_bytecode = True

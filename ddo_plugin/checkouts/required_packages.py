@@ -1,4 +1,4 @@
-"""Which packages a checkout imports, told from its source; nothing of it is run."""
+"""Which packages a checkout imports, read from its source. Nothing of it is run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ddo_plugin.base.errors import UserError
 
-DISTRIBUTIONS = {  # where pip calls it otherwise
+DISTRIBUTIONS = {  # import name -> name for pip, where they differ
     "PIL": "pillow",
     "cv2": "opencv-python",
     "distutils": "setuptools",
@@ -21,14 +21,14 @@ DISTRIBUTIONS = {  # where pip calls it otherwise
 
 @dataclass(frozen=True)
 class Imports:
-    """Packages that are neither of the checkout nor of python, each with the first file that imports it."""
+    """Packages that belong neither to the checkout nor to Python, each with the first file that imports it."""
 
-    to_train: Mapping[str, str]  # imported as soon as the training script is
-    elsewhere: Mapping[str, str]  # by other scripts, inside functions, or where a failure is caught
+    to_train: Mapping[str, str]  # imported when the training script is imported
+    elsewhere: Mapping[str, str]  # imported by other scripts, inside functions, or where a failure is caught
 
 
 def read_imports(root: Path, script: str) -> Imports:
-    """What the scripts of a checkout import, and which of it the training script cannot start without."""
+    """Return the packages that a checkout imports, and which of them its training script cannot start without."""
     own = _own_modules(root)
     reached = _reached_from(root / script, own)
     to_train = _first_files(root, ((file, name) for file in reached for name, at_once in _names(file) if at_once))
@@ -42,32 +42,32 @@ def read_imports(root: Path, script: str) -> Imports:
 
 
 def missing(packages: Mapping[str, str]) -> dict[str, str]:
-    """Those that this environment lacks."""
+    """Return the packages that are not installed."""
     return {name: file for name, file in packages.items() if not _is_there(name)}
 
 
-def refuse_missing(packages: Mapping[str, str]) -> None:
-    """An import that fails in the middle of a script would say less."""
+def refuse_missing_packages(packages: Mapping[str, str]) -> None:
+    """Refuse to start if packages are not installed. An import that fails later would explain less."""
     if lacking := missing(packages):
         names = " ".join(sorted(map(distribution, lacking)))
-        told = ", ".join(f"{file} imports {name}" for name, file in lacking.items())
-        raise UserError(f"{told}, which this environment lacks: pip install {names}")
+        imports = ", ".join(f"{file} imports {name}" for name, file in lacking.items())
+        raise UserError(f"{imports}, which is not installed: pip install {names}")
 
 
 def distribution(package: str) -> str:
-    """What pip calls it."""
+    """Return the name of a package for pip."""
     return DISTRIBUTIONS.get(package, package)
 
 
 def _is_there(name: str) -> bool:
     try:
         return importlib.util.find_spec(name) is not None
-    except ValueError:  # something has put a module without a spec into sys.modules
+    except ValueError:  # sys.modules holds a module without a spec
         return True
 
 
 def _own_modules(root: Path) -> dict[str, list[Path]]:
-    """The checkout's modules and packages by name, with all of their files."""
+    """Return the checkout's modules and packages by name, each with all of its files."""
     modules = {path.stem: [path] for path in sorted(root.glob("*.py"))}
     for folder in sorted(root.iterdir()):
         if folder.name.isidentifier() and any(folder.glob("*.py")):
@@ -76,9 +76,9 @@ def _own_modules(root: Path) -> dict[str, list[Path]]:
 
 
 def _reached_from(script: Path, own: Mapping[str, list[Path]]) -> list[Path]:
-    """The script and every file of the modules it imports at once; a package counts whole: it is loaded by names."""
+    """Return the script and the files that it imports at once. A package counts with all files: it loads by name."""
     reached = [script]
-    for file in reached:  # grows while it is walked
+    for file in reached:  # grows during the loop
         for name, at_once in _names(file):
             if at_once:
                 reached += [path for path in own.get(name, []) if path not in reached]
@@ -93,11 +93,11 @@ def _first_files(root: Path, pairs: Iterable[tuple[Path, str]]) -> dict[str, str
 
 
 def _names(file: Path) -> Iterator[tuple[str, bool]]:
-    """Top-level names of what a file imports, and whether importing the file needs them at once."""
+    """Yield the top-level names that a file imports, and whether importing the file needs them at once."""
     try:
         tree = ast.parse(file.read_bytes())
     except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{file} cannot be read as python, so no run can start from it: {error}") from None
+        raise UserError(f"{file}: not valid Python ({error})") from None
     yield from _in_body(tree.body, at_once=True)
 
 
@@ -121,7 +121,7 @@ def _in_body(nodes: Iterable[ast.AST], at_once: bool) -> Iterator[tuple[str, boo
 
 
 def _may_be_skipped(node: ast.AST) -> bool:
-    """Whether what stands in this statement may fail or never run, and the file is imported all the same."""
+    """Return whether the content of this statement may fail or never run while the file can still be imported."""
     if isinstance(node, ast.Try):
         return any(not _raises(handler) for handler in node.handlers)
     if isinstance(node, ast.If):

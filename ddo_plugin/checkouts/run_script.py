@@ -1,8 +1,8 @@
-"""A checkout's scripts, run with the checkout left as it is: what DDO patches as a patched copy, the rest in place.
+"""Runs a checkout's scripts without changing the checkout: patched scripts as copies, the others in place.
 
-The copies of patched files lie in a folder of the cache named after their content. Python finds that folder first
-(the script lies in it) and the checkout second (`PYTHONPATH`), so tracebacks, spawned workers, torchrun and debuggers
-see an ordinary script. What runs in place is started by `python -m ddo_plugin.checkouts.compat`.
+The copies of patched files lie in a folder of the cache named after their content. Python finds that folder first,
+because the script lies in it, and the checkout second, by `PYTHONPATH`. So tracebacks, spawned workers, torchrun and
+debuggers see an ordinary script. The other scripts are started by `python -m ddo_plugin.checkouts.compat`.
 """
 
 from __future__ import annotations
@@ -27,14 +27,16 @@ become(globals(), {code!r}, {place!r})
 """
 
 
-def prepare(checkout: Checkout, script: str, arguments: Sequence[str], launcher: Sequence[str] = ()) -> Command:
-    """The command that runs `script`, patched if the patch is about it; `launcher` is torchrun's part, if any."""
+def checkout_command(
+    checkout: Checkout, script: str, arguments: Sequence[str], launcher: Sequence[str] = ()
+) -> Command:
+    """Return the command that runs `script`, patched if the patch changes it. `launcher` starts torchrun, if given."""
     script = _in_checkout(checkout.root, script)
     files = checkout.files()
     folders = [(checkout.root / script).parent]
     if script in [file.path for file in files]:
         copy = _patched(checkout.root, script, files)
-        run, folders = [str(copy)], [copy.parent, *folders]  # as python does by itself, unless told to be safe
+        run, folders = [str(copy)], [copy.parent, *folders]  # as Python does by itself, except with -P
     else:
         run = ["-m", "ddo_plugin.checkouts.compat", str(checkout.root / script)]
     argv = [sys.executable, *interpreter_options(), *launched(launcher, [*run, *arguments])]
@@ -42,9 +44,9 @@ def prepare(checkout: Checkout, script: str, arguments: Sequence[str], launcher:
 
 
 def launched(launcher: Sequence[str], program: Sequence[str]) -> list[str]:
-    """A program (a script or `-m module`, and its arguments) by torchrun, if that is the launcher.
+    """Return the arguments that start a program (a script or `-m module`, and its arguments) by the launcher, if any.
 
-    Without the dashes torchrun takes an argument of the program, such as --num=6, for one of its own that begins so.
+    Without the dashes, torchrun would take an argument of the program, such as --num=6, as short for one of its own.
     """
     if not launcher:
         return list(program)
@@ -53,27 +55,27 @@ def launched(launcher: Sequence[str], program: Sequence[str]) -> list[str]:
 
 
 def _in_checkout(root: Path, script: str) -> str:
-    """The script as the patch would name it; however it was written, a patched file must not run as it is."""
+    """Return the script's path as the patch spells it, so that no spelling runs a patched file unpatched."""
     path = root / script
     path = path.parent.resolve() / path.name
     if not path.is_relative_to(root):
-        raise UserError(f"{script} is not in {root}, so it is no script of this checkout; plain python runs it")
+        raise UserError(f"{script}: not a script of the checkout {root}; run it by plain python")
     if not path.is_file():
-        raise UserError(f"{script} is no file in {root}, so there is nothing to run")
+        raise UserError(f"{script}: no such file in {root}")
     return path.relative_to(root).as_posix()
 
 
 def _patched(root: Path, script: str, files: Sequence[PatchedFile]) -> Path:
     for file in files:
-        if file.found.state is State.CONFLICTING:
-            raise UserError(f"{file.path} cannot be patched: {file.found.reason}")
+        if file.inspection.state is State.CONFLICTING:
+            raise UserError(f"{file.path} cannot be patched: {file.inspection.reason}")
     return write_copies(root, script, files) / script
 
 
 def write_copies(root: Path, script: str, files: Sequence[PatchedFile]) -> Path:
-    """The folder with the patched script and stand-ins for the patched modules."""
+    """Write the patched script, and stand-ins for the patched modules. Return their folder."""
     contents: dict[str, bytes] = {}
-    patched = {file.path: file.found.with_lines or b"" for file in files}
+    patched = {file.path: file.inspection.with_lines or b"" for file in files}
     folder = cache_folder() / "run" / _key(root, script, patched)
     for path, data in patched.items():
         if path == script:
@@ -86,28 +88,28 @@ def write_copies(root: Path, script: str, files: Sequence[PatchedFile]) -> Path:
     for path, data in contents.items():
         copy = folder / path
         if not copy.is_file() or copy.read_bytes() != data:
-            with atomic_write(copy) as file:  # ranks that start together write the same bytes
+            with atomic_write(copy) as file:  # ranks may do this at the same time, with the same bytes
                 file.write(data)
     return folder
 
 
 def environment(*folders: Path) -> dict[str, str]:
-    """What the script's process needs: the script's own folders on its path, and no `__pycache__` left there."""
+    """Return the variables of the script's process: its folders on the import path, no `__pycache__` left there."""
     for folder in folders:
         if os.pathsep in str(folder):
-            raise UserError(f"{folder} has a {os.pathsep!r} in its name, which PYTHONPATH cannot hold; move it")
+            raise UserError(f"{folder}: PYTHONPATH cannot hold a folder with {os.pathsep!r} in its name; rename it")
     path = os.pathsep.join([*map(str, folders), *filter(None, [os.environ.get("PYTHONPATH")])])
     return {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": os.environ.get("PYTHONDONTWRITEBYTECODE") or "1"}
 
 
 def interpreter_options() -> list[str]:
-    """The options that this interpreter was started with, such as -u and -W."""
+    """Return the options that this interpreter was started with, such as -u and -W."""
     head = sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv[1:])]
     return head[:-2] if head[-2:-1] == ["-m"] else head[:-1]
 
 
 def become_process(command: Command) -> None:
-    """Replace this process: its number, signals and exit status are the script's."""
+    """Replace this process by the command, which keeps its process id. Signals and exit status are the command's."""
     sys.stdout.flush()
     sys.stderr.flush()
     os.execve(command.argv[0], list(command.argv), {**os.environ, **command.env})
@@ -118,11 +120,13 @@ def _stand_in(code: Path, place: Path) -> bytes:
 
 
 def _package_files(root: Path, path: str) -> list[PurePosixPath]:
-    """The packages that a module lies in; Python would find their other modules no more, did they not stand in too."""
+    """Return the `__init__.py` of the packages around a module. Without stand-ins for these, Python would no longer
+    find their other modules.
+    """
     folders = PurePosixPath(path).parents
     return [folder / "__init__.py" for folder in folders if folder.name and (root / folder / "__init__.py").is_file()]
 
 
 def _key(root: Path, script: str, patched: Mapping[str, bytes]) -> str:
-    told = [str(root), script, _STAND_IN, {path: hashlib.sha256(data).hexdigest() for path, data in patched.items()}]
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+    parts = [str(root), script, _STAND_IN, {path: hashlib.sha256(data).hexdigest() for path, data in patched.items()}]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

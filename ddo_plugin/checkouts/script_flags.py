@@ -1,4 +1,4 @@
-"""Which options a training script takes, told from its source; nothing of it is run."""
+"""Which options a training script accepts, read from its source. Nothing of it is run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CONSTRUCTED: Mapping[str, type[click.ParamType]] = {
 
 @dataclass(frozen=True)
 class Option:
-    """An option by its long name; `type` is None where the source's own function reads it."""
+    """An option by its long name. `type` is None if a function of the script parses the value."""
 
     name: str
     type: click.ParamType | None
@@ -31,38 +31,38 @@ class Option:
 
 
 def read(root: Path, script: str) -> list[Option]:
-    """The options of click decorators in the script, or the fields of a Tap class in what it imports."""
+    """Return the options of click decorators in the script, or the fields of a Tap class that it imports."""
     tree = _parsed(root / script)
-    found = list(_of_click(tree))
-    for file in _imported(root, tree) if not found else ():
-        found += _of_tap(_parsed(file))
-    if not found:
-        raise UserError(f"{root / script}: no options were found in its source")
-    return found
+    options = list(_of_click(tree))
+    for file in _imported(root, tree) if not options else ():
+        options += _of_tap(_parsed(file))
+    if not options:
+        raise UserError(f"{root / script}: its source has no options of click or Tap")
+    return options
 
 
 def _parsed(file: Path) -> ast.Module:
     try:
         return ast.parse(file.read_bytes())
     except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{file} cannot be read as python, so no run can start from it: {error}") from None
+        raise UserError(f"{file}: not valid Python ({error})") from None
 
 
 def _of_click(tree: ast.Module) -> Iterator[Option]:
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
-    for call in (one for function in functions for one in function.decorator_list):
+    for call in (decorator for function in functions for decorator in function.decorator_list):
         if not isinstance(call, ast.Call) or not ast.unparse(call.func).endswith("click.option"):
             continue
         names = [_literal(argument) for argument in call.args]
         long = next((name[2:] for name in names if isinstance(name, str) and name.startswith("--")), None)
-        given = {keyword.arg: keyword.value for keyword in call.keywords}
+        keywords = {keyword.arg: keyword.value for keyword in call.keywords}
         if long is not None:
-            switches = {name: name in given and _literal(given[name]) is True for name in ("is_flag", "required")}
-            yield Option(long, _click_type(given.get("type")), switches["is_flag"], switches["required"])
+            switches = {name: name in keywords and _literal(keywords[name]) is True for name in ("is_flag", "required")}
+            yield Option(long, _click_type(keywords.get("type")), switches["is_flag"], switches["required"])
 
 
 def _click_type(node: ast.expr | None) -> click.ParamType | None:
-    """What click makes of the expression, where that is plain to see."""
+    """Return the click type that an expression names, None if that cannot be read from it."""
     if node is None:
         return click.STRING
     if isinstance(node, ast.Name):
@@ -88,7 +88,7 @@ def _of_tap(tree: ast.Module) -> Iterator[Option]:
 
 
 def _imported(root: Path, tree: ast.Module) -> Iterator[Path]:
-    """The checkout's own modules that a script imports, wherever in it."""
+    """Yield the files of the checkout's own modules that a script imports anywhere."""
     for node in ast.walk(tree):
         names: list[str] = []
         if isinstance(node, ast.ImportFrom) and node.module and not node.level:

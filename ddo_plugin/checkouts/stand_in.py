@@ -1,4 +1,4 @@
-"""Modules outside a checkout that stand in for modules in it, in a run that leaves the checkout alone."""
+"""Modules outside a checkout that replace modules in it, for runs that do not change the checkout."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def become(module: dict[str, Any], code: str, place: str) -> None:
-    """Run `code` in the module that stands in for the one at `place`; data beside the original are found there."""
+    """Run the file `code` in a module that replaces the one at `place`, and finds its data files there."""
     module["__file__"] = place
     if "__path__" in module:
         module["__path__"].append(str(Path(place).parent))

@@ -1,4 +1,4 @@
-"""What `--dry-run` prints."""
+"""What several commands print about the lines that DDO inserts."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from pathlib import Path
 
 import click
 
+INTERRUPTED = "a `ddo apply` or `ddo revert` was interrupted; run either of them to finish it"
+
 
 def show(root: Path, changes: Mapping[Path, tuple[bytes, bytes]]) -> None:
-    """Print old and new content of files below `root` as a unified diff; nothing where nothing changes."""
+    """Print the old and new content of files below `root` as a unified diff."""
     for path, (old, new) in changes.items():
         name = path.relative_to(root).as_posix()
         for line in difflib.unified_diff(_lines(old), _lines(new), f"a/{name}", f"b/{name}", lineterm=""):

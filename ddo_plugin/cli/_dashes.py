@@ -1,4 +1,4 @@
-"""Commands that hand what follows `--` to another command."""
+"""Commands that pass the arguments after `--` to another program."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ ARGUMENTS = "arguments"
 
 
 class SplitAtDashes(click.Command):
-    """Keeps what stands after the first `--` in `ctx.meta["arguments"]`."""
+    """A command that keeps the arguments after the first `--` in `ctx.meta["arguments"]`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         at = args.index("--") if "--" in args else len(args)

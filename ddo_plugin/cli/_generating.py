@@ -16,7 +16,7 @@ from ddo_plugin.hooks import plugins
 from ddo_plugin.sampling.options import network_options
 
 if TYPE_CHECKING:
-    from ddo_plugin.base.ranks import Ranks
+    from ddo_plugin.base.rank_group import Ranks
     from ddo_plugin.hooks.types import Generator
 
 META = "ddo_plugin.generating"  # key of the upstream and the arguments in a command's context
@@ -80,11 +80,11 @@ def ranks_on_device() -> Iterator[Ranks]:
     """Apply the compatibility fixes, choose a GPU or the CPU, and yield the ranks that torchrun started."""
     import torch
 
-    from ddo_plugin.base.ranks import ranks
+    from ddo_plugin.base.rank_group import ranks
     from ddo_plugin.checkouts import compat
 
     compat.apply()
-    cuda = compat.device().type == "cuda"
+    cuda = compat.upstream_device().type == "cuda"
     if cuda and not torch.cuda.is_available():
         raise UserError(
             "DDO_DEVICE or DDO_COMPAT_OFF asks for a GPU, but torch finds none; unset it, or set DDO_DEVICE=cpu"
@@ -148,5 +148,5 @@ def _become_torchrun(ctx: click.Context, torchrun: str) -> None:
     at = next(index for index, argument in enumerate(args) if argument.split("=")[0] == "--torchrun")
     rest = args[:at] + args[at + (1 if "=" in args[at] else 2) :]
     names = ctx.command_path.split()[1:]
-    argv = launched(launcher(torchrun), ["-m", "ddo_plugin", *names, *rest])
+    argv = launched(torchrun_launcher(torchrun), ["-m", "ddo_plugin", *names, *rest])
     become_process(Command([sys.executable, *interpreter_options(), *argv]))

@@ -9,22 +9,26 @@ import click
 
 @click.command("apply")
 @click.argument("repo", type=click.Path(path_type=Path), default=".")
-@click.option("--dry-run", is_flag=True, help="Print the change and leave the files alone.")
+@click.option("--dry-run", is_flag=True, help="Print the change as a diff and write nothing.")
 def command(repo: Path, dry_run: bool) -> None:
-    """Insert DDO's lines into the checkout REPO (default: this folder).
+    """Insert DDO's lines into a checkout.
 
-    Only lines are inserted, each at its one proven place; a file where that is in doubt is refused. Applying twice
-    changes nothing more, `ddo revert` restores the bytes.
+    REPO is the folder of the checkout. [default: the current folder]
+
+    Only lines are inserted. Each line has exactly one proven place; if a place is in doubt, nothing is changed.
+    Applying twice changes nothing more. `ddo revert` removes the lines again.
     """
     from ddo_plugin.checkouts.checkout import open_checkout
     from ddo_plugin.checkouts.patching.tree import applied, write
     from ddo_plugin.cli._changes import show
 
     checkout = open_checkout(repo)
+    if not dry_run:
+        checkout.repair()
     changes = applied(checkout.root, checkout.files())
     if dry_run:
         show(checkout.root, changes)
         return
     write(checkout.root, changes)
-    what = "patched" if changes else "patched already, nothing to do"
-    click.echo(f"{checkout.upstream.title} in {checkout.root}: {what}")
+    outcome = "patched" if changes else "patched already, nothing to do"
+    click.echo(f"{checkout.upstream.title} in {checkout.root}: {outcome}")

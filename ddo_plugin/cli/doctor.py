@@ -12,7 +12,7 @@ from ddo_plugin.base.errors import UserError
 
 if TYPE_CHECKING:
     from ddo_plugin.checkouts.checkout import Checkout
-    from ddo_plugin.checkouts.compat.ownership import Family
+    from ddo_plugin.hooks.types import Fix
 
 NOT_READY_STATUS = 1
 
@@ -20,35 +20,40 @@ NOT_READY_STATUS = 1
 @click.command("doctor")
 @click.argument("repo", type=click.Path(path_type=Path), default=".")
 def command(repo: Path) -> None:
-    """Tell whether the checkout REPO (default: this folder) would run here, and what compat does about it.
+    """Check whether a training run could start here.
 
-    Exit status 0: a training run could start; 1: it could not, and why.
+    REPO is the folder of an upstream's checkout. [default: the current folder]
+
+    Prints the environment, what would break in it and how compat fixes that, the state of the checkout, and the
+    packages that it needs. Nothing is run or changed.
+
+    Exit status: 0 if a training run could start, else 1; the reasons are printed last.
     """
     from ddo_plugin.base import environment
 
     reasons: list[str] = []
     _print("Environment", environment.describe())
-    checkout, unknown = _open(repo)
+    checkout, problem = _open(repo)
     if error := environment.torch_error():
         reasons.append(f"torch cannot be imported ({error}), and every upstream needs it; see pytorch.org")
-    elif families := _families(checkout):
-        _print("What breaks here, and what compat does about it", _fixes(families, reasons))
+    elif fixes := _fixes(checkout):
+        _print("What breaks here, and how compat fixes it", _described(fixes, reasons))
     if checkout is None:
-        reasons.append(unknown)
+        reasons.append(problem)
     else:
         _print("Checkout", _checkout(checkout, reasons))
         _print("Packages", _packages(checkout, reasons))
     if not reasons:
-        click.secho("A run could start.", fg="green")
+        click.secho("A training run could start.", fg="green")
         return
-    click.secho("No run could start:", fg="red")
+    click.secho("No training run could start:", fg="red")
     for reason in reasons:
         click.echo(f"  {reason}")
     click.get_current_context().exit(NOT_READY_STATUS)
 
 
 def _open(repo: Path) -> tuple[Checkout | None, str]:
-    """The checkout, or why it is none."""
+    """Return the checkout, or None and why the folder is none."""
     from ddo_plugin.checkouts.checkout import open_checkout
 
     try:
@@ -65,18 +70,15 @@ def _print(title: str, rows: Mapping[str, str]) -> None:
     click.echo()
 
 
-def _families(checkout: Checkout | None) -> tuple[Family, ...]:
-    """Whose fixes concern the reader: of a checkout its own, of none all."""
-    from ddo_plugin.checkouts.compat import ownership
+def _fixes(checkout: Checkout | None) -> list[Fix]:
+    """Return the fixes for the checkout's upstream, or all fixes if there is no checkout."""
+    from ddo_plugin.checkouts import compat
 
-    if checkout is None:
-        return ownership.FAMILIES
-    family = ownership.family(checkout.root)
-    return () if family is None else (family,)
+    return compat.fixes() if checkout is None else compat.fixes_of(checkout.upstream)
 
 
-def _fixes(families: tuple[Family, ...], reasons: list[str]) -> dict[str, str]:
-    """What would break without compat, and what it does; what nobody mends is among the reasons."""
+def _described(fixes: list[Fix], reasons: list[str]) -> dict[str, str]:
+    """Describe each fix. What stays broken is added to the reasons."""
     from ddo_plugin.checkouts import compat
     from ddo_plugin.checkouts.compat import cpu
 
@@ -87,50 +89,47 @@ def _fixes(families: tuple[Family, ...], reasons: list[str]) -> dict[str, str]:
         reasons.append(error.message)
         return {"unknown": error.message}
     rows = {}
-    for fix in compat.FIXES:
-        if not set(families).intersection(fix.families):
-            continue
+    for fix in fixes:
         if not fix.needed():
             rows[fix.name] = "not needed here"
             continue
-        remedy = f"left alone: {compat.OFF_VARIABLE} says so" if fix.name in off else fix.does
+        remedy = f"not applied, because {compat.OFF_VARIABLE} names it" if fix.name in off else fix.does
         rows[fix.name] = f"{fix.breaks}\n-> {remedy}"
         if fix.to_train and fix.name in off:
-            reasons.append(f"{fix.breaks}; take '{fix.name}' out of {compat.OFF_VARIABLE}")
-    if not on_cpu and not _gpu_is_there():
-        reasons.append(f"{cpu.VARIABLE}=cuda forbids the CPU, but torch finds no GPU; unset it to run on the CPU")
+            reasons.append(f"{fix.breaks}; remove '{fix.name}' from {compat.OFF_VARIABLE}")
+    if not on_cpu and not _has_gpu():
+        reasons.append(f"{cpu.VARIABLE}=cuda, but torch finds no GPU; unset it to run on the CPU")
     return rows
 
 
-def _gpu_is_there() -> bool:
+def _has_gpu() -> bool:
     import torch
 
     return torch.cuda.is_available()
 
 
 def _checkout(checkout: Checkout, reasons: list[str]) -> dict[str, str]:
-    from ddo_plugin.checkouts.checkout import commit
+    from ddo_plugin.checkouts.checkout import git_commit
+    from ddo_plugin.cli._changes import INTERRUPTED
 
     rows = {
         "upstream": checkout.upstream.title,
         "folder": str(checkout.root),
-        "commit": commit(checkout.root),
+        "commit": git_commit(checkout.root),
         "script": checkout.upstream.script,
     }
     try:
-        files = checkout.files()
+        files, interrupted = checkout.files(), checkout.is_interrupted()
     except UserError as error:
         reasons.append(error.message)
         return rows | {"patch": error.message}
     for file in files:
-        state = file.found.state.value
+        state = file.inspection.state.value
         if state == "conflicting":
-            reasons.append(f"{file.path} cannot be patched: {file.found.reason}")
-        remark = (
-            " (`ddo apply` inserts DDO's lines; `ddo run` does without)" if state in ("pristine", "patchable") else ""
-        )
-        rows[file.path] = state + remark
-    return rows
+            reasons.append(f"{file.path} cannot be patched: {file.inspection.reason}")
+        unpatched = state in ("pristine", "patchable")
+        rows[file.path] = state + (" (`ddo apply` inserts DDO's lines; `ddo run` works without)" if unpatched else "")
+    return rows | ({"patch": INTERRUPTED} if interrupted else {})
 
 
 def _packages(checkout: Checkout, reasons: list[str]) -> dict[str, str]:
@@ -138,17 +137,17 @@ def _packages(checkout: Checkout, reasons: list[str]) -> dict[str, str]:
 
     compat.apply_for_imports()
     try:
-        found = required_packages.read_imports(checkout.root, checkout.upstream.script)
+        imports = required_packages.read_imports(checkout.root, checkout.upstream.script)
     except UserError as error:
         reasons.append(error.message)
         return {"unknown": error.message}
-    to_train = {**found.to_train, **checkout.upstream.needs}
-    needed, other = required_packages.missing(to_train), required_packages.missing(found.elsewhere)
-    there = ", ".join(name for name in sorted(to_train) if name not in needed) or "none"
-    rows = {"to train": there + (f"; missing: {', '.join(needed)}" if needed else "")}
-    if other := {name: file for name, file in other.items() if name not in needed}:
-        listed = ", ".join(f"{required_packages.distribution(name)} ({file})" for name, file in other.items())
+    to_train = {**imports.to_train, **checkout.upstream.needs}
+    missing, optional = required_packages.missing(to_train), required_packages.missing(imports.elsewhere)
+    installed = ", ".join(name for name in sorted(to_train) if name not in missing) or "none"
+    rows = {"to train": installed + (f"; missing: {', '.join(missing)}" if missing else "")}
+    if optional := {name: file for name, file in optional.items() if name not in missing}:
+        listed = ", ".join(f"{required_packages.distribution(name)} ({file})" for name, file in optional.items())
         rows["else"] = f"missing, but not needed to train: {listed}"
-    for name, file in needed.items():
+    for name, file in missing.items():
         reasons.append(f"{file} imports {name}, which is missing: pip install {required_packages.distribution(name)}")
     return rows

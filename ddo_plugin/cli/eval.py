@@ -128,7 +128,7 @@ def _measure(
             "reference": standard.description if standard else None,
             "features": {"name": extractor.name, **getattr(extractor.extract, "description", {})},
             "commands": [shlex.join(["ddo", *sys.argv[1:]])],
-            "versions": environment.versions(),
+            "versions": environment.package_versions(),
         }
         write_result(out, value)
 

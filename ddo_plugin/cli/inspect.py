@@ -21,25 +21,28 @@ _LONGEST_LINE = 400
 
 @click.command("inspect")
 @click.argument("file", metavar="FILE|URL")
-@click.option("--sha256", metavar="DIGEST", help="Refuse the file if its sha256 is another.")
-@click.option("--source", is_flag=True, help="Print the Python source that the file carries.")
+@click.option("--sha256", metavar="HEX", help="Expected SHA-256, verified before the file is read.")
+@click.option("--source", is_flag=True, help="Print the Python source that the file carries, and nothing else.")
 @click.option(
     "--checkout",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     default=".",
-    help="Compare that source with this upstream checkout's, and if it is named here try to load the network by its "
-    "classes.  [default: the current folder]",
+    help="Folder of an upstream's checkout. The file's source is compared with the checkout's. With this option, "
+    "the network is also loaded with the checkout's classes.  [default: the current folder]",
 )
 @click.pass_context
 def command(ctx: click.Context, /, file: str, sha256: str | None, source: bool, checkout: Path) -> None:
-    """Say what a network pickle contains, without running it.
+    """Describe a network pickle without running its code.
 
-    Exit status 0: it holds a network whose loading asks for none of its code, and that --checkout, if it is given,
-    takes; 1: it does not, and why.
+    FILE|URL is the network. Prints the networks and other objects in the file, how they were constructed, the Python
+    source that the file carries, and every name that it refers to.
+
+    Exit status: 0 if the file holds a network that loads without running the file's code, and with --checkout also
+    loads into the checkout's classes; else 1.
     """
     from ddo_plugin.base.download import local_file
     from ddo_plugin.base.files import sha256_file
-    from ddo_plugin.snapshots.pickles.contents import describe
+    from ddo_plugin.snapshots.pickles.contents import describe_pickle
     from ddo_plugin.snapshots.pickles.file_kind import FileKind, kind_of
 
     path = local_file(file, sha256=sha256)
@@ -48,14 +51,14 @@ def command(ctx: click.Context, /, file: str, sha256: str | None, source: bool, 
     if kind is not FileKind.PICKLE:
         click.echo(_statement(path, kind))
         sys.exit(REFUSED_STATUS)
-    contents = describe(path, checkout=checkout)
-    tried = ctx.get_parameter_source("checkout") is click.core.ParameterSource.COMMANDLINE
-    trouble = "" if source else _trouble(path, contents, checkout, tried)
+    contents = describe_pickle(path, checkout=checkout)
+    try_loading = ctx.get_parameter_source("checkout") is click.core.ParameterSource.COMMANDLINE
+    trouble = "" if source else _trouble(path, contents, checkout, try_loading)
     if source:
         _print_sources(contents.sources)
     else:
         _print(contents, in_checkout=(checkout / "training").is_dir())
-        _print_verdict(contents, trouble, tried)
+        _print_verdict(contents, trouble, try_loading)
     sys.exit(REFUSED_STATUS if _is_refused(contents) or trouble else 0)
 
 
@@ -63,20 +66,22 @@ def _is_refused(contents: Contents) -> bool:
     return bool(contents.refusals or contents.damage or not contents.networks)
 
 
-def _trouble(path: Path, contents: Contents, checkout: Path, tried: bool) -> str:
-    """Why the checkout does not take a network that is harmless; code of a folder that nobody named is not run."""
+def _trouble(path: Path, contents: Contents, checkout: Path, try_loading: bool) -> str:
+    """Return why the checkout cannot load a harmless network. The checkout's code is run only with `try_loading`."""
     from ddo_plugin.checkouts.checkout import open_checkout
-    from ddo_plugin.snapshots.pickles.contents import missing_module
+    from ddo_plugin.snapshots.pickles.contents import missing_network_module
 
     try:
         root = open_checkout(checkout).root
     except UserError as error:
-        return error.message if tried else ""
-    return "" if _is_refused(contents) else missing_module(contents, root) or (_attempt(path, root) if tried else "")
+        return error.message if try_loading else ""
+    if _is_refused(contents):
+        return ""
+    return missing_network_module(contents, root) or (_attempt(path, root) if try_loading else "")
 
 
 def _attempt(path: Path, root: Path) -> str:
-    """What `ddo sample` and the training script would refuse."""
+    """Load the network as `ddo sample` does. Return why that fails, or an empty string."""
     from ddo_plugin.checkouts.checkout import make_importable
     from ddo_plugin.snapshots.reference import load_as_stored
 
@@ -89,22 +94,22 @@ def _attempt(path: Path, root: Path) -> str:
 
 
 def _statement(path: Path, kind: FileKind) -> str:
-    """What a file that is no pickle is, as far as it can be said without loading it."""
+    """Describe a file that is no pickle, without loading it."""
     from ddo_plugin.snapshots.pickles.file_kind import FileKind, safetensors_header
 
     if kind is FileKind.SAFETENSORS:
         tensors = safetensors_header(path).keys() - {"__metadata__"}
-        return f"It holds {len(tensors)} tensors and can run no code. It is not a network pickle."
+        return f"It holds {len(tensors)} tensors and no code. It is not a network pickle."
     if kind in (FileKind.CHECKPOINT, FileKind.LEGACY_CHECKPOINT):
         return (
-            "It holds a training state or weights, not a network pickle. Its pickled part was not examined: "
-            "torch.load(..., weights_only=True) is the way to read one from strangers."
+            "It holds a training state or weights and is not a network pickle. Its pickled part was not examined; "
+            "to read such a file safely, use torch.load(..., weights_only=True)."
         )
-    return "There is no network in it."
+    return "It holds no network."
 
 
 def _print(contents: Contents, in_checkout: bool) -> None:
-    click.echo("Nothing in it was run.\n")
+    click.echo("No code in it was run.\n")
     for key, network in contents.networks.items():
         _print_network(key, network)
     for key, thing in contents.objects.items():
@@ -115,7 +120,7 @@ def _print(contents: Contents, in_checkout: bool) -> None:
         click.echo("\nSource that pickle.load would run (--source prints it):")
     for source in contents.sources:
         click.echo(_line(f"  {_title(source, in_checkout)}"))
-    click.echo("\nGlobals it refers to:")
+    click.echo("\nNames that it refers to:")
     for name, allowed in contents.globals.items():
         click.secho(f"  {name}{'' if allowed else '   not allowed'}", fg=None if allowed else "red")
     click.echo()
@@ -130,7 +135,7 @@ def _print_network(key: str, network: NetworkInfo) -> None:
     augment = f", {network.augment_dim} augment labels" if network.augment_dim else ""
     resolution = f"{network.resolution}×{network.resolution}"
     click.echo(f"  {resolution}, {network.channels} channels, {classes}{augment}")
-    click.echo(_line(f"  made by {network.class_name}({_arguments(network.init_args, network.init_kwargs)})"))
+    click.echo(_line(f"  constructed by {network.class_name}({_arguments(network.init_args, network.init_kwargs)})"))
 
 
 def _print_object(key: str, thing: ObjectInfo) -> None:
@@ -145,9 +150,9 @@ def _print_sources(sources: tuple[Source, ...]) -> None:
         click.echo("".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in source.text))
 
 
-def _print_verdict(contents: Contents, trouble: str, tried: bool) -> None:
+def _print_verdict(contents: Contents, trouble: str, loaded: bool) -> None:
     if contents.refusals:
-        click.secho("It may run code, and is not loaded without trust. It asks for:", fg="red")
+        click.secho("Loading it may run code, so it is refused without --ddo-trust. It refers to:", fg="red")
         for refusal in contents.refusals:
             click.echo(_line(f"  {refusal}"))
     elif contents.damage:
@@ -156,14 +161,16 @@ def _print_verdict(contents: Contents, trouble: str, tried: bool) -> None:
         click.secho("It holds no network.", fg="red")
     elif trouble:
         click.secho(_line(f"It cannot be loaded here: {trouble}"), fg="red")
-    elif tried:
-        click.echo("This checkout loads it, without running its code.")
+    elif loaded:
+        click.echo("The checkout loads it without running its code.")
     else:
-        click.echo("Loading it runs none of its code. Whether a checkout takes it: --checkout=REPO tries.")
+        click.echo("It can be loaded without running its code. To try it with a checkout, add --checkout=REPO.")
 
 
 def _title(source: Source, in_checkout: bool = False) -> str:
-    same = f", same as {source.local}" if source.local else ", in no module of this checkout" if in_checkout else ""
+    same = (
+        f", same as {source.local}" if source.local else ", unlike any module of this checkout" if in_checkout else ""
+    )
     return f"{', '.join(source.classes)}: {source.nbytes:,} bytes, sha256 {source.sha256}{same}"
 
 

@@ -9,18 +9,25 @@ import click
 
 @click.command("revert")
 @click.argument("repo", type=click.Path(path_type=Path), default=".")
-@click.option("--dry-run", is_flag=True, help="Print the change and leave the files alone.")
+@click.option("--dry-run", is_flag=True, help="Print the change as a diff and write nothing.")
 def command(repo: Path, dry_run: bool) -> None:
-    """Take DDO's lines out of the checkout REPO (default: this folder) and leave every other byte as it is."""
+    """Remove DDO's lines from a checkout.
+
+    REPO is the folder of the checkout. [default: the current folder]
+
+    Every other byte stays as it is, your own edits included.
+    """
     from ddo_plugin.checkouts.checkout import open_checkout
     from ddo_plugin.checkouts.patching.tree import reverted, write
     from ddo_plugin.cli._changes import show
 
     checkout = open_checkout(repo)
+    if not dry_run:
+        checkout.repair()
     changes = reverted(checkout.root, checkout.files())
     if dry_run:
         show(checkout.root, changes)
         return
     write(checkout.root, changes)
-    what = "DDO's lines are out" if changes else "none of DDO's lines are in it, nothing to do"
-    click.echo(f"{checkout.upstream.title} in {checkout.root}: {what}")
+    outcome = "DDO's lines are removed" if changes else "it has none of DDO's lines, nothing to do"
+    click.echo(f"{checkout.upstream.title} in {checkout.root}: {outcome}")

@@ -14,37 +14,45 @@ from ddo_plugin.cli._dashes import ARGUMENTS, SplitAtDashes
 
 
 class _RunCommand(SplitAtDashes):
-    """Says of the script's own options where they go."""
+    """A command that tells where the script's own options go."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
             raise UserError(
-                f"{error.option_name}: no option of `ddo run`; what goes to the script stands after `--`: "
+                f"{error.option_name}: `ddo run` has no such option; options of the script go after `--`: "
                 f"ddo run SCRIPT -- {error.option_name} ..."
             ) from None
 
 
 @click.command("run", cls=_RunCommand, options_metavar="[--torchrun OPTIONS] [REPO] [SCRIPT] -- [ARGS]...")
 @click.argument("what", nargs=-1, metavar="")
-@click.option("--torchrun", metavar="OPTIONS", help="Start it by torchrun, for example '--nproc_per_node=8'.")
+@click.option(
+    "--torchrun",
+    metavar="OPTIONS",
+    help="Start the script by torchrun with these options, such as '--nproc_per_node=8'.",
+)
 @click.pass_context
 def command(ctx: click.Context, what: tuple[str, ...], torchrun: str | None) -> None:
-    """Run a script of an unpatched checkout, and leave the checkout as it is.
+    """Run a script of a checkout without changing the checkout.
 
-    The training script runs with DDO. Any other one, such as generate.py, runs as it is, with what it needs on
-    today's torch, numpy and scipy or on a CPU (see `ddo doctor`).
+    \b
+    REPO is the folder of the checkout. [default: the current folder]
+    SCRIPT is a script in it. [default: the upstream's training script]
+    The arguments after `--` go to the script.
 
-    REPO is this folder unless given, SCRIPT the training script of the upstream. What follows `--` goes to the
-    script. To start several processes:
+    The training script gets DDO's options, as if it were patched. Other scripts, such as generate.py, run as they
+    are. Both run with the fixes that they need on today's torch, numpy and scipy, or on a CPU; `ddo doctor` lists
+    these fixes. To start several processes:
 
     \b
         ddo run --torchrun "--standalone --nproc_per_node=8" train.py -- ARGS
         torchrun --standalone --nproc_per_node=8 -m ddo_plugin run train.py -- ARGS
     """
     from ddo_plugin.base import environment
-    from ddo_plugin.base.commands import launcher
+    from ddo_plugin.base.commands import torchrun_launcher
+    from ddo_plugin.base.ranks import under_torchrun
     from ddo_plugin.checkouts import compat, required_packages, run_script
     from ddo_plugin.checkouts.checkout import open_checkout
 
@@ -52,13 +60,15 @@ def command(ctx: click.Context, what: tuple[str, ...], torchrun: str | None) -> 
     checkout = open_checkout(repo)
     if script in (None, checkout.upstream.script):
         compat.apply_for_imports()
-        found = required_packages.read_imports(checkout.root, checkout.upstream.script)
-        required_packages.refuse_missing({**found.to_train, **checkout.upstream.needs})
-    if torchrun is None and "RANK" not in os.environ:
-        os.environ.setdefault("MASTER_PORT", str(environment.free_port()))  # upstreams take 29500, whoever else has it
+        imports = required_packages.read_imports(checkout.root, checkout.upstream.script)
+        required_packages.refuse_missing_packages({**imports.to_train, **checkout.upstream.needs})
+    if torchrun is None and not under_torchrun():
+        os.environ.setdefault("MASTER_PORT", str(environment.free_port()))  # upstreams take 29500, in use or not
     arguments: list[Any] = ctx.meta[ARGUMENTS]
     run_script.become_process(
-        run_script.prepare(checkout, script or checkout.upstream.script, arguments, launcher(torchrun))
+        run_script.checkout_command(
+            checkout, script or checkout.upstream.script, arguments, torchrun_launcher(torchrun)
+        )
     )
 
 

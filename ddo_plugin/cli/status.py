@@ -8,7 +8,7 @@ import click
 
 MEANINGS = {
     "pristine": "as upstream published it",
-    "patchable": "not the version that the patch was made for, but every line has its one place",
+    "patchable": "another version than the patch was made for, but every line has exactly one place",
     "patched": "",
     "conflicting": "",
 }
@@ -17,15 +17,23 @@ MEANINGS = {
 @click.command("status")
 @click.argument("repo", type=click.Path(path_type=Path), default=".")
 def command(repo: Path) -> None:
-    """Tell which upstream the checkout REPO is (default: this folder) and whether it is patched."""
+    """Show whether a checkout is patched.
+
+    REPO is the folder of the checkout. [default: the current folder]
+
+    Prints the upstream that the checkout is of and the state of each file that DDO patches. Nothing is changed.
+    """
     from ddo_plugin.checkouts.checkout import open_checkout
+    from ddo_plugin.cli._changes import INTERRUPTED
 
     checkout = open_checkout(repo)
     click.echo(f"{checkout.upstream.title} in {checkout.root}")
     if checkout.upstream.patch is None:
-        click.echo("  no patch comes with its integration")
+        click.echo("  its integration has no patch")
         return
     for file in checkout.files():
-        state = file.found.state.value
-        remark = file.found.reason or MEANINGS[state]
+        state = file.inspection.state.value
+        remark = file.inspection.reason or MEANINGS[state]
         click.echo(f"  {file.path}: {state}" + (f" ({remark})" if remark else ""))
+    if checkout.is_interrupted():
+        click.echo(f"  {INTERRUPTED}")

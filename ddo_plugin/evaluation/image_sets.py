@@ -60,7 +60,7 @@ class ImageFiles:
 
     @property
     def description(self) -> Mapping[str, Any]:
-        return {"path": str(self._path), "count": len(self), "sha256": digest(self._path)}
+        return {"path": str(self._path), "count": len(self), "sha256": image_set_sha256(self._path)}
 
     def __len__(self) -> int:
         return len(self._names)
@@ -91,7 +91,7 @@ class NpzImages:
 
     @property
     def description(self) -> Mapping[str, Any]:
-        return {"path": str(self._path), "count": len(self), "sha256": digest(self._path)}
+        return {"path": str(self._path), "count": len(self), "sha256": image_set_sha256(self._path)}
 
     def __len__(self) -> int:
         return self._shape[0]

@@ -69,7 +69,7 @@ def measure(
     Sets that are too small for subsets have no "kid_std". Combinations that cannot work are refused before the second
     batch is read.
     """
-    stored = check(len(samples), metrics, features, standard)
+    stored = check_measurable(len(samples), metrics, features, standard)
     keep = not set(metrics).isdisjoint(BY_IMAGES)
     score = InceptionScore(len(samples), seed=seed) if "is" in metrics else None
     gathered = _gather("samples", samples, features, batch, keep=keep, score=score, width=stored and len(stored.mean))

@@ -19,7 +19,7 @@ import numpy as np
 from ddo_plugin.base.download import local_file
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.base.files import sha256_file
-from ddo_plugin.evaluation.image_sets import NPZ_KEY, Images, NpzImages, digest, read_images
+from ddo_plugin.evaluation.image_sets import NPZ_KEY, Images, NpzImages, image_set_sha256, read_images
 from ddo_plugin.evaluation.metrics.frechet import Moments
 
 _ROUNDING = 1e-3  # relative to the largest entry
@@ -56,7 +56,7 @@ class Standard:
 def open_standard(source: str) -> Standard:
     """Open the path or URL that `--ref` names."""
     if Path(source).is_dir():
-        return Standard(source, images=read_images(Path(source)), sha256=digest(Path(source)))
+        return Standard(source, images=read_images(Path(source)), sha256=image_set_sha256(Path(source)))
     path = local_file(source)
     suffix = Path(source).suffix.lower()
     if suffix == ".npz":

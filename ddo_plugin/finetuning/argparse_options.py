@@ -1,4 +1,4 @@
-"""The option group for scripts that parse their command line by argparse, or by what builds on it, instead of click."""
+"""The DDO options for scripts that use argparse, or a parser built on it, instead of click."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import click
 
 from ddo_plugin.base.errors import UserError
 
-ALONE = "\0"  # what an option without its value leaves; nobody can type it
+ALONE = "\0"  # stands for an option without a value; nobody can type it
 ALONE_TOO: dict[str, Any] = {"nargs": "?", "const": ALONE}
 
 
 def add(parser: argparse.ArgumentParser, options: Sequence[click.Option]) -> None:
-    """Add the options, each spelt with hyphens and with underscores. What is not given sets no attribute."""
+    """Add the options, each spelt with hyphens and with underscores. Options that are not typed set no attribute."""
     parser.formatter_class = _lenient(parser.formatter_class)
     group = parser.add_argument_group("DDO")
     for option in options:
@@ -31,24 +31,24 @@ def add(parser: argparse.ArgumentParser, options: Sequence[click.Option]) -> Non
         )
 
 
-def refuse_empty(given: Mapping[str, Any], options: Sequence[click.Option]) -> None:
-    """As of a variable of the shell that is not set."""
+def refuse_empty(typed: Mapping[str, Any], options: Sequence[click.Option]) -> None:
+    """Refuse an empty value, such as a shell variable that is not set leaves."""
     for option in options:
-        if given.get(option.name or "") == "":
-            raise UserError(f"{option.opts[0]}: an empty value; give one, or drop the option")
+        if typed.get(option.name or "") == "":
+            raise UserError(f"{option.opts[0]}: the value is empty; pass a value, or drop the option")
 
 
-def read(given: Mapping[str, Any], options: Sequence[click.Option]) -> dict[str, Any]:
-    """Every option's value, converted and checked by click; `given` holds what was typed, as text."""
-    refuse_empty(given, options)
-    argv = [part for option in options if option.name in given for part in _typed(option, given[option.name])]
+def read(typed: Mapping[str, Any], options: Sequence[click.Option]) -> dict[str, Any]:
+    """Return every option's value, converted and checked by click; `typed` holds the text that was typed."""
+    refuse_empty(typed, options)
+    argv = [part for option in options if option.name in typed for part in _typed(option, typed[option.name])]
     return click.Command("options", params=list(options)).make_context("options", argv).params
 
 
 def refuse_misspelt(arguments: Sequence[str], options: Sequence[click.Option]) -> None:
-    """A script that goes on without the arguments it does not know would ignore a misspelt option of ours.
+    """Refuse unknown options that begin with --ddo.
 
-    A shortened one it would take for whatever begins so.
+    A script that ignores unknown arguments would ignore a misspelt option, and argparse would expand a shortened one.
     """
     flags = [flag for option in options for flag in option.opts]
     known = [*map(_underscored, flags), *flags]
@@ -60,7 +60,7 @@ def refuse_misspelt(arguments: Sequence[str], options: Sequence[click.Option]) -
 
 
 def _lenient(formatter: Any) -> Any:
-    """Upstream's help may hold a bare %, at which argparse's own formatter ends in a traceback."""
+    """Return a formatter that accepts a bare % in upstream's help, on which argparse's own raises an error."""
 
     class Lenient(formatter):  # type: ignore[misc]
         def _expand_help(self, action: argparse.Action) -> str:
@@ -77,7 +77,7 @@ def _underscored(flag: str) -> str:
 
 
 def _typed(option: click.Option, text: str) -> list[str]:
-    """As it would be typed for click, whose switches take no value."""
+    """Return what one would type for click, where a switch takes no value."""
     flag = option.opts[0]
     if option.is_flag and text != ALONE:
         return [flag] if click.BOOL.convert(text, option, None) else []

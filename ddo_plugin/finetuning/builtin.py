@@ -1,4 +1,4 @@
-"""What comes with the package, as a plugin like any other: objectives, reference sets, features, records of a run."""
+"""The built-in plugin: objectives, reference sets as fakes, and the records of a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The batch of a step: real samples, then as many fakes."""
+"""The batch of a training step: real samples, then as many fakes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ddo_plugin.hooks.types import Fakes
 
 
 def with_fakes(fakes: Fakes | None, real: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Reals and fakes in one batch: one forward, one augmentation, one draw of noise for both.
+    """Append as many fakes as there are real samples, so that both share one forward, augmentation and draw of noise.
 
-    `real` is what the network sees; uint8 fakes become so here, others (latents) already are. `labels` are one-hot
-    [N, K], or [N, 0] without classes.
+    `real` is scaled to the network's input. Fakes in uint8 are scaled here; others (latents) already are. `labels` are
+    one-hot [N, K], or [N, 0] without classes.
     """
     if fakes is None:
         return real, labels

@@ -1,24 +1,38 @@
-"""TODO."""
+"""The `--ddo…` options that every training script gains."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
+from ddo_plugin.base.errors import UserError
 from ddo_plugin.base.option_types import Number
 
-COLLAPSE_BOUND = 2.0  # mean β·r of real data at −2: the implicit discriminator calls them fake, 88 % sure
+COLLAPSE_BOUND = 2.0  # at a mean β·r of −2, the implicit discriminator takes real data for fake with 88 %
 
 
 def finetuning_options(*, alpha: float, beta: float) -> list[click.Option]:
-    """The common `--ddo…` options with this upstream's default α and β."""
+    """Return the common `--ddo…` options with an upstream's default α and β."""
     return [
-        click.Option(["--ddo"], metavar="NETWORK", help="Finetune this network by DDO: it is reference and start."),
-        click.Option(["--ddo-fakes"], metavar="PATH", help="Samples of the reference: a reference set."),
         click.Option(
-            ["--ddo-objective"], metavar="NAME", default="ddo", show_default=True, help="Objective; mle is the control."
+            ["--ddo"],
+            metavar="NETWORK",
+            help="Finetune this network by DDO; the run starts from it, and it is the reference.",
+        ),
+        click.Option(
+            ["--ddo-fakes"],
+            metavar="PATH",
+            help="Samples of the reference network: a reference set of `ddo refset make`.",
+        ),
+        click.Option(
+            ["--ddo-objective"],
+            metavar="NAME",
+            default="ddo",
+            show_default=True,
+            help="Objective to train on; mle, plain maximum likelihood, is the control.",
         ),
         click.Option(
             ["--ddo-alpha"],
@@ -32,7 +46,7 @@ def finetuning_options(*, alpha: float, beta: float) -> list[click.Option]:
             type=Number(0, min_open=True),
             default=beta,
             show_default=True,
-            help="Scale of the log-ratio (β); goes like 1/dimensions.",
+            help="Scale of the log-ratio (β); good values shrink with the number of dimensions.",
         ),
         click.Option(
             ["--ddo-stop-on-collapse"],
@@ -40,30 +54,47 @@ def finetuning_options(*, alpha: float, beta: float) -> list[click.Option]:
             flag_value=COLLAPSE_BOUND,
             type=Number(0, min_open=True),
             metavar="[BOUND]",
-            help=f"Stop when the mean reward of real data falls below -BOUND ({COLLAPSE_BOUND} if none is given).",
+            help=f"Stop when the mean reward of real data falls below -BOUND; without a value it is {COLLAPSE_BOUND}.",
         ),
         click.Option(
             ["--ddo-pause-after"],
             type=click.IntRange(min=1),
             metavar="N",
-            help="End once the round has N snapshots and can go on from there; the same command without it goes on.",
+            help="Stop at a resumable point after N snapshots; rerun without this option to continue.",
         ),
-        click.Option(["--ddo-strict"], is_flag=True, help="Refuse fakes that are not known to be the reference's."),
         click.Option(
-            ["--ddo-round"], type=click.IntRange(min=1), metavar="N", help="Round of self-play, for the record."
+            ["--ddo-strict"], is_flag=True, help="Refuse fakes that are not known to be samples of the reference."
+        ),
+        click.Option(
+            ["--ddo-round"],
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="Number of the self-play round, for the record.",
         ),
     ]
 
 
 def continue_option() -> click.Option:
-    """For upstreams that would refuse, or start over, what an earlier start of the same command has done."""
+    """Return `--ddo-continue`, for upstreams that would refuse, or repeat, what the same command has already done."""
     return click.Option(
         ["--ddo-continue"],
         is_flag=True,
-        help="Go on where an earlier start of this command stopped; a finished round is left as it is.",
+        help="Resume where an earlier start of this command stopped; do nothing if the round is finished.",
     )
 
 
 def ddo_values(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The `--ddo…` options among all options of a script, by parameter name."""
+    """Return the `--ddo…` options among all options of a script, by parameter name."""
     return {name: value for name, value in options.items() if name == "ddo" or name.startswith("ddo_")}
+
+
+def refuse_nonfinite(options: Mapping[str, Any]) -> None:
+    """Refuse NaN and infinity among a script's options; upstream would pass them on to every weight."""
+    for name, value in options.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"--{name}={value} is not a finite number; pass another value, or drop --{name}")
+
+
+def add_options(function: Any, options: Sequence[click.Option]) -> None:
+    """Add options to a function that click makes a command of later; click.option accepts no finished options."""
+    function.__click_params__ = [*getattr(function, "__click_params__", []), *reversed(options)]

@@ -11,10 +11,10 @@ from ddo_plugin.hooks.types import RoundStep
 
 
 def round_command(step: RoundStep, script: str, outdir: Mapping[str, Any]) -> Command:
-    """Upstream's training script with `--ddo`. The same command again goes on; a finished round it leaves as it is.
+    """Return the command that runs a round with upstream's training script; run it again to resume.
 
-    Settings are the script's options by their names, and `checkout` and `torchrun` of `ddo run`. `outdir` are the
-    options that make the script write into `step.out`.
+    `step.settings` are options of the script by name, and `checkout` and `torchrun` of `ddo run`. `outdir` holds the
+    options that make the script write to `step.out`.
     """
     settings = dict(step.settings)
     checkout, torchrun = settings.pop("checkout", "."), settings.pop("torchrun", None)
@@ -28,7 +28,7 @@ def round_command(step: RoundStep, script: str, outdir: Mapping[str, Any]) -> Co
 
 
 def _bare(upstream: str) -> set[str]:
-    """Our options that take no value."""
+    """Return the names of our options that take no value."""
     options = plugins.collect(plugins.manager().hook.ddo_options(upstream=upstream))
     return {option.opts[0].removeprefix("--") for option in options if option.is_flag}
 

@@ -1,4 +1,4 @@
-"""A configured finetuning run: what every integration needs between `configure` and the last step."""
+"""The DDO run of this process: its pieces, its settings, and the events that plugins hear of."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ddo_plugin.base import ranks
 from ddo_plugin.base.errors import UserError
+from ddo_plugin.base.files import sha256_file
 from ddo_plugin.finetuning.options import ddo_values
 from ddo_plugin.hooks import plugins
 from ddo_plugin.hooks.types import DEPARTS, Fakes, OnlineFakes, Reference, Run
@@ -22,100 +24,163 @@ if TYPE_CHECKING:
     from ddo_plugin.objective.ddo import Objective, Outcome, Terms
 
 
-FREE = (  # options that may change in a round
+FREE = (  # options that may change when a run resumes
     *("ddo", "ddo_sha256", "ddo_trust", "ddo_strict", "ddo_stop_on_collapse", "ddo_continue"),
-    "ddo_fakes",  # told by their content
+    "ddo_fakes",  # compared by content
     "ddo_pause_after",
 )
-AGREEMENT = 0.05  # mean |reward| at which target and reference no longer pass for one network; bf16 reaches 0.025
+# Bound on the mean |reward| of the first step, where target and reference must agree; bf16 alone reaches 0.025.
+AGREEMENT = 0.05
 
 
 @dataclass
-class Finetuning:
-    """The pieces that the hooks supplied, and the events that are reported to them."""
+class Session:
+    """The DDO run of this process; there is one at most."""
 
-    run: Run
+    spec: Run  # what the hooks are told of the run
     objective: Objective
     reference: Reference
-    fakes: Fakes | None  # None: the objective needs none, or the integration draws them itself
-    native: Mapping[str, Any] = field(default_factory=dict)  # by name, what upstream's own flags set for the round
+    fakes: Fakes | None  # None: the objective needs none, or the integration samples the reference itself
+    settings: dict[str, Any] = field(default_factory=dict)  # what a run that resumes must have in common, by name
+    position: Any = None  # the integration's own object that knows where the training loop is
     _pauses: bool = field(default=False, init=False)  # the next step is left to a later start
 
+    @property
+    def upstream(self) -> str:
+        """The name of the upstream."""
+        return self.spec.upstream
+
+    @property
+    def outdir(self) -> Path:
+        """The folder that the run writes to."""
+        return self.spec.outdir
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """The values of the `--ddo…` options, by parameter name."""
+        return self.spec.options
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """The reference, the fakes and the versions, as sidecars record them."""
+        return self.spec.provenance
+
     def judge(self, terms: Terms, step: int) -> Outcome:
-        """Apply the objective; on the first rank, hand its statistics to whoever listens."""
+        """Apply the objective, and on the first rank report its statistics to the plugins."""
         if self._pauses:
-            self._leave()
+            self._stop()
         outcome = self.objective(terms)
         if step == 0:
             _check_agreement(outcome.statistics)
-        if _rank() == 0:
-            plugins.manager().hook.ddo_statistics(run=self.run, step=step, statistics=outcome.statistics)
+        if ranks.is_first():
+            plugins.manager().hook.ddo_statistics(run=self.spec, step=step, statistics=outcome.statistics)
         return outcome
 
-    def settings(self) -> dict[str, Any]:
-        """What a run that goes on must have in common with the one before: all flags, and the fakes by content."""
-        options = {name: value for name, value in self.run.options.items() if name not in FREE}
-        fakes = self.run.provenance.get("fakes") or {}
-        return {**options, "ddo_fakes": fakes.get("sha256") or fakes.get("images"), **self.native}
+    def check_state(self, state: Path, record: Mapping[str, Any] | None, remedy: str) -> None:
+        """Refuse to resume from a training state of another run.
 
-    def check_same(self, earlier: Mapping[str, Any], state: Path) -> None:
-        """Refuse to go on from a state of a run with other settings: half a round each is no round."""
-        for name, value in self.settings().items():
-            if name in earlier and _plain(earlier[name]) != _plain(value):
-                flag = name if name in self.native else "--" + name.replace("_", "-")
+        `record` is what the state holds of its run, {"reference": SHA-256, "settings": {...}}, or None if it holds
+        nothing of the kind. `remedy` completes the message.
+        """
+        if record is None:
+            raise UserError(f"{state} is not a training state of a DDO run; {remedy}")
+        if record["reference"] != self.reference.sha256:
+            raise UserError(
+                f"{state} belongs to a round with another reference (SHA-256 {record['reference'][:12]}…) than "
+                f"--ddo={self.reference.source}; {remedy}"
+            )
+        earlier = record.get("settings", {})
+        for name, value in self.settings.items():
+            if name in earlier and plain(earlier[name]) != plain(value):
+                flag = "--" + name.replace("_", "-") if name.startswith("ddo_") else name
                 raise UserError(
-                    f"{state} is of a round with {flag}={earlier[name]}, not {value}; go on with the same, or begin a "
-                    "round in another folder"
+                    f"{state} belongs to a round with {flag}={earlier[name]}, not {value}; use the same value, or "
+                    f"{remedy}"
                 )
 
-    def snapshot_written(self, path: Path, step: int) -> None:
-        plugins.manager().hook.ddo_snapshot(run=self.run, path=path, step=step)
-
-    def paused(self, step: int) -> None:
-        """Every rank comes here when a training state is about to be written, or was, or the run is over."""
-        if _rank() == 0:
-            plugins.manager().hook.ddo_pause(run=self.run, step=step)
-        self._pauses = self._has_enough_snapshots(step)
-
-    def leave_if_paused(self, step: int) -> None:
-        """Every rank of a run that is about to go on from this step comes here: it may have gone far enough already."""
-        if self._has_enough_snapshots(step):
-            self._leave()
-
-    def _has_enough_snapshots(self, step: int) -> bool:
-        """Whether those up to this step are as many as --ddo-pause-after asks for."""
+    def snapshots(self) -> list[Path]:
+        """Return the snapshots in the output folder that have a sidecar, oldest first."""
         from ddo_plugin.snapshots import sidecar
 
-        wanted = self.run.options.get("ddo_pause_after")
+        return sidecar.snapshots(self.outdir)
+
+    def is_intact(self, snapshot: Path) -> bool:
+        """Return whether a snapshot still has the SHA-256 that its sidecar records."""
+        from ddo_plugin.snapshots import sidecar
+
+        return sha256_file(snapshot) == sidecar.sha256(snapshot)
+
+    def step_of(self, snapshot: Path) -> int:
+        """Return after how many optimizer steps a snapshot was written, from its sidecar."""
+        from ddo_plugin.snapshots import sidecar
+
+        return sidecar.step(snapshot)
+
+    def report_snapshot(self, path: Path, step: int) -> None:
+        """Tell the plugins that a snapshot was written; called on the first rank only."""
+        plugins.manager().hook.ddo_snapshot(run=self.spec, path=path, step=step)
+
+    def report_pause(self, step: int) -> None:
+        """Tell the plugins that the run can be interrupted here; called on every rank.
+
+        Call it when a training state is about to be written, or was, and when the run is over.
+        """
+        if ranks.is_first():
+            plugins.manager().hook.ddo_pause(run=self.spec, step=step)
+        self._pauses = self._has_enough_snapshots(step)
+
+    def stop_if_paused(self, step: int) -> None:
+        """End the process if a run that resumes at this step already has its `--ddo-pause-after` snapshots."""
+        if self._has_enough_snapshots(step):
+            self._stop()
+
+    def stop_if_continued(self, state: Path) -> None:
+        """End the process with status 0 if `--ddo-continue` was given: `state` shows that the round is finished."""
+        if self.options["ddo_continue"]:
+            if ranks.is_first():
+                print(f"ddo: {state}: this round is finished; nothing to do", file=sys.stderr)
+            raise SystemExit(0)
+
+    def _has_enough_snapshots(self, step: int) -> bool:
+        """Return whether there are as many snapshots up to this step as --ddo-pause-after asks for."""
+        from ddo_plugin.snapshots import sidecar
+
+        wanted = self.options.get("ddo_pause_after")
         if wanted is None:
             return False
-        return _as_first_rank(sum(one <= step for one in sidecar.steps(self.run.outdir)) >= wanted)
+        return _answer_of_first_rank(sum(written <= step for written in sidecar.steps(self.outdir)) >= wanted)
 
-    def _leave(self) -> None:
-        if _rank() == 0:
+    def _stop(self) -> None:
+        if ranks.is_first():
             print(
-                f"ddo: {self.run.outdir}: paused; the same command without --ddo-pause-after goes on", file=sys.stderr
+                f"ddo: {self.outdir}: paused; run the same command without --ddo-pause-after to continue",
+                file=sys.stderr,
             )
         raise SystemExit(0)
 
 
-_active: dict[str, Finetuning] = {}
+_current: Session | None = None
 
 
-def active(upstream: str) -> Finetuning:
-    """The run that `prepare` made ready in this process, for what a native loop builds by name."""
-    return _active[upstream]
+def current_session(upstream: str) -> Session:
+    """Return the session of this process, for objects that upstream's loop builds by name."""
+    if _current is None or _current.upstream != upstream:
+        raise RuntimeError(f"this process runs no DDO session of {upstream}; prepare_session comes first")
+    return _current
 
 
-def prepare(upstream: str, outdir: Path, options: Mapping[str, Any]) -> Finetuning:
-    """Build objective, reference and fakes through the hooks; every missing piece is one clear line."""
+def prepare_session(upstream: str, outdir: Path, options: Mapping[str, Any]) -> Session:
+    """Build objective, reference and fakes through the hooks, and make them the session of this process."""
+    global _current
     _check_folder(outdir)
     hook = plugins.manager().hook
     objective = _objective(hook, options)
     source = options["ddo"]
     reference = hook.ddo_reference(upstream=upstream, source=source, options=options)
     if reference is None:
-        raise UserError(f"--ddo={source}: no plugin can load a reference for {upstream}; `ddo plugins` lists them")
+        raise UserError(
+            f"--ddo={source}: no plugin can load a reference for {upstream}; `ddo plugins` lists the installed plugins"
+        )
     fakes = _fakes(hook, upstream, reference, options) if objective.needs_fakes else None
     if fakes is not None:
         _check_origin(fakes, reference, options)
@@ -128,40 +193,44 @@ def prepare(upstream: str, outdir: Path, options: Mapping[str, Any]) -> Finetuni
             "python": platform.python_version(),
         },
     }
-    run = Run(upstream, outdir, ddo_values(options), provenance)
+    spec = Run(upstream, outdir, ddo_values(options), provenance)
     drawn = None if isinstance(fakes, OnlineFakes) else fakes
-    _active[upstream] = Finetuning(run, objective, reference, drawn)
-    return _active[upstream]
+    _current = Session(spec, objective, reference, drawn, _settings(spec))
+    return _current
 
 
-def leave_if_continued(options: Mapping[str, Any], state: Path) -> None:
-    """Ends the process, content, if --ddo-continue was given: `state` says that nothing is left to do."""
-    if options["ddo_continue"]:
-        if _rank() == 0:
-            print(f"ddo: {state}: this round is finished, nothing to do", file=sys.stderr)
-        raise SystemExit(0)
+def plain(value: Any) -> Any:
+    """Return a value as JSON gives it back."""
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _settings(spec: Run) -> dict[str, Any]:
+    """Return what a run that resumes must have in common with the run before: our options, and the fakes by content."""
+    options = {name: value for name, value in spec.options.items() if name not in FREE}
+    fakes = spec.provenance.get("fakes") or {}
+    return {**options, "ddo_fakes": fakes.get("sha256") or fakes.get("images")}
 
 
 def _check_folder(outdir: Path) -> None:
-    """Upstream makes it minutes later, when the networks are loaded."""
-    there = next(path for path in (outdir, *outdir.absolute().parents) if path.exists())
-    if not there.is_dir():
-        raise UserError(f"{outdir}: {there} is a file, and a round writes into a folder; name another")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"{outdir}: nothing can be written in {there}; name another folder")
+    """Refuse an output folder that cannot be written; upstream would find out minutes later."""
+    nearest = next(path for path in (outdir, *outdir.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise UserError(f"{outdir}: {nearest} is a file, but a round writes to a folder; pass another path")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UserError(f"{outdir}: {nearest} is not writable; pass another folder")
 
 
-def _as_first_rank(said: bool) -> bool:
+def _answer_of_first_rank(answer: bool) -> bool:
     import torch.distributed
 
-    answer = [said]
+    answers = [answer]
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.broadcast_object_list(answer, src=0)
-    return answer[0]
+        torch.distributed.broadcast_object_list(answers, src=0)
+    return answers[0]
 
 
 def _check_agreement(statistics: Mapping[str, Tensor]) -> None:
-    """With θ = θ_ref every log-ratio is 0 (and the loss (1 + α) ln 2); anything else is another network."""
+    """Refuse a first step whose log-ratios are not 0: with θ = θ_ref they are, and the loss is (1 + α) ln 2."""
     rewards = [statistics[name].abs().mean() for name in ("rewards/real", "rewards/fake") if name in statistics]
     mean = max(map(float, rewards), default=0.0)
     if not mean <= AGREEMENT:
@@ -172,31 +241,28 @@ def _check_agreement(statistics: Mapping[str, Tensor]) -> None:
 
 
 def _check_origin(fakes: Fakes | OnlineFakes, reference: Reference, options: Mapping[str, Any]) -> None:
-    """The objective means samples of this very reference; others work against it."""
-    made_by = fakes.description.get("reference_sha256")
-    departs = fakes.description.get("sampler", {}).get(DEPARTS)
-    if made_by == reference.sha256 and not departs:
+    """Warn of fakes that are not known to be samples of the reference, or refuse them if --ddo-strict is given."""
+    sampled_from = fakes.description.get("reference_sha256")
+    departures = fakes.description.get("sampler", {}).get(DEPARTS)
+    if sampled_from == reference.sha256 and not departures:
         return
-    network = f"sha256 {made_by[:12]}…, the reference's is {reference.sha256[:12]}…" if made_by else "unknown"
-    message = f"--ddo-fakes={options['ddo_fakes']}: the network that made them is not known to be --ddo's ({network})"
-    if departs:
-        message = f"--ddo-fakes={options['ddo_fakes']}: {', '.join(departs)} made them other than the network's own"
+    source = f"--ddo-fakes={options['ddo_fakes']}"
+    if departures:
+        message = (
+            f"{source}: the fakes were sampled with {', '.join(departures)}, so they do not follow the reference's "
+            "distribution"
+        )
+    elif sampled_from:
+        message = (
+            f"{source}: the fakes were sampled from another network (SHA-256 {sampled_from[:12]}…) than the "
+            f"reference ({reference.sha256[:12]}…)"
+        )
+    else:
+        message = f"{source}: it is unknown whether the fakes were sampled from the reference"
     if options.get("ddo_strict"):
-        raise UserError(f"{message}; make them anew, or drop --ddo-strict")
-    if _rank() == 0:
+        raise UserError(f"{message}; sample the reference anew, or drop --ddo-strict")
+    if ranks.is_first():
         print(f"ddo: {message}", file=sys.stderr)
-
-
-def _plain(value: Any) -> Any:
-    """As JSON gives it back."""
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _rank() -> int:
-    import torch.distributed
-
-    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return torch.distributed.get_rank() if distributed else int(os.environ.get("RANK", "0"))
 
 
 def _objective(hook: Any, options: Mapping[str, Any]) -> Objective:
@@ -204,7 +270,7 @@ def _objective(hook: Any, options: Mapping[str, Any]) -> Objective:
     known = {name: factory for offer in offers for name, factory in offer.items()}
     name = options["ddo_objective"]
     if name not in known:
-        raise UserError(f"--ddo-objective={name}: unknown; plugins offer {', '.join(sorted(known))}")
+        raise UserError(f"--ddo-objective={name}: unknown objective; available are {', '.join(sorted(known))}")
     try:
         return known[name](options)
     except ValueError as error:
@@ -215,7 +281,7 @@ def _fakes(hook: Any, upstream: str, reference: Reference, options: Mapping[str,
     source = options.get("ddo_fakes")
     fakes = hook.ddo_fakes(upstream=upstream, source=source, reference=reference, options=options)
     if fakes is None and source is None:
-        raise UserError("--ddo needs --ddo-fakes=PATH, samples of the reference to tell real data from")
+        raise UserError("--ddo needs --ddo-fakes=PATH: samples of the reference, which `ddo refset make` makes")
     if fakes is None:
-        raise UserError(f"--ddo-fakes={source}: no such reference set")
+        raise UserError(f"--ddo-fakes={source}: no such reference set; `ddo refset make` makes one")
     return fakes

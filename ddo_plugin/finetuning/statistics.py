@@ -1,4 +1,4 @@
-"""Per-step statistics as JSON lines, and the watch over the likelihood of real data."""
+"""Statistics of each step as JSON lines, and the watch for divergence and collapse."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from ddo_plugin.base.errors import CollapseError
 from ddo_plugin.base.files import atomic_write
 
 FILE_NAME = "ddo-stats.jsonl"
-STEPS_PER_FLUSH = 16  # one wait for the device, and one write, for so many steps
+STEPS_PER_FLUSH = 16  # steps for each wait for the device and each write
 WATCH_WINDOW = 16  # steps over which the reward of real data is averaged before it is judged
-LOST_STEPS = 5  # successive ones without a finite log-ratio that end a run; fp16 skips a single one, and goes on
+LOST_STEPS = 5  # successive steps without a finite log-ratio that end a run; fp16 skips single steps
 
 
 class StatisticsLog:
-    """Appends one line a step: the mean of every statistic over the batch (`nonfinite` is a sum)."""
+    """Appends one line for each step: the mean of every statistic over the batch (`nonfinite` is a sum)."""
 
     def __init__(self, path: Path, collapse_bound: float | None = None):
         self.path, self.collapse_bound = path, collapse_bound
         self._pending: list[tuple[int, list[str], Tensor, int]] = []
         self._recent: list[float] = []
-        self._lost = 0  # steps without a finite log-ratio since the last one that had some
+        self._lost = 0  # successive steps without a finite log-ratio
         self._resumed = False
 
     def add(self, step: int, statistics: Mapping[str, Tensor]) -> None:
-        """Calls with the same step are gradient-accumulation rounds of it and are averaged."""
+        """Add the statistics of a step; several calls for one step, as in gradient accumulation, are averaged."""
         names = [name for name, values in statistics.items() if values.numel()]
         if not names:
             return
@@ -40,7 +40,7 @@ class StatisticsLog:
         self._pending.append((step, names, means, _count_judged(statistics)))
 
     def flush(self) -> None:
-        """Write what is pending; raises CollapseError if the run diverged, or as `collapse_bound` says."""
+        """Write the pending lines; raise CollapseError if the run diverged, or collapsed by `collapse_bound`."""
         if not self._pending:
             return
         values = iter(torch.cat([means for _, _, means, _ in self._pending]).tolist())
@@ -59,7 +59,7 @@ class StatisticsLog:
         self._watch(lines)
 
     def _forget_later_steps(self, step: float) -> None:
-        """A run resumed from a checkpoint repeats steps that its predecessor had already written."""
+        """Drop the lines from this step on, which a resumed run repeats."""
         if self._resumed:
             return
         self._resumed = True
@@ -71,13 +71,16 @@ class StatisticsLog:
             self._recent = [line["rewards/real"] for line in kept if "rewards/real" in line][-WATCH_WINDOW:]
 
     def _refuse_divergence(self, lines: list[dict[str, float]], judged: Mapping[float, int]) -> None:
-        """`judged` says how many log-ratios a step had. Networks that are NaN train on without a word."""
+        """Raise CollapseError if no log-ratio of several steps is finite; a network of NaNs would silently train on.
+
+        `judged` is the number of log-ratios of each step.
+        """
         for line in lines:
             step = line["step"]
             self._lost = self._lost + 1 if 0 < judged[step] <= line.get("nonfinite", 0) else 0
             if self._lost == LOST_STEPS:
                 raise CollapseError(
-                    f"diverged at step {int(step)}: no log-ratio of {LOST_STEPS} successive steps is a finite number; "
+                    f"diverged at step {int(step)}: no log-ratio of {LOST_STEPS} successive steps is finite; "
                     "try a smaller learning rate"
                 )
 
@@ -88,15 +91,15 @@ class StatisticsLog:
             return
         mean = sum(self._recent) / len(self._recent)
         if not mean >= -self.collapse_bound:  # NaN is a collapse too
-            told = "not a number" if math.isnan(mean) else f"{mean:.3g}, below −{self.collapse_bound:g}"
+            value = "not a number" if math.isnan(mean) else f"{mean:.3g}, below −{self.collapse_bound:g}"
             raise CollapseError(
                 f"collapsed at step {int(lines[-1]['step'])}: the mean reward of real data over {WATCH_WINDOW} steps "
-                f"is {told}; try a smaller alpha, a larger beta or a smaller learning rate"
+                f"is {value}; try a smaller alpha, a larger beta or a smaller learning rate"
             )
 
 
 def read(path: Path) -> list[dict[str, float]]:
-    """The lines of a statistics file; a line cut short by a kill is left out."""
+    """Return the lines of a statistics file, without a line that a kill cut short."""
     rows = []
     for line in path.read_text().splitlines():
         try:
@@ -107,12 +110,12 @@ def read(path: Path) -> list[dict[str, float]]:
 
 
 def _reduce(name: str, values: Tensor) -> Tensor:
-    values = values.double()  # counts and flags have no mean of their own, and large values keep their digits
+    values = values.double()  # torch has no mean of counts and flags, and large values keep their digits
     return values.sum() if name == "nonfinite" else values.mean()
 
 
 def _count_judged(statistics: Mapping[str, Tensor]) -> int:
-    """How many log-ratios there are, or likelihoods where nothing is compared."""
+    """Return the number of log-ratios, or of likelihoods if the objective compares nothing."""
     compared = [statistics[name].numel() for name in ("rewards/real", "rewards/fake") if name in statistics]
     return sum(compared) if compared else statistics.get("logps/real", torch.empty(0)).numel()
 

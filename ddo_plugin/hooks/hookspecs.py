@@ -1,7 +1,8 @@
-"""The one contract between this package, its integrations and a stranger's plugin.
+"""The hooks: the contract between this package, its integrations and other people's plugins.
 
-A plugin is a module (or object) named by an entry point of the group "ddo_plugin", with functions decorated by
-`ddo_plugin.hookimpl`. It implements the hooks it cares about and declares only the arguments it uses.
+A plugin is a module or an object that an entry point of the group "ddo_plugin" names. Its functions or methods are
+decorated with `ddo_plugin.hookimpl`. It implements the hooks it needs and declares only the arguments it uses. An
+integration of an upstream derives from `ddo_plugin.Integration` instead.
 """
 
 from __future__ import annotations
@@ -41,25 +42,25 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @hookspec
 def ddo_upstreams() -> Sequence[Upstream]:  # type: ignore[empty-body]  # a spec has no body
-    """The upstreams that this plugin integrates."""
+    """Return the upstreams that this plugin integrates."""
 
 
 @hookspec
 def ddo_options(upstream: str) -> Sequence[click.Option]:  # type: ignore[empty-body]
-    """Options that the training script of `upstream` gains; names start with `--ddo`."""
+    """Return the options that the training script of `upstream` gains; their names start with `--ddo`."""
 
 
 @hookspec
 def ddo_configure(upstream: str, config: MutableMapping[str, Any], options: Mapping[str, Any]) -> bool | None:
-    """Change upstream's own configuration for a DDO run, after upstream built it; True if this plugin did.
+    """Change the configuration that upstream built into that of a DDO run, and return True.
 
-    Called only if --ddo was given. If nobody answers True, the run is refused.
+    Called only if --ddo was given. If no plugin returns True, the run is refused.
     """
 
 
 @hookspec(firstresult=True)
 def ddo_loader(upstream: str, batches: Iterable[Any], steps: int) -> tuple[Iterable[Any], int] | None:
-    """The batches of real data that a DDO run takes from upstream's, and how many; where its loop counts them so."""
+    """Return the batches that a DDO run trains on, and their number, for loops that count their duration in batches."""
 
 
 # -- the pieces of a run ------------------------------------------------------------------------------------------
@@ -67,7 +68,7 @@ def ddo_loader(upstream: str, batches: Iterable[Any], steps: int) -> tuple[Itera
 
 @hookspec
 def ddo_objectives() -> Mapping[str, ObjectiveFactory]:  # type: ignore[empty-body]
-    """Objectives by name, as `--ddo-objective` takes them. A factory gets the run's options."""
+    """Return objectives by their names in `--ddo-objective`. A factory takes the run's options."""
 
 
 @hookspec(firstresult=True)
@@ -79,12 +80,12 @@ def ddo_reference(upstream: str, source: str, options: Mapping[str, Any]) -> Ref
 def ddo_fakes(
     upstream: str, source: str | None, reference: Reference, options: Mapping[str, Any]
 ) -> Fakes | OnlineFakes | None:
-    """Open what `--ddo-fakes` names as a source of samples of `reference`; None: it was not given."""
+    """Open `source`, the value of `--ddo-fakes` (None if it was not given), as a source of samples of `reference`."""
 
 
 @hookspec(firstresult=True)
 def ddo_features(name: str) -> FeatureExtractor | None:
-    """The feature extractor that Fréchet distances and their like are measured in."""
+    """Return the feature extractor of this name, in which metrics such as the Fréchet distance are measured."""
 
 
 # -- samples of a network -------------------------------------------------------------------------------------------
@@ -92,12 +93,12 @@ def ddo_features(name: str) -> FeatureExtractor | None:
 
 @hookspec
 def ddo_generator_options(upstream: str) -> Sequence[click.Option]:  # type: ignore[empty-body]
-    """Options of `ddo refset make` and `ddo sample` for networks of `upstream`: of its sampler, its guidance."""
+    """Return the options of `ddo sample` and `ddo refset make` that choose how networks of `upstream` are sampled."""
 
 
 @hookspec(firstresult=True)
 def ddo_generator(upstream: str, source: str, options: Mapping[str, Any]) -> Generator | None:
-    """The network at `source`, a path or URL, ready to be sampled as `options` say."""
+    """Load the network at `source`, a path or URL, to be sampled with these options."""
 
 
 # -- events of a run ----------------------------------------------------------------------------------------------
@@ -105,17 +106,17 @@ def ddo_generator(upstream: str, source: str, options: Mapping[str, Any]) -> Gen
 
 @hookspec
 def ddo_statistics(run: Run, step: int, statistics: Mapping[str, Tensor]) -> None:
-    """The objective was evaluated. Tensors are detached and stay on their device: reading one waits for it."""
+    """React to an evaluation of the objective. Tensors are detached and on their device; reading one waits for it."""
 
 
 @hookspec
 def ddo_snapshot(run: Run, path: Path, step: int) -> None:
-    """A snapshot of the target network was written to `path`."""
+    """React to a snapshot of the target network, written to `path`."""
 
 
 @hookspec
 def ddo_pause(run: Run, step: int) -> None:
-    """The run can be interrupted here and go on: a training state is about to be written, or the run is over."""
+    """React to a point where the run can be interrupted: a training state is about to be written, or the run ends."""
 
 
 # -- files ----------------------------------------------------------------------------------------------------------
@@ -123,9 +124,9 @@ def ddo_pause(run: Run, step: int) -> None:
 
 @hookspec(firstresult=True)
 def ddo_convert(source: Path, out: Path, like: Path | None) -> str | None:
-    """Write the network in `source` to `out` in upstream's other format: a line on what was written, or None.
+    """Write the network in `source` to `out` in upstream's other format, and return a line that says so.
 
-    `like` is a file whose remainder a training state is to take over.
+    `like` is a training state that supplies everything but the network.
     """
 
 
@@ -134,7 +135,7 @@ def ddo_convert(source: Path, out: Path, like: Path | None) -> str | None:
 
 @hookspec
 def ddo_evaluation_options(upstream: str) -> Sequence[click.Parameter]:  # type: ignore[empty-body]
-    """Options of the command that judges networks of `upstream`: what a recipe may set under [evaluation]."""
+    """Return the options of the command that evaluates networks of `upstream`, which recipes set in [evaluation]."""
 
 
 # -- self-play: the steps of a round as ordinary commands -----------------------------------------------------------
@@ -142,14 +143,14 @@ def ddo_evaluation_options(upstream: str) -> Sequence[click.Parameter]:  # type:
 
 @hookspec(firstresult=True)
 def ddo_refset_command(step: RefsetStep) -> Command | None:
-    """The command that makes this reference set, or None if `step.upstream` is somebody else's."""
+    """Return the command that makes this reference set, or None if `step.upstream` is not this plugin's."""
 
 
 @hookspec(firstresult=True)
 def ddo_round_command(step: RoundStep) -> Command | None:
-    """The command that runs this round of finetuning, or None."""
+    """Return the command that runs this round of finetuning, or None."""
 
 
 @hookspec(firstresult=True)
 def ddo_evaluation_command(step: EvaluationStep) -> Command | None:
-    """The command that judges this network, or None."""
+    """Return the command that evaluates this network, or None."""

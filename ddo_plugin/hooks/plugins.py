@@ -1,4 +1,4 @@
-"""The plugin manager. Built-ins and the three integrations come through entry points, as a stranger's plugin does."""
+"""The plugin manager. Our own plugins come through entry points too, as other people's plugins do."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ import pluggy
 
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.hooks import hookspecs
+from ddo_plugin.hooks.integration import PREFIX, Integration
+from ddo_plugin.hooks.types import Upstream
 
 GROUP = "ddo_plugin"
 OWN_DISTRIBUTION = "ddo-plugin"
@@ -33,14 +35,21 @@ class Listing:
 
 
 class Manager(pluggy.PluginManager):
-    """A pluggy manager that survives a plugin that cannot be imported and remembers what became of each."""
+    """A pluggy manager that survives plugins that cannot be imported, and lists what became of each plugin."""
 
     def __init__(self) -> None:
         super().__init__(hookspecs.PROJECT)
         self.add_hookspecs(hookspecs)
         self.listings: list[Listing] = []
 
+    def parse_hookimpl_opts(self, plugin: Any, name: str) -> Any:
+        """Leave out the hooks that an integration has only inherited, so that listings and traces do not name it."""
+        if isinstance(plugin, Integration) and name.startswith(PREFIX) and not plugin.answers(name):
+            return None
+        return super().parse_hookimpl_opts(plugin, name)
+
     def load(self, points: Iterable[EntryPoint]) -> None:
+        """Register the plugins of these entry points; refuse plugins that do not fit the hooks."""
         for point in sorted(points, key=_own_first):
             name, distribution, version = point.name, *_origin(point)
             try:
@@ -50,10 +59,10 @@ class Manager(pluggy.PluginManager):
                 raise UserError(
                     f"plugin '{name}' ({distribution}) does not fit the hooks: {_one_line(error)}"
                 ) from error
-            except Exception as error:  # a stranger's import may raise anything
+            except Exception as error:  # importing other people's code may raise anything
                 reason = f"{type(error).__name__}: {_one_line(error)}"
                 self.listings.append(Listing(name, distribution, version, error=reason))
-                print(f"ddo: plugin '{name}' ({distribution}) was left out: {reason}", file=sys.stderr)
+                print(f"ddo: plugin '{name}' ({distribution}) is not loaded: {reason}", file=sys.stderr)
             else:
                 hooks = tuple(sorted(caller.name for caller in self.get_hookcallers(plugin) or ()))
                 self.listings.append(Listing(name, distribution, version, hooks))
@@ -71,7 +80,7 @@ class Manager(pluggy.PluginManager):
         self.check_pending()
 
     def print_calls(self) -> None:
-        """Print every hook call, who answers it and what comes back."""
+        """Print every hook call, the plugins that answer it, and the result."""
 
         def before(hook_name: str, hook_impls: Any, kwargs: Any) -> None:
             arguments = ", ".join(f"{name}={_short(value)}" for name, value in kwargs.items())
@@ -86,7 +95,7 @@ class Manager(pluggy.PluginManager):
 
 
 def build(points: Iterable[EntryPoint]) -> Manager:
-    """A manager with these plugins, checked."""
+    """Return a manager with these plugins."""
     manager = Manager()
     if os.environ.get(TRACE_VARIABLE, "0") not in ("", "0"):
         manager.print_calls()
@@ -96,12 +105,17 @@ def build(points: Iterable[EntryPoint]) -> Manager:
 
 @lru_cache(maxsize=1)
 def manager() -> Manager:
-    """The manager of this process, with every installed plugin."""
+    """Return the manager of this process, with every installed plugin."""
     return build(entry_points(group=GROUP))
 
 
+def upstreams() -> list[Upstream]:
+    """Return the upstreams of all installed plugins, first-registered plugin first."""
+    return list(collect(manager().hook.ddo_upstreams()))
+
+
 def collect(results: Iterable[Iterable[Any]]) -> Iterator[Any]:
-    """Flatten the answers of a hook whose implementations return sequences, first-registered plugin first."""
+    """Yield the elements of a hook's answers, which are sequences; the plugin that registered first comes first."""
     for result in reversed(list(results)):
         yield from result
 
@@ -112,7 +126,7 @@ def _origin(point: EntryPoint) -> tuple[str, str]:
 
 
 def _own_first(point: EntryPoint) -> tuple[bool, bool, str]:
-    """Ours first and the built-ins before all, so that a later plugin's answer takes precedence over ours."""
+    """Sort the built-ins first, then our other plugins: pluggy lets a later plugin's answer take precedence."""
     return _origin(point)[0] != OWN_DISTRIBUTION, point.name != "builtin", point.name
 
 

@@ -1,4 +1,4 @@
-"""Randomness by sample: sample i depends on (seed, i) alone, whatever the batch size or the number of ranks."""
+"""Random streams of samples: sample i depends on (seed, i) only, not on the batch size or the number of ranks."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import Tensor
 
 from ddo_plugin.base.errors import UserError
 
-_STREAMS = 1 << 32  # torch's CPU generator tells 32-bit seeds apart and drops higher bits
-_STRIDE = 100_000_007  # between two seeds; those less than 5970 apart share no stream below 660 000 samples a set
+_STREAMS = 1 << 32  # torch's CPU generator uses 32 bits of its seed
+_STRIDE = 100_000_007  # between two seeds; seeds less than 5970 apart share no stream in sets of up to 660 000 samples
 
 
 class SampleGenerators:
-    """One generator a sample of a batch, seeded by the set's seed and the sample's number."""
+    """One generator for each sample of a batch, seeded by the seed of the set and the number of the sample."""
 
     def __init__(self, seed: int, indices: Iterable[int], device: torch.device | str = "cpu"):
         self.indices = [int(i) for i in indices]
@@ -22,23 +22,23 @@ class SampleGenerators:
         self.generators = [torch.Generator(device).manual_seed(stream) for stream in streams]
 
     def randn(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        """[N, *shape] standard normal numbers."""
+        """Return [N, *shape] standard normal numbers."""
         return torch.stack([torch.randn(shape, generator=g, device=g.device, dtype=dtype) for g in self.generators])
 
     def rand(self, *shape: int) -> Tensor:
-        """[N, *shape] numbers uniform in [0, 1)."""
+        """Return [N, *shape] numbers uniform in [0, 1)."""
         return torch.stack([torch.rand(shape, generator=g, device=g.device) for g in self.generators])
 
     def randint(self, high: int) -> Tensor:
-        """[N] integers in [0, high)."""
+        """Return [N] integers in [0, high)."""
         return torch.stack([torch.randint(high, (), generator=g, device=g.device) for g in self.generators])
 
-    def check(self, made: Tensor) -> None:
-        """Refuse [N, ...] numbers of which some sample's are not finite: as pixels they would be black."""
-        finite = made.isfinite().flatten(1).all(1)
+    def check(self, samples: Tensor) -> None:
+        """Refuse samples [N, ...] that are not finite; as pixels they would be black."""
+        finite = samples.isfinite().flatten(1).all(1)
         if not finite.all():
             broken = [i for i, good in zip(self.indices, finite.tolist(), strict=True) if not good]
             raise UserError(
-                f"sample {broken[0]} is not finite ({len(broken)} of {len(finite)} made with it): "
-                "the network or the sampler diverges; look at both, and at the precision"
+                f"sample {broken[0]} is not finite ({len(broken)} of {len(finite)} in its batch): the network or the "
+                "sampler diverges; check both, and the precision"
             )

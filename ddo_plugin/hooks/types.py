@@ -24,115 +24,144 @@ FeatureExtractor = Callable[["np.ndarray"], "np.ndarray"]  # uint8 images [N, C,
 
 @runtime_checkable
 class Classifier(Protocol):
-    """A feature extractor that classifies too, which the Inception Score asks for."""
+    """A feature extractor that also classifies, as the Inception Score needs."""
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Features [N, D]."""
+        """Return features [N, D]."""
 
     def with_logits(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Features [N, D] and class logits [N, K], before any softmax."""
+        """Return features [N, D] and class logits [N, K], before any softmax."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """Checkouts whose imported modules are recognised in the same way."""
+
+    anchor: str  # a module that their code imports early
+    beside: tuple[str, ...]  # files and folders that lie beside that module in a checkout, and nowhere else
+
+
+@dataclass(frozen=True)
+class Fix:
+    """A compat fix: something that upstream code needs and this environment lacks."""
+
+    name: str
+    breaks: str  # what goes wrong without the fix
+    does: str  # what the fix changes
+    needed: Callable[[], bool]  # judged by behaviour wherever that is cheap
+    apply: Callable[[], None]
+    for_imports: bool = False  # upstream cannot be imported without it
+    to_train: bool = False  # no training run starts without it
 
 
 @dataclass(frozen=True)
 class Upstream:
-    """Somebody else's repository (or script) that an integration speaks to."""
+    """A repository (or script) that an integration finetunes networks of, and what the core must know of it."""
 
-    name: str  # how hooks, recipes and `inject` call it
-    title: str  # what a person calls it
-    script: str  # its training script: in the checkout, or anywhere if it has no landmarks
-    landmarks: Mapping[str, str] = field(default_factory=dict, hash=False)  # file -> what a line of it matches (regex)
+    name: str  # the name in hooks, recipes and `inject`
+    title: str  # the name for people
+    script: str  # the training script: a path in the checkout, or any path if there are no landmarks
+    landmarks: Mapping[str, str] = field(default_factory=dict, hash=False)  # file -> regex that a line of it matches
     patch: Traversable | None = None  # insert-only diff, as `python -m ddo_plugin.checkouts.patching.make` writes it
-    digests: Traversable | None = None  # the JSON beside it
-    needs: Mapping[str, str] = field(default_factory=dict, hash=False)  # packages imported in mid-run -> the file
+    digests: Traversable | None = None  # the JSON file beside the patch
+    needs: Mapping[str, str] = field(default_factory=dict, hash=False)  # package imported inside a function -> file
+    paths: tuple[str, ...] = ()  # options whose value is a path; a recipe resolves them against its own folder
+    # Training option that a recipe must not set -> why. What self-play sets for every upstream is known: seed, ddo, ...
+    reserved: Mapping[str, str] = field(default_factory=dict, hash=False)
+    family: Family | None = None  # how compat recognises the checkout's modules; fixes change behaviour for these alone
+    compat: tuple[str, ...] = ()  # the built-in compat fixes that its code needs, by their names in `ddo doctor`
+    fixes: tuple[Fix, ...] = ()  # compat fixes of its own, applied after the built-in ones
+    # Class that its network pickles hold -> the module of the checkout that defines it. No other class is loaded.
+    network_classes: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
 class Reference:
-    """The frozen copy from the start of the round: `eval()`, no gradients, never in a checkpoint."""
+    """The network from the start of the round, frozen: in `eval()`, without gradients, never in a checkpoint."""
 
-    network: Any  # an nn.Module; None where upstream's loop builds it, and the integration fills it from `info`
-    source: str  # path or URL it was loaded from
+    network: Any  # an nn.Module; None if upstream's loop builds the network and the integration fills it from `info`
+    source: str  # path or URL that it was loaded from
     sha256: str  # of the file
-    info: Any = None  # what its integration knows of it besides
+    info: Any = None  # what else its integration knows of it
 
 
 class Fakes(Protocol):
-    """Samples of the reference. Draws from torch's global generator, so that a resumed run repeats itself."""
+    """Samples of the reference, drawn with torch's global generator, so that a resumed run repeats the same draws."""
 
     @property
     def description(self) -> Mapping[str, Any]:
-        """Where they come from, for the sidecars; `reference_sha256` says of which network, if it is known."""
+        """Where the samples come from, for the sidecars; `reference_sha256` names the network, if it is known."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one sample as it is stored."""
+        """The shape of one sample as it is stored."""
 
     @property
     def classes(self) -> int:
-        """One more than the highest class number; 0 if they have none."""
+        """One more than the highest class number; 0 without classes."""
 
     def draw(self, count: int) -> tuple[Tensor, Tensor | None]:
-        """`count` samples as they are stored, and their class numbers (None if they have none)."""
+        """Return `count` samples as they are stored, and their class numbers (None without classes)."""
 
 
 @dataclass(frozen=True)
 class OnlineFakes:
-    """Says that an integration samples the reference while it trains; there is nothing to draw from."""
+    """The answer of an integration that samples the reference while it trains: there is nothing to draw from."""
 
-    description: Mapping[str, Any]  # for the sidecars, as that of `Fakes`
+    description: Mapping[str, Any]  # for the sidecars, as in `Fakes`
 
 
 class Generator(Protocol):
-    """A network that makes samples, each from its own random stream and label alone."""
+    """A network that makes samples, each from its own random stream and label only."""
 
     @property
     def kind(self) -> Literal["images", "tokens"]:
-        """What a reference set calls the samples; latents are images too."""
+        """The kind of the samples in a reference set; latents are images too."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one sample as a reference set stores it."""
+        """The shape of one sample as a reference set stores it."""
 
     @property
     def dtype(self) -> str:
-        """numpy's name of the type in which a reference set stores samples: uint8 for pixels."""
+        """The numpy name of the type in which a reference set stores samples, such as uint8 for pixels."""
 
     @property
     def classes(self) -> int:
-        """How many classes the network knows; 0 if it is unconditional."""
+        """The number of classes; 0 if the network is unconditional."""
 
     @property
     def batch(self) -> int:
-        """Samples made together unless the user says otherwise: what upstream's script does."""
+        """The default batch size: that of upstream's script."""
 
     @property
     def device(self) -> torch.device:
-        """Where it computes; random streams are drawn there."""
+        """The device of the network, on which random streams are drawn too."""
 
     @property
     def reference(self) -> Mapping[str, str]:
-        """`source` and `sha256` of the network's file."""
+        """The `source` and `sha256` of the network's file."""
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """Whatever else decides the samples, for the manifest: sampler, steps, guidance, precision.
+        """Everything else that decides the samples, for the manifest: sampler, steps, guidance, precision.
 
-        `DEPARTS` names the settings, if any, by which samples are not those of the network's own distribution.
+        The key `DEPARTS` lists the settings, if any, that change the distribution of the samples, such as guidance.
         """
 
     def sample(self, streams: SampleGenerators, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """A sample for each stream, as a reference set stores it, and the class numbers.
+        """Return a sample for each stream, as a reference set stores it, and the class numbers.
 
-        Without `labels` a network with classes draws them from the streams, as upstream's script does.
+        Without `labels`, a network with classes draws them from the streams, as upstream's script does.
         """
 
     def images(self, samples: Tensor) -> Tensor:
-        """Samples as uint8 images [N, C, H, W]."""
+        """Return samples as uint8 images [N, C, H, W]."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One finetuning run: what it was asked to do and where it writes."""
+    """A finetuning run: its options, and where it writes."""
 
     upstream: str
     outdir: Path
@@ -144,7 +173,7 @@ class Run:
 class RefsetStep:
     """Make a reference set: `count` samples of `network`, written to the folder `out`.
 
-    `settings` are options of `ddo refset make`, by their names.
+    `settings` are options of `ddo refset make`, by name.
     """
 
     upstream: str
@@ -157,11 +186,11 @@ class RefsetStep:
 
 @dataclass(frozen=True)
 class RoundStep:
-    """Finetune `reference` against `fakes`; snapshots go to the folder `out`, each with its sidecar."""
+    """Finetune `reference` against `fakes`; write snapshots to the folder `out`, each with its sidecar."""
 
     upstream: str
     reference: Path
-    fakes: Path | None  # None where the objective needs none, or the integration draws them online
+    fakes: Path | None  # None if the objective needs none, or the integration samples the reference itself
     out: Path
     objective: str
     alpha: float
@@ -172,10 +201,10 @@ class RoundStep:
 
 @dataclass(frozen=True)
 class EvaluationStep:
-    """Judge `network`: write JSON with a number `score` (lower is better) to the file `out`."""
+    """Evaluate `network`: write JSON with a number `score` (lower is better) to the file `out`."""
 
     upstream: str
-    network: Path  # where an integration allows it, also a folder or zip of samples
+    network: Path  # or a folder or zip of samples, if the integration allows it
     out: Path
     seeds: Sequence[int]
     settings: Mapping[str, Any] = field(default_factory=dict)

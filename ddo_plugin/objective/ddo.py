@@ -76,7 +76,7 @@ class DDO:
         fake = -self.alpha * logsigmoid(-self.beta * terms.r_fake)
         if terms.conditional is not None:
             fake = torch.where(terms.conditional, fake, torch.zeros_like(fake))
-        return Outcome(real, fake, statistics(terms, self.beta, real, fake))
+        return Outcome(real, fake, objective_statistics(terms, self.beta, real, fake))
 
 
 @dataclass(frozen=True)

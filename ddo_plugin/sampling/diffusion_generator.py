@@ -33,7 +33,7 @@ class DiffusionGenerator:
         """`denoiser` binds one-hot classes [N, K] to the network. Without `decode` the samples are pixels in uint8."""
         info = reference.info
         self._solve, self._denoiser, self._decode = solve, denoiser, decode
-        self.network, self.device = reference.network, compat.device()
+        self.network, self.device = reference.network, compat.upstream_device()
         self.reference = {"source": reference.source, "sha256": reference.sha256}
         self.shape = (info.channels, info.resolution, info.resolution)
         self.dtype = "float32" if decode else "uint8"

@@ -18,7 +18,7 @@ import torch
 from ddo_plugin.base.files import atomic_write, write_json
 from ddo_plugin.base.image_files import png
 from ddo_plugin.base.progress import progress
-from ddo_plugin.base.ranks import Ranks
+from ddo_plugin.base.rank_group import Ranks
 from ddo_plugin.hooks.streams import SampleGenerators
 from ddo_plugin.hooks.types import Generator
 from ddo_plugin.sampling.refsets.image_archive import add_labels

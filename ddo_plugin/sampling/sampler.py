@@ -110,7 +110,7 @@ class Sampler:
             return self._multistep(denoise, noise, round_sigma).to(dtype)
         levels = noise_steps(self.steps, self.sigma_min, self.sigma_max, self.rho, dtype=dtype, device=noise.device)
         churn = heun.Churn(self.S_churn, self.S_min, self.S_max, self.S_noise, churn_everywhere)
-        return heun.sample(
+        return heun.heun_sample(
             denoise,
             noise,
             torch.cat([round_sigma(levels[:-1]), levels[-1:]]),

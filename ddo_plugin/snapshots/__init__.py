@@ -1,1 +1,4 @@
-"""Network snapshots: reading them without running them, and what stands beside them."""
+"""Network snapshots on disk: the sidecars beside them, damaged training states, and loading one as the reference.
+
+What produces snapshots belongs in `finetuning`; what samples them, in `sampling`.
+"""

@@ -1,4 +1,4 @@
-"""The JSON file beside every snapshot that says where it came from."""
+"""The sidecar: the JSON file beside every snapshot that says how it was made."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SUFFIX = ".ddo.json"
 
 
 def write(run: Run, snapshot: Path, step: int) -> Path:
-    """Describe a snapshot that has just been written."""
+    """Write the sidecar of a snapshot."""
     path = snapshot.with_name(snapshot.name + SUFFIX)
     options = {name: value for name, value in run.options.items() if value is not None}
     made_by = {"upstream": run.upstream, "options": options, **run.provenance}
@@ -22,31 +22,31 @@ def write(run: Run, snapshot: Path, step: int) -> Path:
 
 
 def read(snapshot: Path) -> dict[str, Any]:
-    """What the sidecar of a snapshot says."""
+    """Return the content of a snapshot's sidecar."""
     return json.loads(snapshot.with_name(snapshot.name + SUFFIX).read_text())
 
 
 def sha256(snapshot: Path) -> str | None:
-    """The checksum that the snapshot had when it was written; None where no sidecar says."""
+    """Return the checksum that a snapshot had when it was written, None if no sidecar says."""
     return read(snapshot).get("sha256") if snapshot.with_name(snapshot.name + SUFFIX).exists() else None
 
 
 def step(snapshot: Path) -> int:
-    """How many optimizer steps of its round made this snapshot; 0 is the reference, as the round began."""
+    """Return the optimizer steps of the round before this snapshot. 0 is the reference, at the start of the round."""
     return int(read(snapshot)["step"])
 
 
 def steps(folder: Path) -> list[int]:
-    """After which steps a run has left snapshots, one or several each."""
+    """Return the steps after which a run has written snapshots, without 0."""
     return sorted({step(path) for path in described(folder)} - {0})
 
 
 def described(folder: Path) -> list[Path]:
-    """The snapshots that the sidecars in a run's folder tell of, oldest first; those deleted since are among them."""
+    """Return the snapshots that the sidecars in a run's folder describe, oldest first, including deleted ones."""
     named = [path.with_name(path.name.removesuffix(SUFFIX)) for path in folder.glob(f"*{SUFFIX}")]
     return sorted(named, key=lambda path: (step(path), path.name))
 
 
 def snapshots(folder: Path) -> list[Path]:
-    """The snapshots in a run's folder, oldest first: the files that have a sidecar."""
+    """Return the snapshots in a run's folder, oldest first: the files that have a sidecar."""
     return [path for path in described(folder) if path.exists()]

@@ -1,4 +1,4 @@
-"""Files of torch.save that a kill cut short, or a disk spoilt."""
+"""Training states that are damaged: cut short by a kill while torch.save wrote them, or spoilt by the disk."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from pathlib import Path
 from ddo_plugin.base.errors import UserError
 
 SUFFIX = ".damaged"
-HEAD = 4  # bytes: a zip's begin with PK, and where a machine lost its power they may be zeros
+HEAD_BYTES = 4  # a zip file begins with PK; after a power failure the bytes may be zeros
 
 
-def is_whole(file: Path) -> bool:
-    """Whether all that torch.save wrote is there, by the checksums that it wrote beside."""
+def state_is_whole(file: Path) -> bool:
+    """Return whether a file of torch.save is complete, by the checksums in it."""
     try:
         with zipfile.ZipFile(file) as archive:
             return archive.testzip() is None
-    except Exception:  # where the table of contents is spoilt, anything
+    except Exception:  # a damaged table of contents may raise anything
         return False
 
 
-def is_damaged(file: Path, remedy: str) -> bool:
-    """Whether it is a part of what torch.save writes. What never was is refused: it is somebody's, for another use."""
+def state_is_damaged(file: Path, remedy: str) -> bool:
+    """Return whether a training state is damaged. Refuse a file that torch.save cannot have written."""
     try:
         with file.open("rb") as opened:
-            head = opened.read(HEAD)
+            head = opened.read(HEAD_BYTES)
     except FileNotFoundError:  # another rank has set it aside
         return True
     if not head.startswith(b"PK") and head.strip(b"\0"):
-        raise UserError(f"{file} is no training state of this upstream, which would go on from it; {remedy}")
-    return not is_whole(file)
+        raise UserError(f"{file}: not a training state, but upstream would resume from it; {remedy}")
+    return not state_is_whole(file)
 
 
-def set_aside(file: Path) -> None:
-    """Rename it, so that nothing goes on from it, and say so."""
+def set_state_aside(file: Path) -> None:
+    """Rename a damaged training state, so that no run resumes from it, and print that."""
     file.rename(file.with_name(file.name + SUFFIX))
-    print(f"ddo: {file} is damaged, as by a kill while it was written; it is set aside as …{SUFFIX}")
+    print(f"ddo: {file} is damaged, as by a kill while it was written; renamed to …{SUFFIX}")
     sys.stdout.flush()

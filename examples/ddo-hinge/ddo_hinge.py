@@ -1,12 +1,11 @@
-"""A hinge loss on the reward, as some GANs use it: `--ddo-objective=hinge --ddo-hinge-margin=2`."""
+"""A hinge loss on the rewards, as in some GANs: `--ddo-objective=hinge --ddo-hinge-margin=2`."""
 
 from dataclasses import dataclass
 
 import click
 import torch
 
-from ddo_plugin import hookimpl
-from ddo_plugin.objective.ddo import Outcome, Terms, statistics
+from ddo_plugin import Outcome, Terms, hookimpl, objective_statistics
 
 
 @dataclass(frozen=True)
@@ -19,7 +18,7 @@ class Hinge:
     def __call__(self, terms: Terms) -> Outcome:
         real = torch.relu(self.margin - self.beta * terms.r_real)
         fake = self.alpha * torch.relu(self.margin + self.beta * terms.r_fake)
-        return Outcome(real, fake, statistics(terms, self.beta, real, fake))
+        return Outcome(real, fake, objective_statistics(terms, self.beta, real, fake))
 
 
 @hookimpl
@@ -29,4 +28,8 @@ def ddo_objectives():
 
 @hookimpl
 def ddo_options(upstream):
-    return [click.Option(["--ddo-hinge-margin"], type=float, default=1.0, show_default=True, help="Of the hinge.")]
+    return [
+        click.Option(
+            ["--ddo-hinge-margin"], type=float, default=1.0, show_default=True, help="Margin of the hinge loss."
+        )
+    ]

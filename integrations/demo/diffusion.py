@@ -11,9 +11,17 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot, silu
 
 from ddo_integrations.demo.data import CHANNELS, CLASSES, RESOLUTION, Digits, to_uint8, to_unit
-from ddo_plugin import Denoiser, Fakes, NoiseLevels, SampleGenerators, SampleKind, Terms, noise_steps
-from ddo_plugin.objective import diffusion
-from ddo_plugin.sampling.solvers import heun
+from ddo_plugin import (
+    Denoiser,
+    Fakes,
+    NoiseLevels,
+    SampleGenerators,
+    SampleKind,
+    Terms,
+    diffusion_terms,
+    heun_sample,
+    noise_steps,
+)
 
 FREQUENCIES = 16
 
@@ -93,17 +101,17 @@ class DiffusionFamily:
             assert fake_labels is not None
             samples, labels = torch.cat([real, fake]), torch.cat([labels, fake_labels])
         denoise_ref = _conditioned(reference, labels) if reference is not None else None
-        return diffusion.terms(_conditioned(network, labels), denoise_ref, to_unit(samples), n_real, self.levels)
+        return diffusion_terms(_conditioned(network, labels), denoise_ref, to_unit(samples), n_real, self.levels)
 
     def log_likelihood(self, network: nn.Module, samples: Tensor, labels: Tensor) -> Tensor:
         """[N] the surrogate −w‖D − y‖², averaged over σ and noise by what the caller repeats."""
-        return diffusion.terms(
+        return diffusion_terms(
             _conditioned(network, labels), None, to_unit(samples), len(samples), self.levels
         ).logp_real
 
     def sample(self, network: nn.Module, labels: Tensor, generators: SampleGenerators) -> Tensor:
         latents = generators.randn(CHANNELS, RESOLUTION, RESOLUTION)
-        return to_uint8(heun.sample(_conditioned(network, labels), latents, noise_steps(self.sampler["steps"])))
+        return to_uint8(heun_sample(_conditioned(network, labels), latents, noise_steps(self.sampler["steps"])))
 
     def to_images(self, samples: Tensor) -> Tensor:
         return samples

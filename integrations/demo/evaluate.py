@@ -1,4 +1,4 @@
-"""Judge one of the demo's networks: Fréchet distance over several sampling seeds, likelihood of the real data."""
+"""Evaluate one of the demo's networks: Fréchet distance over several seeds, and likelihood of the real data."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import torch
 from torch import nn
 
 from ddo_integrations.demo.data import CLASSES, Digits
-from ddo_integrations.demo.families import FAMILIES, Family, build, load_snapshot
+from ddo_integrations.demo.families import Family, build, load_snapshot
 from ddo_integrations.demo.generator import draw
 from ddo_integrations.demo.names import FEATURES
 from ddo_plugin import IntegerList, atomic_write, combine_seeds, frechet_distance, moments, progress, write_json
 from ddo_plugin.hooks import plugins
 
-LIKELIHOOD_DRAWS = 20  # noise levels a real sample is tried at; exact likelihoods do not vary
+LIKELIHOOD_DRAWS = 20  # noise levels for each real sample; exact likelihoods do not vary
 GRID_ROWS = 4
 
 
 def real_likelihood(family: Family, network: nn.Module, labels: torch.Tensor) -> float:
-    """Mean log-likelihood (or its surrogate) of all real samples, with the same noise for every network."""
+    """Return the mean log-likelihood (or its surrogate) of all real samples, with the same noise for every network."""
     torch.manual_seed(0)
     samples = family.real_samples()
     with torch.no_grad():
@@ -30,16 +30,17 @@ def real_likelihood(family: Family, network: nn.Module, labels: torch.Tensor) ->
 
 
 @click.command()
-@click.option("--family", "family_name", type=click.Choice(FAMILIES), required=True)
-@click.option("--data", type=click.Path(exists=True, path_type=Path), required=True)
-@click.option("--network", type=click.Path(exists=True, path_type=Path), required=True)
+@click.option("--family", "family_name", type=click.Choice(FAMILIES), required=True, help="Model family.")
+@click.option("--data", type=click.Path(exists=True, path_type=Path), required=True, help="Prepared digits.")
+@click.option("--network", type=click.Path(exists=True, path_type=Path), required=True, help="Snapshot.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="JSON file to write.")
 @click.option("--seeds", type=IntegerList(), required=True, help="Sampling seeds, separated by commas.")
 @click.option("--count", type=click.IntRange(min=2), default=2000, show_default=True, help="Samples a seed.")
 def main(family_name: str, data: Path, network: Path, out: Path, seeds: list[int], count: int) -> None:
     """Write {"score": mean Fréchet distance, "scores": one a seed, "spread": their standard deviation, ...}.
 
-    Token models are compared with the digits as their tokenizer renders them: distance 0 is what they could reach.
+    The file holds {"score": mean Fréchet distance, "scores": [one for each seed], "spread": standard deviation, ...}.
+    Token models are compared with the digits as their tokenizer renders them, so that they can reach distance 0.
     """
     family, digits = build(family_name, data), Digits(data)
     model = load_snapshot(network, family_name, family)

@@ -16,8 +16,6 @@ from ddo_integrations.demo.diffusion import DiffusionFamily
 from ddo_integrations.demo.tokens import TokensFamily
 from ddo_plugin import Fakes, SampleGenerators, SampleKind, Terms, UserError, atomic_write
 
-FAMILIES = ("diffusion", "tokens")
-
 
 class Family(Protocol):
     """A likelihood model of the digits: what it trains on, what it says of it, how it samples."""

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from ddo_integrations.demo.data import CLASSES
 from ddo_integrations.demo.families import Family, build, load_snapshot
-from ddo_plugin import Progress, SampleGenerators, sha256_file
-from ddo_plugin.sampling import labels as class_labels
+from ddo_plugin import Progress, SampleGenerators, balanced_labels, sha256_file
 
 BATCH = 500
 
@@ -47,7 +46,7 @@ def generator(source: str, options: Mapping[str, Any]) -> DigitsGenerator:
 
 def draw(family: Family, network: nn.Module, count: int, seed: int, bar: Progress) -> tuple[Tensor, Tensor]:
     """`count` samples with balanced classes, and their labels: what a reference set of this seed holds."""
-    labels = torch.from_numpy(class_labels.uniform(count, CLASSES))
+    labels = torch.from_numpy(balanced_labels(count, CLASSES))
     parts = []
     for rows in np.array_split(np.arange(count), range(BATCH, count, BATCH)):
         parts.append(family.sample(network, labels[rows], SampleGenerators(seed, rows)))

@@ -1,16 +1,5 @@
-"""Names by which the demo's integration is known; light to import."""
-
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-if TYPE_CHECKING:
-    pass
-
+"""Names by which other commands know the demo's integration; light to import."""
 
 UPSTREAM = "digits"
-
-
-FEATURES = "digits:"  # features "digits:FOLDER" are those of the classifier in a prepared data folder
+FAMILIES = ("diffusion", "tokens")
+FEATURES = "digits:"  # "digits:FOLDER" names the features of the classifier in a prepared data folder

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, pixel_shuffle, pixel_unshuffle, scaled_dot_product_attention
 
 from ddo_integrations.demo.data import CLASSES, Digits, to_uint8, to_unit
-from ddo_plugin import Fakes, SampleGenerators, SampleKind, Terms
-from ddo_plugin.objective import tokens
+from ddo_plugin import Fakes, SampleGenerators, SampleKind, Terms, drop_labels, token_logp_from_head, token_terms
 
 PATCH = 2  # a cell of the finest map is a 2×2 patch of the 8×8 image
 CELL = PATCH * PATCH  # values in it
@@ -155,7 +154,7 @@ class TokensFamily:
     ) -> Terms:
         """A share of the reals loses its label; fakes stand against the others alone (α = 0 for the unconditional)."""
         n_real, samples = len(real), real
-        labels, kept = tokens.drop_labels(labels, NO_LABEL, self.label_drop)
+        labels, kept = drop_labels(labels, NO_LABEL, self.label_drop)
         if fakes is not None:
             fake, fake_labels = fakes.draw(len(kept))
             assert fake_labels is not None
@@ -163,10 +162,10 @@ class TokensFamily:
         contexts = self.tokenizer.contexts(samples)
         logp = _token_logp(network, contexts, labels, samples)
         if reference is None:
-            return tokens.terms(logp, None, n_real)
+            return token_terms(logp, None, n_real)
         with torch.no_grad():
             logp_ref = _token_logp(reference, contexts, labels, samples)
-        return tokens.terms(logp, logp_ref, n_real)
+        return token_terms(logp, logp_ref, n_real)
 
     def log_likelihood(self, network: nn.Module, samples: Tensor, labels: Tensor) -> Tensor:
         """[N] log p(tokens | label), exact."""
@@ -197,4 +196,4 @@ def _draw(logits: Tensor, uniform: Tensor) -> Tensor:
 
 
 def _token_logp(network: nn.Module, contexts: Tensor, labels: Tensor, samples: Tensor) -> Tensor:
-    return tokens.token_logp_from_head(network(contexts, labels), samples, network.get_submodule("head"))
+    return token_logp_from_head(network(contexts, labels), samples, network.get_submodule("head"))

@@ -13,9 +13,19 @@ import torch
 from torch import Tensor, nn
 
 from ddo_integrations.demo.diffusion import DenoiserMLP
-from ddo_plugin import DDO, MLE, Denoiser, NoiseLevels, Objective, Progress, atomic_write, noise_steps, progress
-from ddo_plugin.objective import diffusion
-from ddo_plugin.sampling.solvers import heun
+from ddo_plugin import (
+    DDO,
+    MLE,
+    Denoiser,
+    NoiseLevels,
+    Objective,
+    Progress,
+    atomic_write,
+    diffusion_terms,
+    heun_sample,
+    noise_steps,
+    progress,
+)
 
 MODES, RADIUS, STD = 8, 0.8, 0.06
 WIDTH, BATCH, FAKES, SHOWN = 12, 256, 8000, 20000
@@ -44,7 +54,7 @@ def denoiser(network: nn.Module) -> Denoiser:
 
 def sample(network: nn.Module, count: int, seed: int) -> Tensor:
     torch.manual_seed(seed)
-    return heun.sample(denoiser(network), torch.randn(count, 2), noise_steps(18)).float()
+    return heun_sample(denoiser(network), torch.randn(count, 2), noise_steps(18)).float()
 
 
 def train(
@@ -67,7 +77,7 @@ def train(
         samples = real(BATCH)
         if fakes is not None:
             samples = torch.cat([samples, fakes[torch.randint(len(fakes), (BATCH,))]])
-        outcome = objective(diffusion.terms(denoiser(target), reference, samples, BATCH, LEVELS))
+        outcome = objective(diffusion_terms(denoiser(target), reference, samples, BATCH, LEVELS))
         optimizer.zero_grad()
         outcome.mean().backward()
         optimizer.step()

@@ -1,61 +1,76 @@
-"""The demo's "upstream": a plain likelihood training script. Two lines of it call the plugin."""
+"""The demo's "upstream": a plain likelihood training script. Two of its lines call the plugin."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import click
 import torch
 from torch import Tensor, nn
 
-from ddo_integrations.demo.families import FAMILIES, Family, build, save_snapshot
-from ddo_integrations.nvlabs.dnnlib import EasyDict
+from ddo_integrations.demo.families import Family, build, save_snapshot
+from ddo_integrations.demo.names import FAMILIES
 from ddo_plugin import atomic_write, inject, progress
 
 CHECKPOINT = "training-state.pt"
 
 
 @click.command()
-@click.option("--family", type=click.Choice(FAMILIES), required=True)
-@click.option("--data", type=click.Path(exists=True, path_type=Path), required=True, help="Prepared digits.")
-@click.option("--outdir", type=click.Path(path_type=Path), required=True)
+@click.option("--family", type=click.Choice(FAMILIES), required=True, help="Model family to train.")
+@click.option("--data", type=click.Path(exists=True, path_type=Path), required=True, help="Folder of prepared digits.")
+@click.option("--outdir", type=click.Path(path_type=Path), required=True, help="Folder to write.")
 @click.option("--steps", type=click.IntRange(min=1), required=True, help="Optimizer steps.")
-@click.option("--batch", type=click.IntRange(min=1), default=128, show_default=True, help="Real images a step.")
-@click.option("--lr", type=click.FloatRange(min=0, min_open=True), default=1e-3, show_default=True)
-@click.option("--warmup", type=click.FloatRange(0, 1), default=0.05, show_default=True, help="Share of the steps.")
+@click.option("--batch", type=click.IntRange(min=1), default=128, show_default=True, help="Real images for each step.")
 @click.option(
-    "--decay", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Share of the steps, at the end."
+    "--lr", type=click.FloatRange(min=0, min_open=True), default=1e-3, show_default=True, help="Learning rate."
 )
-@click.option("--ema", type=click.FloatRange(min=0), default=50, show_default=True, help="Half-life in steps.")
-@click.option("--dropout", type=click.FloatRange(0, 1), default=0.0, show_default=True)
-@click.option("--snap", type=click.IntRange(min=1), help="Steps between snapshots  [default: only the last]")
-@click.option("--dump", type=click.IntRange(min=1), default=500, show_default=True, help="Steps between checkpoints.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--warmup", type=click.FloatRange(0, 1), default=0.05, show_default=True, help="Share of the steps that warm up."
+)
+@click.option(
+    "--decay",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="Share of the steps, at the end, that decay.",
+)
+@click.option(
+    "--ema",
+    type=click.FloatRange(min=0),
+    default=50,
+    show_default=True,
+    help="Half-life of the moving average in steps; 0 disables.",
+)
+@click.option("--dropout", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Dropout probability.")
+@click.option("--snap", type=click.IntRange(min=1), help="Steps between snapshots.  [default: only the last step]")
+@click.option(
+    "--dump", type=click.IntRange(min=1), default=500, show_default=True, help="Steps between training states."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Random seed.")
 @inject.options("digits")
 def main(**options: Any) -> None:
     """Train a tiny likelihood model of the digits."""
-    opts = EasyDict(options)
+    opts = SimpleNamespace(**options)
     family = build(opts.family, opts.data)
     torch.manual_seed(opts.seed)
-    c = EasyDict(
-        outdir=opts.outdir,
-        family_name=opts.family,
-        family=family,
-        network=family.network(opts.dropout),
-        loss=MaximumLikelihood(family),
-        dump=opts.dump,
-        on_snapshot=None,
-        on_checkpoint=None,
-    )
-    inject.configure("digits", c, opts)
-    training_loop(c, opts)
+    config: dict[str, Any] = {
+        "family": family,
+        "network": family.network(opts.dropout),
+        "loss": MaximumLikelihood(family),
+        "dump": opts.dump,
+        "on_snapshot": None,
+        "on_checkpoint": None,
+    }
+    inject.configure("digits", config, options)
+    training_loop(SimpleNamespace(**config), opts)
 
 
 class MaximumLikelihood:
-    """The native loss: mean −log p_θ of a batch of real samples."""
+    """The native loss: the mean of −log p_θ over a batch of real samples."""
 
     def __init__(self, family: Family):
         self.family = family
@@ -64,8 +79,8 @@ class MaximumLikelihood:
         return -self.family.terms(network, None, real, labels, None).logp_real.mean()
 
 
-def training_loop(c: EasyDict, opts: EasyDict) -> None:
-    """Adam, a learning rate that warms up and decays, a moving average, snapshots, exact resume."""
+def training_loop(c: SimpleNamespace, opts: SimpleNamespace) -> None:
+    """Train by Adam with warmup and decay, a moving average, snapshots and checkpoints for an exact resume."""
     opts.outdir.mkdir(parents=True, exist_ok=True)
     real, labels = c.family.real_samples(), torch.from_numpy(c.family.digits.labels)
     network, average = c.network.train(), copy.deepcopy(c.network).requires_grad_(False)
@@ -87,7 +102,7 @@ def training_loop(c: EasyDict, opts: EasyDict) -> None:
             _average(average, network, keep)
             done = step + 1
             if done == opts.steps or (opts.snap and done % opts.snap == 0):
-                _snapshot(average, c.family_name, opts.outdir, done, c.on_snapshot)
+                _snapshot(average, opts.family, opts.outdir, done, c.on_snapshot)
             if done % c.dump == 0 or done == opts.steps:
                 if c.on_checkpoint is not None:
                     c.on_checkpoint(done)
@@ -98,7 +113,7 @@ def training_loop(c: EasyDict, opts: EasyDict) -> None:
 
 
 def _schedule(step: int, steps: int, warmup: float, decay: float) -> float:
-    """Linear from 0 over the first `warmup` of the steps, linear to 0 over the last `decay` of them."""
+    """Return the factor of the learning rate: a linear rise over the share `warmup`, a linear fall over `decay`."""
     rise = min(1.0, (step + 1) / (warmup * steps)) if warmup else 1.0
     fall = min(1.0, (steps - step) / (decay * steps)) if decay else 1.0
     return rise * fall
@@ -120,7 +135,7 @@ def _snapshot(
 
 
 class _State:
-    """Everything that the next step depends on."""
+    """The training state: everything that the next step depends on."""
 
     def __init__(self, path: Path, network: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer):
         self.path = path
@@ -132,7 +147,7 @@ class _State:
             torch.save({"step": step, "random": torch.get_rng_state(), **states}, file)
 
     def load(self) -> int:
-        """The step to go on with; 0 where there is no checkpoint."""
+        """Load the training state, if there is one, and return the step to continue with."""
         if not self.path.exists():
             return 0
         stored = torch.load(self.path, weights_only=True)

@@ -24,7 +24,7 @@ from ddo_plugin import (
     SampleGenerators,
     Sampler,
     UserError,
-    estimate,
+    estimate_clean,
     noise_steps,
 )
 

@@ -1,4 +1,4 @@
-"""Judge an EDM network, or samples of one, by EDM's own generate.py and fid.py.
+"""Evaluate an EDM network, or its samples, with EDM's own generate.py and fid.py.
 
 `python -m ddo_integrations.edm.evaluate --checkout=edm --network=PKL --ref=NPZ --out=JSON`.
 """
@@ -10,32 +10,33 @@ from typing import Any
 
 import click
 
-from ddo_integrations.nvlabs import evaluation
-from ddo_integrations.nvlabs.evaluation import Job, evaluation_options
+from ddo_integrations.nvlabs.evaluation import Job, Scripts, evaluate, evaluation_options, last_number, scratch_folder
 from ddo_plugin import flags
 
 METRICS = ("fid",)
 
 
 def judge_samples(job: Job, samples: Path, seed: int) -> dict[str, float]:
-    """fid.py on a folder or zip; of more images than asked for, the seed chooses."""
-    arguments = {"images": samples, "ref": job.ref, "num": job.num, "seed": seed, "batch": job.batch}
-    printed = job.run("fid.py", "calc", *flags(arguments))
-    return {"fid": evaluation.last_number(printed, "fid")}
+    """Run fid.py on a folder or zip; the seed chooses if there are more images than asked for."""
+    request = job.request
+    arguments = {"images": samples, "ref": request.ref, "num": request.num, "seed": seed, "batch": request.batch}
+    return {"fid": last_number(job.run("fid.py", "calc", *flags(arguments)), "fid")}
 
 
 def judge(job: Job, seed: int) -> dict[str, float]:
-    """generate.py, then fid.py."""
-    with evaluation.scratch_folder(job) as folder:
+    """Run generate.py, then fid.py."""
+    with scratch_folder(job) as folder:
         job.generate("generate.py", "network", seed, folder)
         return judge_samples(job, folder, seed)
 
 
-@click.command()
-@evaluation_options(METRICS)
+@click.command(params=evaluation_options(METRICS))
 def main(**options: Any) -> None:
-    """Write {"score": FID, ...}. Classes are drawn by generate.py; --labels=uniform balances them."""
-    evaluation.evaluate(judge, judge_samples, known=METRICS, reads=(".npz",), **options)
+    """Compute the FID of an EDM network and write it as JSON.
+
+    generate.py draws the classes of the samples; --labels=uniform balances them.
+    """
+    evaluate(Scripts(METRICS, (".npz",), judge, judge_samples), options)
 
 
 if __name__ == "__main__":

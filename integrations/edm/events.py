@@ -1,4 +1,4 @@
-"""Where EDM's native loop is, and its events, told by the function that it calls on every rank after each tick."""
+"""The events of EDM's native loop, seen through the function that the loop calls on every rank after each tick."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 import training.training_loop
 from torch_utils import distributed as dist
 
-from ddo_plugin import Finetuning
+from ddo_plugin import Session
 
 
 class Progress:
-    """Optimizer steps. A run that goes on starts at whole kimg, between two steps of the one before."""
+    """The optimizer step of the loop. A resumed run starts at whole kimg, which may lie between two steps."""
 
     def __init__(self, batch_size: int, first_nimg: int):
         self.batch_size, self.first_step = batch_size, first_nimg // batch_size
@@ -26,23 +26,13 @@ class Progress:
         return self.first_step + self.seen // self.batch_size
 
 
-_progress: Progress | None = None
+def watch(session: Session, batch_size: int, first_nimg: int, total_nimg: int) -> None:
+    """Report every tick and snapshot. The loop calls `update_progress` at its start and after each tick's files.
 
-
-def active() -> Progress:
-    """The progress of this process's run."""
-    assert _progress is not None, "configure comes first"
-    return _progress
-
-
-def watch(run: Finetuning, batch_size: int, first_nimg: int, total_nimg: int) -> None:
-    """Report every tick and snapshot. The loop calls `update_progress` as it starts, and after it has written a tick's.
-
-    Its first tick is over after one step. The snapshot of that counts as what the round began with; a run that goes on
-    writes none there, for it would take the place of the one that it goes on from, which somebody may have judged.
+    The first tick is over after one step, and its snapshot counts as the network that the round began with. A resumed
+    run writes no snapshot there: it would replace the snapshot that the run resumed from.
     """
-    global _progress
-    progress = _progress = Progress(batch_size, first_nimg)
+    progress = session.position = Progress(batch_size, first_nimg)
     original = dist.update_progress
     calls = 0
 
@@ -54,22 +44,22 @@ def watch(run: Finetuning, batch_size: int, first_nimg: int, total_nimg: int) ->
         first_tick = calls == 2 and kimg < total
         if calls == 1 or (first_tick and first_nimg):
             return
-        snapshot = run.run.outdir / f"network-snapshot-{kimg:06d}.pkl"
+        snapshot = session.outdir / f"network-snapshot-{kimg:06d}.pkl"
         if dist.get_rank() == 0 and snapshot.exists():
-            run.snapshot_written(snapshot, 0 if first_tick else progress.step)
-        run.paused(progress.step)
+            session.report_snapshot(snapshot, 0 if first_tick else progress.step)
+        session.report_pause(progress.step)
 
     dist.update_progress = update_progress
     if first_nimg:
-        _spare_snapshots(lambda: progress.seen == batch_size and first_nimg + batch_size < total_nimg)
+        _discard_snapshots(lambda: progress.seen == batch_size and first_nimg + batch_size < total_nimg)
 
 
-def _spare_snapshots(meanwhile: Callable[[], bool]) -> None:
-    """What the loop writes as a snapshot goes nowhere as long as this holds."""
+def _discard_snapshots(discarding: Callable[[], bool]) -> None:
+    """Write the loop's snapshots to nowhere as long as `discarding` returns True."""
 
     def open_other(file: Any, mode: str = "r", *rest: Any, **options: Any) -> Any:
-        spared = "w" in mode and Path(file).name.startswith("network-snapshot-") and meanwhile()
-        return open(os.devnull if spared else file, mode, *rest, **options)  # noqa: PTH123  # it stands in for this one
+        discarded = "w" in mode and Path(file).name.startswith("network-snapshot-") and discarding()
+        return open(os.devnull if discarded else file, mode, *rest, **options)  # noqa: PTH123  # it replaces `open`
 
     loop: Any = training.training_loop
-    loop.open = open_other  # found before Python's own
+    loop.open = open_other  # a module's own name comes before Python's built-in

@@ -10,8 +10,15 @@ import torch
 from torch import Tensor
 
 from ddo_integrations.edm import ablation
-from ddo_plugin import Denoiser, DiffusionGenerator, SampleGenerators, Sampler, bound, load_as_stored
-from ddo_plugin.checkouts import compat
+from ddo_plugin import (
+    Denoiser,
+    DiffusionGenerator,
+    SampleGenerators,
+    Sampler,
+    bind_conditions,
+    load_as_stored,
+    upstream_device,
+)
 
 BATCH = 64  # the default of generate.py
 Solve = Callable[[Denoiser, Tensor, SampleGenerators], Tensor]
@@ -20,11 +27,13 @@ Solve = Callable[[Denoiser, Tensor, SampleGenerators], Tensor]
 def generator(source: str, options: Mapping[str, Any]) -> DiffusionGenerator:
     """Load the network of a snapshot, ready for sampling."""
     reference = load_as_stored(source, options)
-    network: Any = reference.network.to(compat.device())
+    network: Any = reference.network.to(upstream_device())
     shape = (network.img_channels, network.img_resolution, network.img_resolution)
     solve, settings = solver(options, network, shape)
     settings["fp16"] = bool(network.use_fp16)
-    return DiffusionGenerator(reference, solve, lambda labels: bound(network, labels), settings=settings, batch=BATCH)
+    return DiffusionGenerator(
+        reference, solve, lambda labels: bind_conditions(network, labels), settings=settings, batch=BATCH
+    )
 
 
 def solver(options: Mapping[str, Any], network: Any, shape: tuple[int, ...]) -> tuple[Solve, dict[str, Any]]:

@@ -8,18 +8,17 @@ import torch
 from torch import nn
 
 from ddo_integrations.nvlabs.dnnlib import construct_class_by_name
-from ddo_plugin import Denoiser
-from ddo_plugin.finetuning import session as finetuning
+from ddo_plugin import Denoiser, current_session
 
 
 def start(preconditioning: str, **settings: Any) -> nn.Module:
-    """The target as the native loop asks for it: upstream's class, filled from the reference to the last tensor."""
+    """Build the target as the native loop asks for it: upstream's class, with all weights of the reference."""
     target: nn.Module = construct_class_by_name(class_name=f"training.networks.{preconditioning}", **settings)
-    target.load_state_dict(finetuning.active("edm").reference.network.state_dict())
+    target.load_state_dict(current_session("edm").reference.network.state_dict())
     return target
 
 
 def denoiser(net: nn.Module, labels: torch.Tensor | None, augment_labels: torch.Tensor | None = None) -> Denoiser:
-    """A network with its conditions bound, in fp32 even if it samples in half: the loss needs its digits."""
+    """Bind a network to its conditions, in fp32 even if it samples in half precision: the loss needs the digits."""
     augmented = {} if augment_labels is None else {"augment_labels": augment_labels}
     return lambda noisy, sigma: net(noisy, sigma, labels, force_fp32=True, **augmented)

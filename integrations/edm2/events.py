@@ -1,7 +1,7 @@
 """Events of EDM2's native loop.
 
-The loop tells nobody when it has written a snapshot. It comes back to the loss afterwards, though: for the next step or
-for a training state; and when the loop ends, so does the function.
+The loop does not announce that it has written a snapshot. But it comes back to the loss afterwards, for the next step
+or for a training state, and when the loop ends, so does its function.
 """
 
 from __future__ import annotations
@@ -13,59 +13,49 @@ import training.training_loop
 from torch_utils import distributed as dist
 
 from ddo_integrations.edm2 import states
-from ddo_plugin import Finetuning
+from ddo_plugin import Session
 
 
 class Progress:
-    """Where the loop is, in images, and which snapshots it must therefore have written."""
+    """The position of the loop, in images, and which snapshots it must have written by then."""
 
-    def __init__(self, run: Finetuning, interval: int | None, batch_size: int):
-        self.run, self.interval, self.batch_size = run, interval, batch_size
+    def __init__(self, session: Session, interval: int | None, batch_size: int):
+        self.session, self.interval, self.batch_size = session, interval, batch_size
         self.nimg = 0
-        self._told: int | None = None  # the images of the last snapshot that needs no telling any more
+        self._reported: int | None = None  # the images of the last snapshot that was reported
 
     @property
     def step(self) -> int:
         return self.nimg // self.batch_size
 
     def resume(self, nimg: int) -> None:
-        """The snapshot of this place was told of before its state was written."""
-        self.nimg = self._told = nimg
+        """Continue at a training state, whose snapshot was reported before the state was written."""
+        self.nimg = self._reported = nimg
 
-    def tell(self) -> None:
-        """The loop has done here what it does between two steps."""
-        if not self.interval or self.nimg % self.interval or self.nimg == self._told or dist.get_rank() != 0:
+    def report(self) -> None:
+        """Report the snapshots that the loop wrote between the last step and the next."""
+        if not self.interval or self.nimg % self.interval or self.nimg == self._reported or dist.get_rank() != 0:
             return
-        self._told = self.nimg
-        for snapshot in sorted(self.run.run.outdir.glob(f"network-snapshot-{self.nimg // 1000:07d}*.pkl")):
-            self.run.snapshot_written(snapshot, self.step)
+        self._reported = self.nimg
+        for snapshot in sorted(self.session.outdir.glob(f"network-snapshot-{self.nimg // 1000:07d}*.pkl")):
+            self.session.report_snapshot(snapshot, self.step)
 
     def pause(self) -> None:
-        """A run that is interrupted from here on can go on from here."""
-        self.tell()
-        self.run.paused(self.step)
+        """Report that the run can be interrupted here and resumed."""
+        self.report()
+        self.session.report_pause(self.step)
 
 
-_progress: Progress | None = None
-
-
-def active() -> Progress:
-    """The progress of this process's run."""
-    assert _progress is not None, "configure comes first"
-    return _progress
-
-
-def watch(run: Finetuning, interval: int | None, batch_size: int) -> None:
-    """Tell of snapshots, write states whole or not at all, and set damaged ones aside before the loop looks for one."""
-    global _progress
-    progress = _progress = Progress(run, interval, batch_size)
+def watch(session: Session, interval: int | None, batch_size: int) -> None:
+    """Report snapshots, write training states atomically, and set damaged states aside before the loop reads one."""
+    progress = session.position = Progress(session, interval, batch_size)
     states.write_atomically()
     module: Any = training.training_loop
     original = module.training_loop
 
     @functools.wraps(original)
     def training_loop(**settings: Any) -> None:
-        states.set_aside_damaged(run.run.outdir)
+        states.set_aside_damaged(session.outdir)
         original(**settings)
         progress.pause()
 

@@ -18,12 +18,12 @@ from ddo_plugin import (
     SampleGenerators,
     Sampler,
     UserError,
-    bound,
+    bind_conditions,
+    describe_pickle,
     load_as_stored,
     local_file,
+    upstream_device,
 )
-from ddo_plugin.checkouts import compat
-from ddo_plugin.snapshots.pickles import contents
 
 BATCH, DECODED_TOGETHER = 32, 4  # the defaults of generate_images.py
 LATENTS = "StabilityVAEEncoder"
@@ -40,8 +40,8 @@ def generator(source: str, options: Mapping[str, Any]) -> DiffusionGenerator:
         return sampler.solve(denoise, noise, streams, dtype=torch.float32)
 
     def denoiser(labels: Tensor | None) -> Denoiser:
-        main = bound(reference.network, labels)
-        return main if guide is None else guided(main, bound(guide.network, labels), guidance)
+        main = bind_conditions(reference.network, labels)
+        return main if guide is None else guided(main, bind_conditions(guide.network, labels), guidance)
 
     settings = {**sampler.settings(), "fp16": bool(getattr(reference.network, "use_fp16", False))}
     if guide is not None:

@@ -10,41 +10,38 @@ from torch_utils import distributed as dist
 from torch_utils import training_stats
 from training.training_loop import EDM2Loss
 
-from ddo_integrations.edm2 import events
-from ddo_plugin import Denoiser, NoiseLevels, with_fakes
-from ddo_plugin.finetuning import session as finetuning
-from ddo_plugin.objective import diffusion
+from ddo_plugin import Denoiser, NoiseLevels, current_session, diffusion_terms, with_fakes
 
 
 class DDOLoss:
-    """What the loop calls in place of EDM2Loss. Pickles as one, so that pristine upstream reads the snapshots."""
+    """The loop calls this loss instead of EDM2Loss. It pickles as EDM2Loss, so that pristine EDM2 reads snapshots."""
 
     def __init__(self, noise: Mapping[str, float], record: Mapping[str, Any]):
-        """`record` is not read: it stands here so that training_options.json holds it."""
-        self.run = finetuning.active("edm2")
-        self.progress = events.active()
+        """Take the session of this process; `record` is an argument so that training_options.json holds it."""
+        self.session = current_session("edm2")
+        self.progress = self.session.position
         self.levels = NoiseLevels(**noise)
-        self.reference = self.run.reference.network if self.run.objective.needs_fakes else None
+        self.reference = self.session.reference.network if self.session.objective.needs_fakes else None
 
     def __call__(self, net: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        """[N] losses of N real images and as many fakes; the loop sums them and divides by its batch."""
-        self.progress.tell()
-        clean, labels = with_fakes(self.run.fakes, images, labels)
+        """Return [N] losses of N real images and as many fakes; the loop sums them and divides by its batch size."""
+        self.progress.report()
+        clean, labels = with_fakes(self.session.fakes, images, labels)
         reference = None if self.reference is None else _frozen(self.reference.to(images.device), labels)
-        terms = diffusion.terms(_trained(net, labels), reference, clean, len(images), self.levels)
-        outcome = self.run.judge(terms, step=self.progress.step)
+        terms = diffusion_terms(_trained(net, labels), reference, clean, len(images), self.levels)
+        outcome = self.session.judge(terms, step=self.progress.step)
         for name, values in outcome.statistics.items():
             training_stats.report(f"DDO/{name}", values)
         self.progress.nimg += len(images) * dist.get_world_size()
         return outcome.per_sample()
 
     def state_dict(self) -> dict[str, Any]:
-        """What a training state holds of the round. The loop asks for it before it writes one."""
+        """Return what a training state records of the round; the loop calls this before it writes the state."""
         self.progress.pause()
         return {
             "nimg": self.progress.nimg,
-            "reference": self.run.reference.sha256,
-            "settings": self.run.settings(),
+            "reference": self.session.reference.sha256,
+            "settings": self.session.settings,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -55,7 +52,7 @@ class DDOLoss:
         return EDM2Loss(P_mean=levels.P_mean, P_std=levels.P_std, sigma_data=levels.sigma_data).__reduce__()
 
 
-# Both in fp32, even if they sample in half: the loss needs its digits.
+# Both compute in fp32, even if they sample in half precision: the loss needs the digits.
 
 
 def _frozen(net: nn.Module, labels: Tensor) -> Denoiser:
@@ -63,7 +60,7 @@ def _frozen(net: nn.Module, labels: Tensor) -> Denoiser:
 
 
 def _trained(net: nn.Module, labels: Tensor) -> Denoiser:
-    """The uncertainty takes no part in the loss but must in the graph, or DDP waits for its gradient."""
+    """Keep the uncertainty in the graph but out of the loss; without it DDP waits for its gradient."""
 
     def denoise(noisy: Tensor, sigma: Tensor) -> Tensor:
         denoised, logvar = net(noisy, sigma, labels, force_fp32=True, return_logvar=True)

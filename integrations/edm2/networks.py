@@ -10,28 +10,28 @@ import torch
 from torch import Tensor, nn
 
 from ddo_integrations.nvlabs.dnnlib import construct_class_by_name
-from ddo_plugin import Reference, UserError, load_reference
-from ddo_plugin.checkouts import compat
-from ddo_plugin.finetuning import session as finetuning
+from ddo_plugin import Reference, UserError, current_session, load_reference, upstream_device
 
 NORMALISED = "MPConv"  # upstream's layer whose weights every forward in train() normalises in place
 ROUNDS, ALL_AT_ONCE = 256, 2
 
 
 def load_settled(source: str, options: Mapping[str, Any]) -> Reference:
-    """The network of a snapshot, in fp32, with weights that a forward in train() leaves as they are."""
+    """Load the network of a snapshot in fp32, with weights that a forward in train() does not change."""
     reference = load_reference(source, options)
     if reference.info.class_name != "Precond":
-        raise UserError(f"--ddo={source} is a {reference.info.class_name}, not a network of EDM2; use its own checkout")
-    settle(reference.network, compat.device())
+        raise UserError(
+            f"--ddo={source} is a {reference.info.class_name}, not an EDM2 network; use its own upstream's checkout"
+        )
+    settle(reference.network, upstream_device())
     return reference
 
 
 def settle(network: nn.Module, device: torch.device) -> None:
     """Apply the forced normalisation until it changes nothing, with the arithmetic of the training device.
 
-    Otherwise the target moves at its first forward (upstream's summary of the network makes the first one) and the
-    reference, in eval(), does not: their log-ratio would not be 0.
+    Otherwise the first forward changes the target (upstream's summary of the network makes one), but not the
+    reference, which is in eval(): their log-ratio would not be 0.
     """
     for part in network.modules():
         if type(part).__name__ == NORMALISED:
@@ -40,13 +40,14 @@ def settle(network: nn.Module, device: torch.device) -> None:
             settled = _fixed_point(weight.data.to(device), normalise)
             if not normalise(settled).equal(settled):
                 print(
-                    "ddo: a weight still moves under the forced normalisation; r begins near 0, not at it", flush=True
+                    "ddo: a weight still changes under the forced normalization; log-ratios start near 0, not at 0",
+                    flush=True,
                 )
             weight.data.copy_(settled)
 
 
 def _fixed_point(weight: Tensor, normalise: Callable[[Tensor], Tensor]) -> Tensor:
-    """A weight of unit norm that `normalise` returns bit for bit."""
+    """Return a weight of unit norm that `normalise` returns bit for bit."""
     for count in range(ROUNDS):
         normalised = normalise(weight)
         if normalised.equal(weight):
@@ -56,13 +57,13 @@ def _fixed_point(weight: Tensor, normalise: Callable[[Tensor], Tensor]) -> Tenso
 
 
 def _some(weight: Tensor, count: int) -> Tensor:
-    """Fewer and fewer entries: all at once, the last digit of a norm can swing about 1 for ever."""
+    """Choose fewer and fewer entries; if all change at once, the last digit of a norm can oscillate forever."""
     apart = 2 + count // 8
     return (torch.arange(weight.numel(), device=weight.device) % apart == count % apart).reshape(weight.shape)
 
 
 def start(**settings: Any) -> nn.Module:
-    """The target as the native loop asks for it, filled from the reference: averages are made of it afterwards."""
+    """Build the target as the native loop asks for it, with the reference's weights; averages are copied from it."""
     target: nn.Module = construct_class_by_name(class_name="training.networks_edm2.Precond", **settings)
-    target.load_state_dict(finetuning.active("edm2").reference.network.state_dict())
+    target.load_state_dict(current_session("edm2").reference.network.state_dict())
     return target

@@ -1,4 +1,4 @@
-"""The hooks of the EDM2 integration."""
+"""The EDM2 integration as a plugin."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from ddo_integrations.nvlabs.family import FAMILY
 from ddo_plugin import (
     Command,
     EvaluationStep,
@@ -16,6 +17,7 @@ from ddo_plugin import (
     Finite,
     FloatList,
     Generator,
+    Integration,
     Number,
     Reference,
     RefsetStep,
@@ -23,39 +25,120 @@ from ddo_plugin import (
     Upstream,
     continue_option,
     finetuning_options,
-    hookimpl,
     pickle_options,
     sampler_options,
 )
 
-UPSTREAM = "edm2"
-LANDMARKS = {
-    "train_edm2.py": r"^def setup_training_config\(",
-    "training/networks_edm2.py": r"^class Precond\b",
-    "training/phema.py": r"^class PowerFunctionEMA\b",
-    "training/training_loop.py": r"^class EDM2Loss\b",
-}
 PATCHES = files("ddo_patches")
-STEPS = 32  # of generate_images.py
-WIDEST = 0.28  # a power function's relative standard deviation stays below 1/√12
+STEPS = 32  # the default of generate_images.py
+WIDEST = 0.28  # the relative standard deviation of a power function stays below 1/√12
+
+
+class EDM2(Integration):
+    """Finetunes, samples and evaluates the networks of NVlabs/edm2."""
+
+    upstream = Upstream(
+        name="edm2",
+        title="EDM2 (NVlabs/edm2)",
+        script="train_edm2.py",
+        landmarks={
+            "train_edm2.py": r"^def setup_training_config\(",
+            "training/networks_edm2.py": r"^class Precond\b",
+            "training/phema.py": r"^class PowerFunctionEMA\b",
+            "training/training_loop.py": r"^class EDM2Loss\b",
+        },
+        patch=PATCHES / "edm2.patch",
+        digests=PATCHES / "edm2.json",
+        paths=("data", "ref", "gnet"),
+        reserved={"outdir": "self-play sets it"},
+        family=FAMILY,
+        compat=("sampler", "weights-only", "sqrtm", "distutils", "numpy-pickles", "cpu"),
+        network_classes={"Precond": "training.networks_edm2"},
+    )
+
+    def options(self) -> Sequence[click.Option]:
+        rampup = click.Option(
+            ["--ddo-rampup"],
+            type=Number(0),
+            default=1.0,
+            show_default=True,
+            metavar="MIMG",
+            help="Increase the learning rate linearly from 0 over this many million images.",
+        )
+        ema = click.Option(
+            ["--ddo-ema"],
+            default="0.05",
+            show_default=True,
+            callback=_widths,
+            metavar="STD[,STD]",
+            help="Relative standard deviations of the EMA profiles; every snapshot has one file for each.",
+        )
+        return [*finetuning_options(alpha=4.0, beta=0.05), *pickle_options(), continue_option(), rampup, ema]
+
+    def configure(self, config: MutableMapping[str, Any], options: Mapping[str, Any]) -> None:
+        from ddo_integrations.edm2.configuration import configure
+
+        configure(config, options)
+
+    def reference(self, source: str, options: Mapping[str, Any]) -> Reference:
+        from ddo_integrations.edm2.networks import load_settled
+
+        return load_settled(source, options)
+
+    def fakes(self, source: str | None, reference: Reference, options: Mapping[str, Any]) -> Fakes | None:
+        from ddo_integrations.nvlabs.image_fakes import open_images
+
+        return None if source is None else open_images(Path(source), reference)
+
+    def generator_options(self) -> Sequence[click.Option]:
+        return [*sampler_options(STEPS), *_guidance_options(), *pickle_options()]
+
+    def generator(self, source: str, options: Mapping[str, Any]) -> Generator:
+        from ddo_integrations.edm2.generator import generator
+
+        return generator(source, options)
+
+    def evaluation_options(self) -> Sequence[click.Parameter]:
+        from ddo_integrations.edm2.evaluate import main
+
+        return main.params
+
+    def refset_command(self, step: RefsetStep) -> Command:
+        from ddo_plugin import refset_command
+
+        return refset_command(step)
+
+    def round_command(self, step: RoundStep) -> Command:
+        from ddo_plugin import round_command
+
+        return round_command(step, self.upstream.script, {"outdir": step.out})
+
+    def evaluation_command(self, step: EvaluationStep) -> Command:
+        from ddo_plugin import evaluation_command
+
+        return evaluation_command("ddo_integrations.edm2.evaluate", step)
 
 
 def _widths(context: click.Context, option: click.Parameter, widths: list[float]) -> list[float]:
     """Refuse widths that EDM2 cannot average over, or cannot tell apart in its file names."""
     value = ",".join(map(str, widths))
     if not all(0 < width <= WIDEST for width in widths):
-        raise click.BadParameter(f"{value!r}: a width lies between 0 and {WIDEST}")
+        raise click.BadParameter(f"{value!r}: each number must be above 0 and at most {WIDEST}")
     if len({f"{width:.3f}" for width in widths}) < len(widths):
-        raise click.BadParameter(f"{value!r}: snapshots are named by three digits, and two of these would be one file")
+        raise click.BadParameter(f"{value!r}: two numbers agree to three digits, so their snapshots would share a name")
     return widths
 
 
 def _guidance_options() -> list[click.Option]:
-    """A second network, and how far to go from it."""
+    """Return the options that guide the network by a second one (autoguidance or classifier-free guidance)."""
     return [
         click.Option(["--gnet"], metavar="PKL|URL", help="Guiding network."),
-        click.Option(["--gnet-sha256"], metavar="HEX", help="What its file must have; checked before its use."),
-        click.Option(["--guidance"], type=Finite(), default=1.0, show_default=True, help="Its strength; 1 is none."),
+        click.Option(
+            ["--gnet-sha256"], metavar="HEX", help="Expected SHA-256 of the guiding network, verified before loading."
+        ),
+        click.Option(
+            ["--guidance"], type=Finite(), default=1.0, show_default=True, help="Guidance scale; 1 disables guidance."
+        ),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Training states of EDM2: which one a run would go on from, and that none is ever half-written."""
+"""Training states of EDM2: which state a run resumes from, and that no state is ever half-written."""
 
 from __future__ import annotations
 
@@ -10,50 +10,41 @@ from typing import Any
 import torch
 from torch_utils import distributed as dist
 
-from ddo_plugin import Finetuning, UserError, atomic_write
-from ddo_plugin.finetuning import session as finetuning
-from ddo_plugin.snapshots import training_state
+from ddo_plugin import Session, UserError, atomic_write, set_state_aside, state_is_damaged
 
 NAME = re.compile(r"training-state-(\d+)\.pt")
 OTHER = "move it away, or use another --outdir"
 
 
-def check(run: Finetuning, total_nimg: int, batch_size: int) -> None:
-    """A folder that holds training states goes on from the newest whole one: it must be of this round."""
-    state = next((path for path in _newest_first(run.run.outdir) if not training_state.is_damaged(path, OTHER)), None)
+def check(session: Session, total_nimg: int, batch_size: int) -> None:
+    """Refuse to resume from a state of another round; upstream resumes from the newest whole state in the folder."""
+    state = next((path for path in _newest_first(session.outdir) if not state_is_damaged(path, OTHER)), None)
     if state is None:
         return
     held = torch.load(str(state), map_location="cpu", mmap=True, weights_only=False)  # as upstream is about to
-    loss = held.get("loss_fn") or {}
-    if "reference" not in loss:
-        raise UserError(f"{state} is no state of a DDO run, and this run would go on from it; use another --outdir")
-    if loss["reference"] != run.reference.sha256:
-        raise UserError(
-            f"{state} belongs to a round against another reference (sha256 {loss['reference'][:12]}…) than "
-            f"--ddo={run.reference.source}; use another --outdir"
-        )
-    run.check_same(loss.get("settings", {}), state)
+    record = held.get("loss_fn") or {}
+    session.check_state(state, record if "reference" in record else None, "use another --outdir")
     done = held["state"]["cur_nimg"]
     if done >= total_nimg:
-        finetuning.leave_if_continued(run.run.options, state)
+        session.stop_if_continued(state)
         raise UserError(f"{state}: this round is finished; use another --outdir, or a --duration above {done}")
-    run.leave_if_paused(loss["nimg"] // batch_size)
+    session.stop_if_paused(record["nimg"] // batch_size)
 
 
 def set_aside_damaged(folder: Path) -> None:
-    """Rename the newest states until one is whole, and say so; upstream would stop at the first."""
+    """Rename damaged states, newest first, until a whole one is found; upstream would fail on a damaged state."""
     if dist.get_rank() == 0:
         for path in folder.glob(".training-state-*.pt.*.tmp"):
-            path.unlink()  # a kill while it was written left it
+            path.unlink()  # left by a kill during the write
         for path in _newest_first(folder):
-            if not training_state.is_damaged(path, OTHER):
+            if not state_is_damaged(path, OTHER):
                 break
-            training_state.set_aside(path)
+            set_state_aside(path)
     torch.distributed.barrier()
 
 
 def write_atomically() -> None:
-    """Upstream writes a state in place; here it appears under its name once it is whole."""
+    """Make upstream write a state under another name and rename it when it is whole."""
     io: Any = dist.CheckpointIO
     original = io.save
 
@@ -71,5 +62,5 @@ def write_atomically() -> None:
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    found = [path for path in folder.glob("training-state-*.pt") if NAME.fullmatch(path.name)]
-    return sorted(found, key=lambda path: int(path.name.split("-")[-1].removesuffix(".pt")), reverse=True)
+    states = [path for path in folder.glob("training-state-*.pt") if NAME.fullmatch(path.name)]
+    return sorted(states, key=lambda path: int(path.name.split("-")[-1].removesuffix(".pt")), reverse=True)

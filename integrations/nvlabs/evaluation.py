@@ -1,6 +1,6 @@
-"""A network or its samples, judged by its own upstream's scripts; what they print, as JSON.
+"""Evaluate a network, or its samples, with its own upstream's scripts, and write what they print as JSON.
 
-An integration's `evaluate` module says which scripts those are and how to read them; the rest is here.
+An integration's `evaluate` module says which scripts these are and how to read them; the rest is here.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
@@ -30,26 +30,28 @@ from ddo_plugin import (
     commit,
     digest,
     flags,
-    launcher,
+    free_port,
+    git_commit,
+    image_set_sha256,
+    is_refset,
     local_file,
+    missing_network_module,
     module_command,
     open_checkout,
     open_standard,
+    package_versions,
+    parse_seeds,
     progress,
     read_images,
     write_result,
 )
-from ddo_plugin.base import environment
-from ddo_plugin.checkouts import run_script
-from ddo_plugin.sampling.refsets import format as refset
 
-F = TypeVar("F", bound=Callable[..., Any])
 NETWORKS = ("--net", "--gnet", "--network")  # options of the samplers whose value is unpickled
 
 
 @dataclass(frozen=True)
-class Job:
-    """What to judge, against what, and the commands that were run for it."""
+class Request:
+    """What to evaluate, and how."""
 
     what: Path  # a network or samples
     out: Path
@@ -62,51 +64,77 @@ class Job:
     sampler: tuple[str, ...]  # more arguments for upstream's sampler
     labels: str | None = None  # classes of the samples; None: upstream's sampler draws them
     trust: bool = False
-    commands: list[str] = field(default_factory=list)
 
     @property
     def scratch(self) -> Path:
-        """Where samples lie while they are judged."""
+        """The folder of the samples while they are evaluated."""
         return self.out.absolute().with_name(f".{self.out.name}.samples")
 
     def image_seeds(self, seed: int) -> range:
-        """Seeds of the images of evaluation `seed`: blocks that do not overlap, as EDM's 0-49999, 50000-99999, ..."""
+        """Return the image seeds of an evaluation seed: separate blocks, as EDM's 0-49999, 50000-99999, ..."""
         return range(seed * self.num, (seed + 1) * self.num)
 
+
+class Job:
+    """Runs the commands of an evaluation, and keeps their command lines for the record."""
+
+    def __init__(self, request: Request):
+        self.request = request
+        self.commands: list[str] = []
+
     def run(self, script: str, *arguments: str) -> str:
-        """What a script of the checkout printed; it is shown on stderr while it runs."""
-        command = run_script.prepare(self.checkout, script, arguments, launcher(self.torchrun))
+        """Run a script of the checkout, shown on stderr, and return what it prints."""
+        checkout = self.request.checkout
+        command = checkout_command(checkout, script, arguments, torchrun_launcher(self.request.torchrun))
         self.commands.append(shlex.join([script, *arguments]))
         printed, status = _run(command)
         if status != 0:
-            raise UserError(f"{script} of {self.checkout.root} ended with status {status}; what it said stands above")
+            raise UserError(f"{script} of {checkout.root} ended with status {status}; see its output above")
         return printed
 
     def generate(self, script: str, option: str, seed: int, folder: Path) -> None:
-        """Images of the network by upstream's sampler, which takes it as `option`; it draws their classes."""
-        seeds = self.image_seeds(seed)
-        named = {option: self.what, "outdir": folder, "seeds": f"{seeds[0]}-{seeds[-1]}", "batch": self.batch}
-        self.run(script, "--subdirs", *flags(named), *self.sampler)
+        """Make images with upstream's sampler, which takes the network as `option` and draws the classes."""
+        request, seeds = self.request, self.request.image_seeds(seed)
+        named = {option: request.what, "outdir": folder, "seeds": f"{seeds[0]}-{seeds[-1]}", "batch": request.batch}
+        self.run(script, "--subdirs", *flags(named), *request.sampler)
 
     def sample(self, seeds: range, folder: Path) -> None:
-        """Images of the network with `labels`, by `ddo sample`."""
-        images = {"outdir": folder, "labels": self.labels, "seeds": f"{seeds[0]}-{seeds[-1]}", "batch": self.batch}
-        network = {"checkout": self.checkout.root, "network": self.what, "ddo-trust": self.trust}
-        arguments = [*flags({**network, **images, "subdirs": True, "torchrun": self.torchrun}), *self.sampler]
+        """Make images with `ddo sample`, which takes the classes from `labels`."""
+        request = self.request
+        images = {
+            "outdir": folder,
+            "labels": request.labels,
+            "seeds": f"{seeds[0]}-{seeds[-1]}",
+            "batch": request.batch,
+        }
+        network = {"checkout": request.checkout.root, "network": request.what, "ddo-trust": request.trust}
+        arguments = [*flags({**network, **images, "subdirs": True, "torchrun": request.torchrun}), *request.sampler]
         self.commands.append(shlex.join(["ddo", "sample", *arguments]))
         _, status = _run(module_command("ddo_plugin", ["sample", *arguments]))
         if status != 0:
-            raise UserError(f"`ddo sample` ended with status {status}; what it said stands above")
+            raise UserError(f"`ddo sample` ended with status {status}; see its output above")
 
 
-Judge = Callable[[Job, int], Mapping[str, float]]  # job, evaluation seed -> metrics of a network
-JudgeSamples = Callable[[Job, Path, int], Mapping[str, float]]  # job, folder or zip, seed that chooses among them
+Judge = Callable[[Job, int], Mapping[str, float]]  # job, evaluation seed -> metrics of the network
+JudgeSamples = Callable[[Job, Path, int], Mapping[str, float]]  # job, folder or zip, seed that chooses among the images
 
 
-def evaluation_options(metrics: Sequence[str]) -> Callable[[F], F]:
-    """What an `evaluate` module asks for; `metrics` are those that upstream can compute, the default first."""
-    made = [
-        click.Option(["--network"], required=True, metavar="PKL|URL|SAMPLES", help="A network, or samples of one."),
+@dataclass(frozen=True)
+class Scripts:
+    """An upstream's evaluation scripts: what they compute and read, and how they are called."""
+
+    metrics: tuple[str, ...]  # the default first
+    reads: tuple[str, ...]  # suffixes of the files of statistics that the scripts read
+    judge: Judge
+    judge_samples: JudgeSamples
+
+
+def evaluation_options(metrics: Sequence[str]) -> list[click.Parameter]:
+    """Return the options of an `evaluate` module; `metrics` are those that upstream computes, the default first."""
+    return [
+        click.Option(
+            ["--network"], required=True, metavar="PKL|URL|SAMPLES", help="Network to evaluate, or its samples."
+        ),
         click.Option(["--out"], type=click.Path(path_type=Path), required=True, help="JSON file to write."),
         click.Option(["--ref"], required=True, metavar="NPZ|PKL|URL", help="Statistics of the real images."),
         click.Option(["--checkout"], type=click.Path(path_type=Path), default=".", help="Upstream's repository."),
@@ -128,9 +156,6 @@ def evaluation_options(metrics: Sequence[str]) -> Callable[[F], F]:
         click.Option(["--trust"], is_flag=True, help="Run the code that a network's file carries."),
     ]
 
-    def add(function: Any) -> Any:
-        function.__click_params__ = [*getattr(function, "__click_params__", []), *reversed(made)]
-        return function
 
     return add
 
@@ -161,15 +186,29 @@ def evaluate(
     standard = open_standard(ref)  # a damaged file is found here, not after 50,000 samples
     if standard.moments and Path(ref).suffix.lower() not in reads:
         raise UserError(
-            f"--ref={ref}: the script of {opened.upstream.title} reads statistics as {' or '.join(reads)} alone"
+            f"--ref={ref}: the script of {checkout.upstream.title} reads statistics from {' or '.join(scripts.reads)} "
+            "files only"
         )
-    for name in chosen:
+    for name in metrics:
         if name not in standard.moments:
             raise UserError(
-                f"--ref={ref} has no statistics of {name}; those of your data: upstream's script with `ref`"
+                f"--ref={ref} has no statistics for {name}; to create them, run upstream's script with `ref`"
             )
-    path = Path(network) if Path(network).is_dir() else local_file(network)
-    job = Job(path, out, opened, ref, metrics=chosen, sampler=tuple(shlex.split(sampler)), trust=trust, **options)
+    path = Path(source) if Path(source).is_dir() else local_file(source)
+    request = Request(
+        path,
+        options["out"],
+        checkout,
+        ref,
+        options["num"],
+        metrics,
+        options["batch"],
+        options["torchrun"],
+        tuple(shlex.split(options["sampler"])),
+        options["labels"],
+        trust,
+    )
+    job = Job(request)
     if is_network(path):
         for loaded in (path, *([] if trust else map(local_file, sampler_networks(job.sampler)))):
             refuse_foreign_code(loaded, opened, trust)
@@ -181,45 +220,47 @@ def evaluate(
 
 
 def is_network(path: Path) -> bool:
-    """Whether this is a network's file rather than samples."""
+    """Return whether a path is a network's file rather than samples."""
     return path.is_file() and path.suffix == ".pkl"
 
 
 def refuse_foreign_code(path: Path, checkout: Checkout, trust: bool) -> None:
-    """Upstream's scripts run the source that a pickle carries; unasked they may run the checkout's own alone."""
-    from ddo_plugin.snapshots.pickles import contents
-
+    """Refuse a pickle that carries code which is not the checkout's own, because upstream's scripts would run it."""
     if trust:
         return
-    found = contents.describe(path, checkout=checkout.root)
-    if missing := contents.missing_module(found, checkout.root):
-        raise UserError(f"{path}: {missing}; name the checkout of the network's own upstream by --checkout")
-    foreign = [", ".join(source.classes) for source in found.sources if source.local is None]
-    why = found.damage or (found.refusals and found.refusals[0]) or (foreign and f"its own source of {foreign[0]}")
+    contents = describe_pickle(path, checkout=checkout.root)
+    if missing := missing_network_module(contents, checkout.root):
+        raise UserError(f"{path}: {missing}; pass the checkout of the network's own upstream with --checkout")
+    foreign = [", ".join(source.classes) for source in contents.sources if source.local is None]
+    why = (
+        contents.damage
+        or (contents.refusals and contents.refusals[0])
+        or (foreign and f"its own source of {foreign[0]}")
+    )
     if why:
         raise UserError(
-            f"{path}: {checkout.upstream.title}'s scripts would run what it carries, which is not all of this checkout "
-            f"({why}); if you trust whoever made it: --trust"
+            f"{path}: {checkout.upstream.title}'s scripts would run code that is not part of this checkout ({why}); if "
+            "you trust whoever made the file, add --trust"
         )
 
 
 def sampler_networks(arguments: Sequence[str]) -> list[str]:
-    """Paths and URLs of the networks that arguments for the sampler name, as `--gnet=X` or `--gnet X`."""
+    """Return the networks that the sampler's arguments name, as `--gnet=X` or `--gnet X`."""
     following = [*arguments[1:], ""]
     pairs = [
-        one.partition("=")[::2] if "=" in one else (one, after)
-        for one, after in zip(arguments, following, strict=False)
+        argument.partition("=")[::2] if "=" in argument else (argument, after)
+        for argument, after in zip(arguments, following, strict=False)
     ]
     return [value for name, value in pairs if name in NETWORKS and value]
 
 
 def named_numbers(printed: str, names: Sequence[str]) -> dict[str, float]:
-    """The values of lines `name = value`."""
+    """Return the values of lines `name = value`."""
     return {name: _number(printed, rf"^{re.escape(name)} = (\S+)$", name) for name in names}
 
 
 def last_number(printed: str, name: str) -> float:
-    """The value of the last line that is a number and nothing else."""
+    """Return the value of the last line that is a number and nothing else."""
     return _number(printed, r"^([-+.\deE]+|nan|inf)$", name)
 
 
@@ -227,49 +268,50 @@ def _number(printed: str, pattern: str, name: str) -> float:
     try:
         return float(re.findall(pattern, printed, re.MULTILINE)[-1])
     except (IndexError, ValueError):
-        raise UserError(f"upstream's script printed no {name}; what it said stands above") from None
+        raise UserError(f"upstream's script printed no {name}; see its output above") from None
 
 
 def _judge_network(job: Job, judge: Judge, seeds: Sequence[int]) -> list[dict[str, float]]:
-    found: list[dict[str, float]] = []
+    scores: list[dict[str, float]] = []
     with progress("evaluation", len(seeds)) as bar:
         for seed in seeds:
-            found.append({"seed": seed, **judge(job, seed)})
+            scores.append({"seed": seed, **judge(job, seed)})
             bar.update()
-    return found
+    return scores
 
 
 def _by_our_samples(judge_samples: JudgeSamples) -> Judge:
-    """A judge who has `ddo sample` make the images, whose classes upstream's samplers would draw."""
+    """Return a judge for images of `ddo sample`, whose classes can be chosen."""
 
     def judge(job: Job, seed: int) -> Mapping[str, float]:
         with scratch_folder(job) as folder:
-            job.sample(job.image_seeds(seed), folder)
+            job.sample(job.request.image_seeds(seed), folder)
             return judge_samples(job, folder, seed)
 
     return judge
 
 
-def _check_count(job: Job) -> None:
-    """Fewer would be found by the script after they are unpacked, and unpacked they are alone."""
-    if _is_read_by_scripts(job.what):
+def _check_count(request: Request) -> None:
+    """Refuse too few samples before they are unpacked; the script itself counts those that it reads directly."""
+    if _is_read_by_scripts(request.what):
         return
-    count = len(read_images(job.what))
-    if count < job.num:
-        raise UserError(f"{job.what}: it has {count:,} samples, fewer than --num={job.num:,}; add --num={count}")
+    count = len(read_images(request.what))
+    if count < request.num:
+        raise UserError(f"{request.what} has {count:,} samples, fewer than --num={request.num:,}; add --num={count}")
 
 
 def _is_read_by_scripts(samples: Path) -> bool:
-    """A folder of pictures, which is no reference set, or a zip."""
-    return (samples.is_dir() and not (samples / refset.MANIFEST).exists()) or samples.suffix == ".zip"
+    """Return whether upstream's scripts read these samples: a folder of pictures or a zip, but no reference set."""
+    return (samples.is_dir() and not is_refset(samples)) or samples.suffix == ".zip"
 
 
 def _judge_samples(job: Job, judge_samples: JudgeSamples, seed: int) -> Mapping[str, float]:
-    """A reference set or an .npz is unpacked for the script, which reads pictures alone."""
-    if _is_read_by_scripts(job.what):
-        return judge_samples(job, job.what, seed)
+    """Judge samples; a reference set or an .npz is unpacked to pictures first, which is all that the scripts read."""
+    samples = job.request.what
+    if _is_read_by_scripts(samples):
+        return judge_samples(job, samples, seed)
     with scratch_folder(job) as folder:
-        _unpack(job.what, folder)
+        _unpack(samples, folder)
         return judge_samples(job, folder, seed)
 
 
@@ -278,7 +320,7 @@ def _unpack(samples: Path, folder: Path) -> None:
     try:
         from PIL import Image
     except ImportError:
-        raise UserError(f"{samples}: writing its pictures needs pillow: pip install pillow") from None
+        raise UserError(f"{samples}: unpacking samples needs pillow; pip install pillow") from None
     with progress("pictures", len(images)) as bar:
         for batch in images.batches(1000):
             part = folder / f"{bar.done:06d}"
@@ -290,36 +332,40 @@ def _unpack(samples: Path, folder: Path) -> None:
 
 @contextlib.contextmanager
 def scratch_folder(job: Job) -> Iterator[Path]:
-    """An empty folder beside the output, gone when the block ends; one that a kill left behind is emptied."""
-    shutil.rmtree(job.scratch, ignore_errors=True)
-    job.scratch.mkdir(parents=True)
+    """Yield an empty folder beside the output and remove it afterwards, even if a kill had left it behind before."""
+    scratch = job.request.scratch
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
     try:
-        yield job.scratch
+        yield scratch
     finally:
-        shutil.rmtree(job.scratch, ignore_errors=True)
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _write(job: Job, found: Sequence[Mapping[str, float]], source: str, reference: Mapping[str, Any]) -> None:
-    root = job.checkout.root
-    judged = {"source": source, "sha256": digest(job.what)}
+def _write(job: Job, scores: Sequence[Mapping[str, float]], source: str, reference: Mapping[str, Any]) -> None:
+    request, checkout = job.request, job.request.checkout
+    summary = combine_seeds(scores, request.metrics)
     value = {
         **(told := combine_seeds(found, job.metrics)),
         "count": job.num,
         "network" if is_network(job.what) else "samples": judged,
         "reference": reference,
-        "checkout": {"upstream": job.checkout.upstream.name, "folder": str(root), "commit": commit(root)},
+        "checkout": {
+            "upstream": checkout.upstream.name,
+            "folder": str(checkout.root),
+            "commit": git_commit(checkout.root),
+        },
         "commands": job.commands,
-        "versions": environment.versions(),
+        "versions": package_versions(),
     }
-    click.echo("\n".join(f"{name}  {value:.6g}" for name, value in told["metrics"].items()))
-    write_result(job.out, value)
+    click.echo("\n".join(f"{name}  {value:.6g}" for name, value in summary["metrics"].items()))
+    write_result(request.out, value)
 
 
 def _run(command: Command) -> tuple[str, int]:
+    """Run a command, show its output on stderr, and return the output and the exit status."""
     env = {**os.environ, **command.env}
-    env.setdefault(
-        "MASTER_PORT", str(environment.free_port())
-    )  # EDM takes 29500 for a single process, whoever else has it
+    env.setdefault("MASTER_PORT", str(free_port()))  # EDM always takes 29500 for a single process, even if it is in use
     lines = []
     with subprocess.Popen(
         command.argv, env=env, stdout=subprocess.PIPE, text=True, encoding="utf-8", errors="replace"
@@ -338,5 +384,5 @@ def _metrics(text: str, known: Sequence[str]) -> tuple[str, ...]:
     chosen = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
     for name in chosen:
         if name not in known:
-            raise UserError(f"--metrics={text}: upstream computes {', '.join(known)}, not {name!r}")
+            raise UserError(f"--metrics={text}: upstream does not compute {name!r}; choose from {', '.join(known)}")
     return chosen

@@ -1,4 +1,4 @@
-"""Fakes as upstream's own tools leave them: a folder or zip of images, with a dataset.json if they have classes."""
+"""Fakes as upstream's own tools write them: a folder or zip of images, with a dataset.json if there are classes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DATASET = "training.dataset.ImageFolderDataset"
 
 
 class ImageFakes:
-    """Draws with replacement, by torch's global generator. Each image is decoded once and then kept."""
+    """Draws with replacement from torch's global generator. Each image is decoded once and then kept in memory."""
 
     def __init__(self, path: Path, dataset: Any):
         self.dataset = dataset
@@ -34,7 +34,7 @@ class ImageFakes:
 
 
 def open_images(path: Path, reference: Reference) -> ImageFakes | None:
-    """Read by upstream's dataset class; with labels where the reference has them."""
+    """Open a folder or zip with upstream's dataset class, with labels if the reference has classes."""
     if not (path.is_dir() or path.suffix == ".zip"):
         return None
     try:
@@ -44,7 +44,7 @@ def open_images(path: Path, reference: Reference) -> ImageFakes | None:
         if reference.info.label_dim and not dataset.has_labels:
             raise UserError(
                 f"--ddo-fakes={path} has no labels (generate.py writes none), but the reference is class-conditional; "
-                "make a reference set, or add the dataset.json that dataset_tool.py would write"
+                "use `ddo refset make`, or add the dataset.json that dataset_tool.py writes"
             )
         return ImageFakes(path, dataset)
     except (OSError, AssertionError, ValueError, KeyError, zipfile.BadZipFile) as error:

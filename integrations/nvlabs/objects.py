@@ -1,7 +1,6 @@
-"""Objects by name, and dictionaries with attributes: what EDM's and EDM2's configurations are made of.
+"""Objects by name, and dictionaries with attributes: the parts of EDM's and EDM2's configurations.
 
-Behaves like the functions of the same names in those repositories' `dnnlib`; dnnlib.py picks theirs where
-it is importable.
+They behave like the functions of the same names in those repositories' `dnnlib`; dnnlib.py prefers theirs.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ _SHORTHANDS = {"np": "numpy", "tf": "tensorflow"}
 
 
 class EasyDict(dict[str, Any]):
-    """A dict whose items are attributes too."""
+    """A dict with items that are attributes too."""
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -34,10 +33,10 @@ class EasyDict(dict[str, Any]):
 
 
 def get_obj_by_name(name: str) -> Any:
-    """The object that a dotted name leads to, through modules and then attributes."""
+    """Return the object that a dotted name leads to, through modules and then attributes."""
     parts = name.split(".")
     parts[0] = _SHORTHANDS.get(parts[0], parts[0])
-    broken: Exception | None = None  # a module that is there, but that something keeps from being imported
+    broken: Exception | None = None  # a module that exists but cannot be imported
     missing: Exception | None = None
     for length in range(len(parts), 0, -1):
         module_name = ".".join(parts[:length])
@@ -50,7 +49,7 @@ def get_obj_by_name(name: str) -> Any:
         try:
             return _attribute(module, parts[length:], name)
         except AttributeError as error:
-            missing = missing or error  # a shorter module may still hold an object of the longer one's name
+            missing = missing or error  # a parent module may still hold an object of this name
     raise broken or missing or ImportError(f"no module {name!r}")
 
 
@@ -72,10 +71,10 @@ def construct_class_by_name(*args: Any, class_name: str | type, **kwargs: Any) -
 
 
 def _attribute(module: ModuleType, path: list[str], name: str) -> Any:
-    found: Any = module
+    value: Any = module
     for part in path:
         try:
-            found = getattr(found, part)
+            value = getattr(value, part)
         except AttributeError:
-            raise AttributeError(f"{found!r} has no {part!r}, looked for {name!r}") from None
-    return found
+            raise AttributeError(f"{value!r} has no {part!r}, looked for {name!r}") from None
+    return value

@@ -1,7 +1,7 @@
-"""Judge a VAR network: images of it by `ddo sample`, measured by `ddo eval`.
+"""Evaluate a VAR network: `ddo sample` makes images, `ddo eval` measures them.
 
 `python -m ddo_integrations.var.evaluate --checkout=VAR --network=var_d16.pth --ref=VIRTUAL_imagenet256_labeled.npz
---out=JSON`. Upstream has no script that measures; it refers to OpenAI's evaluator, whose statistics are read here.
+--out=JSON`. Upstream has no script that measures; it refers to OpenAI's evaluator, and this reads the same statistics.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from typing import Any
 
 import click
 
-from ddo_integrations.var.names import UPSTREAM
+from ddo_integrations.var.options import sampling_options
 from ddo_plugin import (
     EVALUATION_SAMPLES,
     IntegerList,
     UserError,
-    check,
+    check_measurable,
     check_place,
     combine_seeds,
     features_named,
     flags,
     metrics_named,
     open_standard,
+    parse_seeds,
     progress,
     record_beside,
     write_result,
 )
 from ddo_plugin.hooks import plugins
 
-SAMPLED_BY = ("cfg", "top-k", "top-p", "more-smooth", "precision", "vae")
 OWN = [
     click.Option(["--network"], required=True, metavar="PTH|URL", help="Plain weights, as upstream publishes them."),
     click.Option(["--out"], type=click.Path(path_type=Path), required=True, help="JSON file to write."),
@@ -74,7 +74,7 @@ def main(out: Path, seeds: list[int], num: int, metrics: str, **options: Any) ->
     check_place(out)
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as elsewhere:
         elsewhere.submit(_check_measuring, num, names, options["features"], options["ref"]).result()
-    found: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
     commands: list[str] = []
     with progress("evaluation", len(seeds)) as bar:
         for seed in seeds:
@@ -89,20 +89,30 @@ def main(out: Path, seeds: list[int], num: int, metrics: str, **options: Any) ->
 def _refuse_samples(network: str) -> None:
     if Path(network).is_dir() or Path(network).suffix.lower() in (".npz", ".zip"):
         raise UserError(
-            f"{network}: samples, not a network; upstream has no script that measures, `ddo eval {network}` without "
-            "--checkout does"
+            f"{network} holds samples, and upstream has no script that measures them; use `ddo eval {network}` without "
+            "--checkout"
         )
 
 
 def _check_measuring(count: int, metrics: Sequence[str], features: str, ref: str) -> None:
-    """What `ddo eval` would refuse after all images are made; elsewhere, for features stay on a GPU while they live."""
-    check(count, metrics, features_named(features), open_standard(ref))
+    """Refuse now what `ddo eval` would refuse after all images are made.
+
+    This runs in another process, because a feature extractor keeps its GPU memory as long as its process lives.
+    """
+    check_measurable(count, metrics, features_named(features), open_standard(ref))
 
 
 def _judge(out: Path, seeds: range, metrics: list[str], commands: list[str], options: dict[str, Any]) -> dict[str, Any]:
-    """What `ddo eval` finds of the images of these seeds, and what made them; they lie beside the output until then."""
+    """Sample the images of these seeds beside the output, measure and delete them, and return the results."""
     npz, result = (out.absolute().with_name(f".{out.name}.{end}") for end in ("npz", "json"))
-    sampled = ["network", "checkout", "labels", "batch", "torchrun", *(one.name or "" for one in _sampling_options())]
+    sampled = [
+        "network",
+        "checkout",
+        "labels",
+        "batch",
+        "torchrun",
+        *(option.name or "" for option in sampling_options()),
+    ]
     sampling = {name.replace("_", "-"): options[name] for name in sampled} | {
         "seeds": f"{seeds[0]}-{seeds[-1]}",
         "npz": npz,
@@ -120,13 +130,13 @@ def _judge(out: Path, seeds: range, metrics: list[str], commands: list[str], opt
 
 
 def _ddo(arguments: list[str], commands: list[str]) -> None:
-    """A command of ours in a process of its own."""
+    """Run a `ddo` command in its own process."""
     commands.append(shlex.join(["ddo", *arguments]))
     status = subprocess.run([sys.executable, "-m", "ddo_plugin", *arguments], check=False).returncode
     if status == UserError.exit_code:
-        raise SystemExit(status)  # it has said why in a line of its own
+        raise SystemExit(status)  # the command has printed its own error
     if status != 0:
-        raise UserError(f"{commands[-1]} ended with status {status}; what it said stands above")
+        raise UserError(f"{commands[-1]} ended with status {status}; see its output above")
 
 
 if __name__ == "__main__":

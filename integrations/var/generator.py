@@ -17,8 +17,7 @@ from torch import Tensor
 
 from ddo_integrations.var import networks, tokenizer
 from ddo_integrations.var.draw import Drawn, sample
-from ddo_plugin import DEPARTS, Reference, SampleGenerators, UserError, sha256_file
-from ddo_plugin.checkouts import compat
+from ddo_plugin import DEPARTS, Reference, SampleGenerators, UserError, sha256_file, upstream_device
 
 BATCH = 25  # the default of the release's VAR_sample.py
 PRECISIONS = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -45,7 +44,7 @@ class TokenGenerator:
 
     def __init__(self, var: Any, vae: Any, vae_file: Path, reference: Reference, sampler: Sampler):
         self.var, self.vae, self.sampler = var, vae, sampler
-        self.device, self.batch = compat.device(), BATCH
+        self.device, self.batch = upstream_device(), BATCH
         self.reference = {"source": reference.source, "sha256": reference.sha256}
         side = 16 * var.patch_nums[-1]
         self.kind: Literal["images", "tokens"] = "images" if sampler.more_smooth else "tokens"
@@ -126,7 +125,7 @@ def generator(source: str, options: Mapping[str, Any]) -> TokenGenerator:
     file = tokenizer.find(options["vae"], Path(models.__file__).parents[1])
     with redirect_stdout(io.StringIO()):  # upstream's constructors print
         vae, var = build_vae_var(
-            device=compat.device(),
+            device=upstream_device(),
             patch_nums=weights.sides,
             num_classes=weights.classes,
             depth=weights.depth,

@@ -1,4 +1,4 @@
-"""VAR's networks: plain weights as they are published, the target that they fill, and its frozen copy."""
+"""VAR's networks: plain weights as published, the target that they fill, and its frozen copy."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from ddo_integrations.var.formats import depth, network_of, read_tensors
 from ddo_plugin import Reference, UserError, atomic_write, check_finite, local_file, sha256_file
 
-MASK = "attn_bias_for_masking"  # of −∞ where a token must not look
+MASK = "attn_bias_for_masking"  # holds −∞ where attention is not allowed
 
 
 @dataclass(frozen=True)
 class Weights:
-    """A state dict of VAR, and what its tensors say of the network."""
+    """A state dict of VAR, and what its tensors reveal of the network."""
 
     state: Mapping[str, Tensor]
     classes: int
@@ -32,26 +32,24 @@ class Weights:
 
     @property
     def tokens(self) -> int:
-        """Of all scales together."""
+        """The number of tokens of all scales together."""
         return sum(side * side for side in self.sides)
 
 
 def load_reference(source: str, sha256: str | None, flag: str) -> Reference:
-    """The weights at a path or URL; the networks that they fill are upstream's to build."""
+    """Load the weights at a path or URL; upstream builds the networks that they fill."""
     path = local_file(source, sha256=sha256)
     return Reference(None, source, sha256_file(path), read_weights(path, flag))
 
 
 def read_weights(path: Path, flag: str) -> Weights:
-    """Weights from a file of tensors; nothing of it is run, and nothing is copied into memory before it is used."""
+    """Read weights from a file of tensors without running any of its content; tensors are mapped, not copied."""
     state = read_tensors(path, flag)
     weights = network_of(state)
     if weights is None:
-        raise UserError(f"{flag}={path} holds no network of VAR; give a file such as var_d16.pth")
+        raise UserError(f"{flag}={path} holds no network of VAR; pass a file such as var_d16.pth")
     if weights.keys() != state.keys():
-        raise UserError(
-            f"{flag}={path} is not plain weights, as upstream publishes them; `ddo convert {path} var.pth` makes some"
-        )
+        raise UserError(f"{flag}={path} does not hold plain weights; extract them with `ddo convert {path} var.pth`")
     check_finite({name: tensor for name, tensor in weights.items() if name != MASK}, path)
     return Weights(
         weights,
@@ -65,7 +63,7 @@ def read_weights(path: Path, flag: str) -> Weights:
 
 
 def fill(var: Any, reference: Reference) -> None:
-    """Upstream's network with the reference's weights, to the last tensor."""
+    """Load all of the reference's weights into upstream's network."""
     try:
         var.load_state_dict(reference.info.state)
     except RuntimeError as error:
@@ -74,7 +72,7 @@ def fill(var: Any, reference: Reference) -> None:
 
 
 def write(var: Any, folder: Path, step: int) -> Path:
-    """The network as upstream publishes its own, after `step` optimizer steps."""
+    """Write the network after `step` optimizer steps, in the format that upstream publishes."""
     path = folder / f"var_d{var.depth}-ddo-{step:04d}.pth"
     with atomic_write(path) as file:
         torch.save({name: tensor.cpu() for name, tensor in var.state_dict().items()}, file)
@@ -82,12 +80,12 @@ def write(var: Any, folder: Path, step: int) -> Path:
 
 
 def plain(network: Any) -> Any:
-    """The module itself where torch.compile wrapped it."""
+    """Return the module itself if torch.compile wrapped it."""
     return getattr(network, "_orig_mod", network)
 
 
 def make_exact(var: Any) -> None:
-    """No label is dropped but by us, and no path at all: both would change what the network says of a sample."""
+    """Turn off upstream's label dropout and drop path, which would change the likelihood of a sample."""
     var.cond_drop_rate = 0.0
     for module in var.modules():
         if type(module).__name__ == "DropPath":
@@ -95,7 +93,7 @@ def make_exact(var: Any) -> None:
 
 
 def frozen_copy(var: Any) -> nn.Module:
-    """The network as a reference. What it shares with the target, the image tokeniser above all, is not copied."""
+    """Return a frozen copy as the reference; parts shared with the target, as the image tokenizer, are not copied."""
     shared = [*var.vae_proxy, *var.vae_quant_proxy, var.rng]
     reference: nn.Module = copy.deepcopy(var, {id(part): part for part in shared})
     return reference.eval().requires_grad_(False)

@@ -1,10 +1,9 @@
-"""A round in VAR's native loop: how long it is, where it stands, and what makes a resumed one the same."""
+"""A round in VAR's native loop: its length, its position, and what makes a resumed round repeat the same numbers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import dist
@@ -12,49 +11,45 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddo_plugin import Finetuning, UserError
+from ddo_plugin import Session, UserError
 
 
 @dataclass
 class Round:
-    """Counted in batches, as the loop does; an optimizer step takes `accumulation` of them."""
+    """Counts in batches, as the loop does; an optimizer step takes `accumulation` batches."""
 
-    run: Finetuning
+    session: Session
     steps: int
     accumulation: int
     snapshot_steps: int
     state_steps: int | None
     seed: int
-    settings: Mapping[str, Any]  # what a run that goes on must have in common with the one before
     done: int = 0  # batches before this process started
-    random: Tensor | None = None  # this rank's random state before the first batch of all; None: it is this process's
+    random: Tensor | None = None  # this rank's state before the round's first batch; None: that of the process
 
     @property
     def batches(self) -> int:
+        """The number of batches in the round."""
         return self.steps * self.accumulation
 
-    @property
-    def outdir(self) -> Path:
-        return self.run.run.outdir
-
     def generator(self, batch: int, rank: int, device: torch.device) -> torch.Generator:
-        """Randomness of one batch on one rank. A fresh generator has a fixed seed: every rank would draw the same."""
-        sequence = np.random.SeedSequence([self.seed, self.run.run.options["ddo_round"] or 0, rank, batch])
+        """Return a generator for one batch on one rank; generators seeded alike would draw the same on every rank."""
+        sequence = np.random.SeedSequence([self.seed, self.session.options["ddo_round"] or 0, rank, batch])
         return torch.Generator(device).manual_seed(int(sequence.generate_state(1)[0]))
 
     def snapshot_is_due(self, step: int) -> bool:
-        """After so many optimizer steps; the round's end has one, whatever the interval."""
+        """Return whether a snapshot follows this optimizer step; the last step always has one."""
         return step % self.snapshot_steps == 0 or step == self.steps
 
     def state_is_due(self, step: int) -> bool:
-        """At the end upstream writes one itself."""
+        """Return whether a training state follows this step; after the last step upstream writes one itself."""
         return self.state_steps is not None and step % self.state_steps == 0 and step < self.steps
 
     def ahead(self, batches: Any) -> Iterable[Any]:
-        """The loader from the batch on at which the round stands.
+        """Return the loader's batches from the round's position on.
 
-        Upstream's sampler is told its place but starts over. So the batches before are read again: workers draw again
-        the random numbers that augmented them.
+        The batches before are read again and dropped, so that workers draw the same random numbers for augmentation.
+        Upstream's sampler alone would start over with other random numbers.
         """
         _check_same_place(self.done)
         if self.random is None:
@@ -65,10 +60,12 @@ class Round:
 
 
 def _check_same_place(done: int) -> None:
-    """Every node reads the output folder for itself."""
+    """Refuse ranks that resume from different batches, because each node reads the output folder for itself."""
     places = dist.allgather(torch.tensor([done])).tolist()
     if len(set(places)) > 1:
-        raise UserError(f"the ranks would go on from batches {places}; give all nodes the same --local_out_dir_path")
+        raise UserError(
+            f"the ranks would resume from different batches {places}; pass the same --local_out_dir_path on all nodes"
+        )
 
 
 @dataclass
@@ -81,18 +78,3 @@ class _Ahead:
         for _ in range(self.skipped):
             next(rest)
         return rest
-
-
-_round: Round | None = None
-
-
-def start(made: Round) -> None:
-    """Make this the round of the process."""
-    global _round
-    _round = made
-
-
-def active() -> Round:
-    """The round of this process."""
-    assert _round is not None, "configure comes first"
-    return _round

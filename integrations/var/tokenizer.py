@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 from ddo_integrations.var.formats import read_tensors
-from ddo_plugin import UserError, atomic_write, local_file
+from ddo_plugin import UserError, atomic_write, local_file, local_rank
 
 FILE = "vae_ch160v4096z32.pth"
 URL = f"https://huggingface.co/FoundationVision/var/resolve/main/{FILE}"
@@ -21,7 +20,7 @@ def fetch() -> None:
     if Path(FILE).exists():
         read_tensors(Path(FILE), "image tokeniser")  # wget can leave an incomplete file
         return
-    if os.environ.get("LOCAL_RANK", "0") != "0":
+    if local_rank() != 0:
         return
     try:
         cached = local_file(URL)

@@ -1,4 +1,4 @@
-"""The training step of VAR's native loop, as a round of DDO takes it."""
+"""The training step of VAR's native loop in a round of DDO."""
 
 from __future__ import annotations
 
@@ -12,31 +12,29 @@ from torch import Tensor
 from trainer import VARTrainer
 
 from ddo_integrations.var import networks, states
-from ddo_integrations.var import round as rounds
 from ddo_integrations.var.fakes import Batch, DrawnFakes, Source, StoredFakes, inputs_of
-from ddo_plugin import Outcome, in_one_line
-from ddo_plugin.objective import tokens
+from ddo_plugin import Outcome, current_session, drop_labels, in_one_line, token_logp, token_terms
 
 
 class DDOTrainer(VARTrainer):  # type: ignore[misc]  # upstream's types are not checked
-    """Upstream's trainer with another step; what the loop does around it stays as it is."""
+    """Upstream's trainer with DDO's training step; the loop around it stays as it is."""
 
     @in_one_line()
     def __init__(self, **settings: Any):
         super().__init__(**settings)
-        self.plan = rounds.active()
-        self.run = self.plan.run
+        self.session = current_session("var")
+        self.round = self.session.position
         self.target = networks.plain(self.var_wo_ddp)
-        networks.fill(self.target, self.run.reference)
+        networks.fill(self.target, self.session.reference)
         networks.make_exact(self.target)
-        self.reference = networks.frozen_copy(self.target) if self.run.objective.needs_fakes else None
+        self.reference = networks.frozen_copy(self.target) if self.session.objective.needs_fakes else None
         self.fakes = self._source()
-        self.kept: list[dict[str, dict[str, Tensor]]] = []  # statistics of the batches since the last step
+        self.kept: list[dict[str, dict[str, Tensor]]] = []  # statistics of the batches since the last optimizer step
 
     def _source(self) -> Source | None:
         if self.reference is None:
             return None
-        stored = self.run.fakes
+        stored = self.session.fakes
         return DrawnFakes(self.reference) if stored is None else StoredFakes(stored, self.quantize_local)
 
     @in_one_line()
@@ -51,32 +49,32 @@ class DDOTrainer(VARTrainer):  # type: ignore[misc]  # upstream's types are not 
         label_B: Tensor,
         **_: Any,
     ) -> tuple[Tensor | None, float | None]:
-        """One batch of the loop. Half of its labels are dropped; the other half has fakes."""
-        generator = self.plan.generator(g_it, dist.get_rank(), label_B.device)
-        labels, kept = tokens.drop_labels(label_B, self.target.num_classes, generator=generator)
-        real = self._tokenise(inp_B3HW, labels)
+        """Train on one batch of the loop. Half of the labels are dropped; the samples that keep theirs get fakes."""
+        generator = self.round.generator(g_it, dist.get_rank(), label_B.device)
+        labels, kept = drop_labels(label_B, self.target.num_classes, generator=generator)
+        real = self._tokenize(inp_B3HW, labels)
         with self.var_opt.amp_ctx:
             batch, logp_ref = self._with_fakes(real, label_B[kept], generator)
             self.var.require_backward_grad_sync = stepping
             logits = self.var(batch.labels, batch.inputs)
-        logp = tokens.token_logp(logits, batch.tokens)  # [N + M, L]
-        step = g_it // self.plan.accumulation
-        outcome = self.run.judge(tokens.terms(logp, logp_ref, n_real=len(real)), step)
+        logp = token_logp(logits, batch.tokens)  # [N + M, L]
+        step = g_it // self.round.accumulation
+        outcome = self.session.judge(token_terms(logp, logp_ref, n_real=len(real)), step)
         grad_norm, scale_log2 = self.var_opt.backward_clip_step(loss=self._scaled(outcome), stepping=stepping)
         self._log(outcome, logp[: len(real)].detach())
         if it in metric_lg.log_iters:
             self._log_accuracy(metric_lg, logits[: len(real)].detach(), real.tokens)
         if stepping:
-            self._tell(metric_lg, tb_lg, step, grad_norm)
+            self._report(metric_lg, tb_lg, step, grad_norm)
             self._save(g_it + 1)
         return grad_norm, scale_log2
 
-    def _tokenise(self, images: Tensor, labels: Tensor) -> Batch:
+    def _tokenize(self, images: Tensor, labels: Tensor) -> Batch:
         drawn = torch.cat(self.vae_local.img_to_idxBl(images), dim=1)
         return Batch(labels, drawn, inputs_of(self.quantize_local, drawn))
 
     def _with_fakes(self, real: Batch, labels: Tensor, generator: torch.Generator) -> tuple[Batch, Tensor | None]:
-        """The batch with a fake a label, and the reference's log-probabilities [N + M, L]."""
+        """Return the batch with one fake for each label, and the reference's log-probabilities [N + M, L]."""
         if self.fakes is None:
             return real, None
         fake, logp_fake = self.fakes.draw(labels, generator)
@@ -87,15 +85,15 @@ class DDOTrainer(VARTrainer):  # type: ignore[misc]  # upstream's types are not 
     @torch.no_grad()
     def _reference_logp(self, batch: Batch) -> Tensor:
         assert self.reference is not None
-        return tokens.token_logp(self.reference(batch.labels, batch.inputs), batch.tokens)
+        return token_logp(self.reference(batch.labels, batch.inputs), batch.tokens)
 
     def _scaled(self, outcome: Outcome) -> Tensor:
-        """DDO's gradients grow with α and would overflow in half precision; MLE's count by the token, as upstream's."""
-        scale = 1 + self.run.run.options["ddo_alpha"] if self.fakes else self.L
+        """Scale the loss: DDO's gradients grow with α and overflow in half precision; MLE's are means over tokens."""
+        scale = 1 + self.session.options["ddo_alpha"] if self.fakes else self.L
         return outcome.mean() / scale
 
     def _log(self, outcome: Outcome, logp: Tensor) -> None:
-        """Keep the statistics of a batch; real images' cross-entropies go by upstream's names."""
+        """Keep the statistics of a batch; the cross-entropies of real images have upstream's names."""
         nats = -logp.mean(0)  # [L]
         cross_entropy = {"Lm": nats.mean()}
         for side, (begin, end) in zip(self.resos, self.begin_ends, strict=True):
@@ -103,8 +101,8 @@ class DDOTrainer(VARTrainer):  # type: ignore[misc]  # upstream's types are not 
         own = {name: values.float().mean() for name, values in outcome.statistics.items() if values.numel()}
         self.kept.append({"DDO": own, "AR_iter_loss": cross_entropy})
 
-    def _tell(self, meters: Any, board: Any, step: int, grad_norm: Tensor | None) -> None:
-        """The means of a step's batches, to upstream's meters and TensorBoard."""
+    def _report(self, meters: Any, board: Any, step: int, grad_norm: Tensor | None) -> None:
+        """Report the means over a step's batches to upstream's meters and TensorBoard."""
         for head, first in self.kept[0].items():
             batches = [torch.stack(list(kept[head].values())) for kept in self.kept]
             values = dict(zip(first, torch.stack(batches).mean(0).tolist(), strict=True))
@@ -120,35 +118,36 @@ class DDOTrainer(VARTrainer):  # type: ignore[misc]  # upstream's types are not 
         meters.update(Accm=hits.mean().item(), Acct=hits[:, -self.last_l :].mean().item())
 
     def _save(self, batches_done: int) -> None:
-        """Snapshots for whoever samples, and states for a run that goes on."""
-        plan, step = self.plan, batches_done // self.plan.accumulation
-        if plan.snapshot_is_due(step) and dist.is_master():
-            self.run.snapshot_written(networks.write(self.target, plan.outdir, step), step)
-        if plan.state_is_due(step):
-            random = {"begin": _of_all_ranks(plan.random), "now": _of_all_ranks(torch.get_rng_state())}
-            self.run.paused(step)
+        """Write the snapshots and training states that are due after a batch."""
+        position, outdir = self.round, self.session.outdir
+        step = batches_done // position.accumulation
+        if position.snapshot_is_due(step) and dist.is_master():
+            self.session.report_snapshot(networks.write(self.target, outdir, step), step)
+        if position.state_is_due(step):
+            random = {"begin": _of_all_ranks(position.random), "now": _of_all_ranks(torch.get_rng_state())}
+            self.session.report_pause(step)
             if dist.is_master():
-                states.write(plan.outdir, batches_done, self.state_dict(), random)
-        if step == plan.steps:
-            self.run.paused(step)
+                states.write(outdir, batches_done, self.state_dict(), random)
+        if step == position.steps:
+            self.session.report_pause(step)
 
     def state_dict(self) -> dict[str, Any]:
-        """As upstream's, without the image tokeniser, which it does not read back, and with whose round it is."""
+        """Return upstream's state without the image tokenizer, which is not read back, plus a record of the round."""
         state: dict[str, Any] = super().state_dict()
         del state["vae_local"]
-        return {**state, states.OURS: {"reference": self.run.reference.sha256, "settings": self.plan.settings}}
+        return {**state, states.OURS: {"reference": self.session.reference.sha256, "settings": self.session.settings}}
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True, skip_vae: bool = False) -> None:
-        """Called by upstream for a run that goes on."""
+        """Restore a training state; upstream calls this when a run resumes."""
         super().load_state_dict(state, strict=strict, skip_vae=True)
         torch.set_rng_state(state[states.OURS]["now"][dist.get_rank()])
 
 
 def install() -> None:
-    """The loop asks for its trainer by name, after it has its data."""
+    """Replace the trainer that the loop asks for by name once it has its data."""
 
     def build(**settings: Any) -> DDOTrainer:
-        trainer.VARTrainer = VARTrainer  # whose constructor asks for itself by name
+        trainer.VARTrainer = VARTrainer  # its constructor refers to itself by this name
         return DDOTrainer(**settings)
 
     trainer.VARTrainer = build
@@ -157,4 +156,4 @@ def install() -> None:
 def _of_all_ranks(state: Tensor | None) -> list[Tensor]:
     assert state is not None
     states = dist.allgather(state.unsqueeze(0)).cpu()
-    return [row.clone() for row in states]  # torch reads a view's state from the wrong place
+    return [row.clone() for row in states]  # torch reads the random state of a view from the wrong offset

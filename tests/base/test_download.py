@@ -129,7 +129,7 @@ def test_a_local_file_is_checked_too(tmp_path: Path) -> None:
     path = tmp_path / "network.pkl"
     path.write_bytes(CONTENT)
     assert local_file(str(path), sha256=SHA256.upper()) == path
-    with pytest.raises(UserError, match="was asked for; the file is not used"):
+    with pytest.raises(UserError, match=r"expected .*; the file is not used"):
         local_file(str(path), sha256="0" * 64)
 
 
@@ -164,7 +164,7 @@ def test_beside_the_file_the_cache_holds_nothing_that_dnnlib_would_take_for_it(
 
 
 def test_a_wrong_sha256_refuses_a_download_and_leaves_nothing_to_use(server: FileServer, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=f"sha256 is {SHA256}, but {'0' * 64} was asked for"):
+    with pytest.raises(UserError, match=f"sha256 is {SHA256}, expected {'0' * 64}"):
         fetch(server.url, tmp_path, "0" * 64)
     assert [path.name for path in tmp_path.iterdir() if not path.name.endswith(".lock")] == []
 
@@ -180,7 +180,7 @@ def test_a_wrong_sha256_refuses_a_cached_file_and_says_which_to_delete(server: F
 
 def test_a_cache_that_cannot_be_written_is_one_clear_line(server: FileServer, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"download cache .* cannot be used .* set DNNLIB_CACHE_DIR"):
+    with pytest.raises(UserError, match=r"cannot use the download cache .* set DNNLIB_CACHE_DIR"):
         fetch(server.url, tmp_path / "file" / "cache")
 
 
@@ -224,7 +224,7 @@ def test_a_broken_download_goes_on_where_it_stopped(server: FileServer, tmp_path
 
 def test_a_later_process_goes_on_where_an_earlier_one_gave_up(server: FileServer, tmp_path: Path) -> None:
     server.breaks_after = [1000] * download.ATTEMPTS
-    with pytest.raises(UserError, match=r"failed after 10 attempts .* run again to resume it"):
+    with pytest.raises(UserError, match=r"failed after 10 attempts .* run the command again to resume it"):
         fetch(server.url, tmp_path)
     server.asked.clear()
     assert fetch(server.url, tmp_path, SHA256) == CONTENT
@@ -273,7 +273,7 @@ def test_a_file_of_unknown_length_arrives(server: FileServer, tmp_path: Path) ->
 def test_a_file_of_unknown_length_cut_short_is_caught_by_its_sha256(server: FileServer, tmp_path: Path) -> None:
     server.sends_length = False
     server.breaks_after = [300_000]
-    with pytest.raises(UserError, match="was asked for"):
+    with pytest.raises(UserError, match=r"sha256 is .* expected"):
         fetch(server.url, tmp_path, SHA256)
     assert fetch(server.url, tmp_path, SHA256) == CONTENT
 
@@ -288,7 +288,7 @@ def test_a_server_that_stumbles_is_asked_again(server: FileServer, tmp_path: Pat
 
 def test_404_is_one_clear_line_at_once(server: FileServer, tmp_path: Path) -> None:
     server.statuses = [404]
-    with pytest.raises(UserError, match=r"the server says 404 Not Found; check the address$"):
+    with pytest.raises(UserError, match=r"the server answers 404 Not Found; check the address$"):
         fetch(server.url, tmp_path)
     assert len(server.asked) == 1
 
@@ -298,8 +298,8 @@ def test_404_is_one_clear_line_at_once(server: FileServer, tmp_path: Path) -> No
     [
         ("http://no-such-host.invalid/x.pkl", "unknown host"),
         ("http://127.0.0.1:1/x.pkl", "download failed after 10 attempts"),
-        ("http:///x.pkl", "not a URL|no host given"),
-        ("http://127.0.0.1/ü.pkl", "not a URL"),
+        ("http:///x.pkl", "not a valid URL|no host given"),
+        ("http://127.0.0.1/ü.pkl", "not a valid URL"),
         ("s3://bucket/x.pkl", "only http, https and file URLs"),
     ],
 )
@@ -314,5 +314,5 @@ def test_an_address_that_leads_nowhere_is_one_clear_line(
 
 
 def test_a_folder_is_called_one(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is a folder; give one of the files in it"):
+    with pytest.raises(UserError, match="is a folder; pass one of the files in it"):
         local_file(str(tmp_path))

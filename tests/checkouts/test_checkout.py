@@ -32,7 +32,7 @@ def test_the_upstream_with_more_landmarks_wins_and_then_the_later_plugin(folder)
 
 def test_an_unknown_folder_is_told_what_is_missing(folder):
     (folder / "loss.py").write_text("class LossOfAnother:\n    pass\n")
-    with pytest.raises(UserError, match=r"most like the one, but its loss\.py is absent or something else"):
+    with pytest.raises(UserError, match=r"closest to the one, but loss\.py is missing or different"):
         recognise(folder, [ONE])
 
 

@@ -78,7 +78,7 @@ def test_it_starts_without_what_is_guarded_or_of_other_scripts(root):
 
 def test_a_training_script_that_is_no_python_is_named(root):
     for name in ("broken.py", "none.py"):
-        with pytest.raises(UserError, match=f"{name} cannot be read as python"):
+        with pytest.raises(UserError, match=f"{name}: not valid Python"):
             read_imports(root, name)
 
 

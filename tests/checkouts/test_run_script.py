@@ -272,10 +272,10 @@ def test_damaged_copies_in_the_cache_are_written_again(ddo, checkout, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["run", "nowhere"], "nowhere is no folder"),
+        (["run", "nowhere"], "nowhere: no such folder"),
         (["run", "site"], "is no checkout of an upstream"),
-        (["run", "checkout", "other.py"], "other.py is no file in "),
-        (["run", "checkout", "../site/stranger.py"], "../site/stranger.py is not in "),
+        (["run", "checkout", "other.py"], "other.py: no such file in "),
+        (["run", "checkout", "../site/stranger.py"], "../site/stranger.py: not a script of the checkout"),
         (["run", "checkout", "train.py", "--outdir=x"], "ddo run SCRIPT -- --outdir"),
         (["run", "checkout", "train.py", "x"], "arguments of the script go after `--`"),
     ],
@@ -300,7 +300,7 @@ def test_apply_status_and_revert_tell_what_they_did(ddo, checkout):
     assert ddo("apply", "checkout").endswith(": patched\n")
     assert "train.py: patched" in ddo("status", "checkout")
     assert "nothing to do" in ddo("apply", "checkout")
-    assert "DDO's lines are out" in ddo("revert", "checkout")
+    assert "DDO's lines are removed" in ddo("revert", "checkout")
     assert "nothing to do" in ddo("revert", "checkout")
     assert git_status(checkout) == ""
 
@@ -310,7 +310,7 @@ def test_one_conflicting_file_keeps_all_others_unpatched(ddo, checkout):
     inner.write_text(inner.read_text().replace('state = "pristine"', 'state = "mine"'))
     message = ddo("apply", "checkout", status=2)
     assert message.count("\n") == 1
-    assert "pkg/inner.py cannot be patched: it is not the version" in message
+    assert "pkg/inner.py cannot be patched: it is another version" in message
     assert git_status(checkout) == " M pkg/inner.py\n"
     assert "pkg/inner.py: conflicting" in ddo("status", "checkout")
     ddo("run", "checkout", status=2)
@@ -338,8 +338,13 @@ def test_a_file_linked_from_elsewhere_is_not_changed_but_runs(ddo, checkout, tmp
     assert (checkout / "train.py").read_text() == TRAIN
 
 
-def test_a_killed_apply_is_finished_by_the_next_command(ddo, checkout):
-    for command in ("status", "run", "apply"):
+def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Content and modification time of every file below a folder, git's own included."""
+    return {str(path): (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_killed_apply_is_told_by_doctor_and_status_used_by_run_and_finished_by_apply(ddo, checkout):
+    for commands in (("status", "run", "apply"), ("doctor", "apply")):
         subprocess.run(["git", "-C", str(checkout), "checkout", "-q", "."], check=True)
         killed = (
             "import sys, os; from pathlib import Path; from ddo_plugin.cli import main\n"
@@ -351,7 +356,14 @@ def test_a_killed_apply_is_finished_by_the_next_command(ddo, checkout):
             "sys.addaudithook(hook)\n"
             "main(['apply', 'checkout'])\n"
         )
-        subprocess.run([sys.executable, "-c", killed], cwd=checkout.parent, check=False, env={**os.environ})
+        subprocess.run([sys.executable, "-B", "-c", killed], cwd=checkout.parent, check=False, env={**os.environ})
         assert len(git_status(checkout).split()) > 2  # one file of three, the journal and what is to come
-        ddo(command, "checkout")
+        for command in commands:
+            before = snapshot(checkout)
+            said = ddo(command, "checkout")
+            if command != "apply":
+                assert snapshot(checkout) == before, f"{command} changed the checkout"
+            if command in ("status", "doctor"):
+                assert "was interrupted" in said
+                assert "patched" in said
         assert git_status(checkout) == " M helper.py\n M pkg/inner.py\n M train.py\n"

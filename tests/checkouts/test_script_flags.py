@@ -60,5 +60,5 @@ def test_fields_of_a_tap_class_are_found_in_what_the_script_imports(tmp_path: Pa
 
 def test_a_script_without_options_is_told(tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text("import sys\n")
-    with pytest.raises(UserError, match="no options were found"):
+    with pytest.raises(UserError, match="its source has no options"):
         script_flags.read(tmp_path, "train.py")

@@ -98,7 +98,7 @@ def test_there_and_back_the_network_is_the_same(convert):
 
 def test_what_exists_is_not_overwritten(refused):
     torch.save(native(network()), "ar-ckpt-last.pth")
-    assert "ar-ckpt-last.pth exists" in refused("ar-ckpt-last.pth", "ar-ckpt-last.pth")
+    assert "ar-ckpt-last.pth already exists" in refused("ar-ckpt-last.pth", "ar-ckpt-last.pth")
 
 
 @pytest.mark.parametrize(
@@ -136,12 +136,12 @@ def test_the_rest_of_another_network_is_refused(like, told, refused):
 @pytest.mark.parametrize("stored", [{"net": torch.zeros(2)}, torch.zeros(2), {"trainer": {"var_wo_ddp": {"a": 1}}}])
 def test_other_files_of_tensors_are_nobodys(stored, refused):
     torch.save(stored, "state.pth")
-    assert "nothing that an installed plugin converts" in refused("state.pth", "out.pth")
+    assert "no installed plugin converts such a file" in refused("state.pth", "out.pth")
 
 
 def test_other_files_are_nobodys(refused, tmp_path):
     (tmp_path / "net.pkl").write_bytes(pickle.dumps({"ema": 1}))
-    assert "`ddo inspect net.pkl` says what it is" in refused("net.pkl", "out.pth")
+    assert "`ddo inspect net.pkl` describes it" in refused("net.pkl", "out.pth")
 
 
 def test_a_damaged_file_is_told(refused, tmp_path):
@@ -163,4 +163,4 @@ def test_nothing_of_a_file_is_run(refused, tmp_path):
 def test_a_folder_that_cannot_be_written_is_told(refused, tmp_path):
     (tmp_path / "file").touch()
     torch.save(native(network()), "last.pth")
-    assert "file/var.pth cannot be written" in refused("last.pth", "file/var.pth")
+    assert "file/var.pth: cannot be written" in refused("last.pth", "file/var.pth")

@@ -45,7 +45,7 @@ def reasons(result: Result) -> list[str]:
     """Why no run could start, one string a reason."""
     assert result.exit_code == 1, result.output
     assert "Traceback" not in result.output
-    return [line.strip() for line in result.output.split("No run could start:\n")[1].splitlines()]
+    return [line.strip() for line in result.output.split("No training run could start:\n")[1].splitlines()]
 
 
 def test_without_a_checkout_the_environment_is_shown_all_the_same(doctor, tmp_path):
@@ -53,7 +53,7 @@ def test_without_a_checkout_the_environment_is_shown_all_the_same(doctor, tmp_pa
     assert [f"{tmp_path} is no checkout of an upstream" in reason for reason in reasons(result)] == [True]
     shown = [line.split()[0] for line in result.output.splitlines() if line.startswith("  ")]
     assert {"python", "torch", "numpy", "scipy", "GPU", "processor", "sampler", "cpu"} <= set(shown)
-    assert "is no folder" in reasons(doctor(tmp_path / "nowhere"))[0]
+    assert "no such folder" in reasons(doctor(tmp_path / "nowhere"))[0]
 
 
 def test_columns_are_aligned(doctor, tmp_path):
@@ -80,19 +80,19 @@ def test_a_missing_package_is_a_reason_if_the_training_script_imports_it(doctor,
 @pytest.mark.skipif(torch.__version__ < "2.10", reason="torch's Sampler takes a data source")
 def test_a_fix_left_out_is_a_reason_if_no_training_starts_without_it(doctor, tmp_path):
     assert any(
-        "take 'sampler' out of DDO_COMPAT_OFF" in reason
+        "remove 'sampler' from DDO_COMPAT_OFF" in reason
         for reason in reasons(doctor(tmp_path, DDO_COMPAT_OFF="sampler"))
     )
     result = doctor(tmp_path, DDO_COMPAT_OFF="weights-only")
-    assert "left alone: DDO_COMPAT_OFF says so" in result.output
+    assert "not applied, because DDO_COMPAT_OFF names it" in result.output
     assert len(reasons(result)) == 1
 
 
 @pytest.mark.parametrize(
     ("env", "told"),
     [
-        ({"DDO_COMPAT_OFF": "samplers"}, "try 'sampler'"),
-        ({"DDO_DEVICE": "gpu"}, "DDO_DEVICE=gpu is unknown"),
+        ({"DDO_COMPAT_OFF": "samplers"}, "did you mean 'sampler'?"),
+        ({"DDO_DEVICE": "gpu"}, "DDO_DEVICE=gpu: unknown device"),
     ],
 )
 def test_a_wrong_setting_is_a_reason(doctor, tmp_path, env, told):

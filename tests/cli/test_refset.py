@@ -187,7 +187,7 @@ def test_what_cannot_be_packed_or_unpacked_there_is_told_in_one_line(ddo, tmp_pa
     here = ddo("refset", "pack", "png", ".")
     assert (here.returncode, here.stderr) == (
         2,
-        "Error: . is there already and is left alone; choose another place, or remove it\n",
+        "Error: . already exists and is not overwritten; choose another place, or remove it\n",
     )
 
 
@@ -237,7 +237,7 @@ def test_a_full_disk_is_told_in_one_line(ddo, tmp_path: Path) -> None:
         (["sample", "--npz=", "--own"], "Invalid value for '--npz': the path is empty; pass a file or folder."),
         (["refset", "make", "--out=", "--own"], "Invalid value for '--out': the path is empty; pass a file or folder."),
         (["refset", "verify", "nowhere"], "nowhere is not a reference set"),
-        (["refset", "make", "--out=a", "--network=b", "--checkout=nowhere"], "nowhere is no folder"),
+        (["refset", "make", "--out=a", "--network=b", "--checkout=nowhere"], "nowhere: no such folder"),
     ],
 )
 def test_what_cannot_work_is_refused_in_words(ddo, tmp_path: Path, command: list[str], says: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.evaluation.image_sets import NpzImages
 from ddo_plugin.evaluation.measure import METRICS, Features, features_named, measure
-from ddo_plugin.evaluation.metrics.frechet import frechet_distance, moments
+from ddo_plugin.evaluation.metrics.frechet import feature_moments, frechet_distance
 from ddo_plugin.evaluation.metrics.inception_score import inception_score
 from ddo_plugin.evaluation.metrics.kid import kernel_distance
 from ddo_plugin.evaluation.metrics.precision_recall import precision_recall
@@ -48,7 +48,7 @@ def test_all_metrics_together_are_what_each_is_alone(batch: int, samples, standa
     precision, recall = precision_recall(fake, real)
     score, distance = inception_score(logits, seed=5), kernel_distance(fake, real, seed=5)[0]
     expected = {
-        "fid": frechet_distance(moments(fake), moments(real)),
+        "fid": frechet_distance(feature_moments(fake), feature_moments(real)),
         **dict(zip(("is", "is_std"), score, strict=True)),
         "precision": precision,
         "recall": recall,
@@ -65,7 +65,7 @@ def test_the_kernel_distance_has_a_spread_where_there_are_subsets(samples, stand
 
 def test_stored_moments_come_before_the_images_beside_them(samples, standard, pixels) -> None:
     """As in OpenAI's files: the moments are those of all images, arr_0 holds a few."""
-    stored = moments(rows(samples, pixels))
+    stored = feature_moments(rows(samples, pixels))
     both = replace(standard, moments={"pixels": stored})
     found = measure(samples, ["fid", "pr"], pixels, both)
     assert found["fid"] == pytest.approx(0, abs=1e-6)
@@ -86,7 +86,7 @@ def blind(images: np.ndarray) -> np.ndarray:
 
 def test_what_cannot_work_is_refused_before_an_image_is_looked_at(samples, standard, tmp_path) -> None:
     features = Features("blind", blind)
-    bare = Standard("a.npz", {"blind": moments(np.eye(4))})
+    bare = Standard("a.npz", {"blind": feature_moments(np.eye(4))})
     few = some_images(tmp_path / "few.npz", 1, 3)
     for words, arguments in {
         "fid, kid need real images or their statistics; pass them with --ref": (samples, ["fid", "is", "kid"], None),

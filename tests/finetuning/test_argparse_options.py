@@ -58,7 +58,7 @@ def test_what_click_refuses_is_refused(argv: list[str]) -> None:
 
 
 def test_an_empty_value_as_of_an_unset_variable_is_named() -> None:
-    with pytest.raises(UserError, match="--ddo: an empty value"):
+    with pytest.raises(UserError, match="--ddo: the value is empty"):
         parse("--ddo=", "--ddo-iters=2")
 
 

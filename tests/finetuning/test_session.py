@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ddo_plugin.base.errors import UserError
-from ddo_plugin.finetuning.session import Finetuning
+from ddo_plugin.finetuning.session import Session
 from ddo_plugin.hooks.types import Reference, Run
 from ddo_plugin.objective.ddo import DDO, Outcome, Terms
 
@@ -19,10 +19,10 @@ BETA = 0.02
 def judge(tmp_path: Path):
     """A function: log-ratios of the real samples, step -> the outcome, or a refusal."""
     reference = Reference(None, "net", "0" * 64)
-    run = Finetuning(Run("nobody", tmp_path), DDO(alpha=1.0, beta=BETA), reference, None)
+    session = Session(Run("nobody", tmp_path), DDO(alpha=1.0, beta=BETA), reference, None)
 
     def judge(r: torch.Tensor, step: int = 0) -> Outcome:
-        return run.judge(Terms(torch.zeros(len(r)), torch.zeros(len(r)), r, torch.zeros(len(r))), step)
+        return session.judge(Terms(torch.zeros(len(r)), torch.zeros(len(r)), r, torch.zeros(len(r))), step)
 
     return judge
 

@@ -59,7 +59,7 @@ def test_a_plugin_that_cannot_be_imported_is_reported_and_the_others_live(strang
 
 def test_a_later_plugins_answer_comes_before_ours(strangers) -> None:
     points = strangers(other="@hookimpl\ndef ddo_features(name):\n    return 'theirs'")
-    ours = EntryPoint("digits", "ddo_integrations.demo.plugin", plugins.GROUP)
+    ours = EntryPoint("digits", "ddo_integrations.demo.plugin:integration", plugins.GROUP)
     assert plugins.build([*points, ours]).hook.ddo_features(name="digits:/nowhere") == "theirs"
 
 

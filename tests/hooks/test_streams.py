@@ -76,5 +76,5 @@ def test_a_sample_that_is_not_finite_is_refused_by_its_number(value: float) -> N
     made = streams.randn(*SHAPE)
     streams.check(made)
     made[1, 2, 3, 3] = value
-    with pytest.raises(UserError, match=r"sample 8 is not finite .1 of 3 made with it.*; look at both"):
+    with pytest.raises(UserError, match=r"sample 8 is not finite .1 of 3 in its batch.*; check both"):
         streams.check(made)

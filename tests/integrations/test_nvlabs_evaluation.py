@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 
 from ddo_integrations.nvlabs import evaluation
-from ddo_integrations.nvlabs.evaluation import Job, last_number, named_numbers, sampler_networks
+from ddo_integrations.nvlabs.evaluation import Request, Scripts, last_number, named_numbers, sampler_networks
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.checkouts.checkout import Checkout
 from ddo_plugin.evaluation.scores import evaluation_command
 from ddo_plugin.hooks.types import EvaluationStep, Upstream
 
 
-def job(**changed: Any) -> Job:
+def request(**changed: Any) -> Request:
     plain = {"what": Path("a.pkl"), "out": Path("e.json"), "ref": "r.npz", "num": 50_000, "metrics": ("fid",)}
     upstream = Checkout(Path("repo"), Upstream("edm", "EDM", "train.py"))
-    return Job(**{**plain, "checkout": upstream, "batch": 64, "torchrun": None, "sampler": (), **changed})
+    return Request(**{**plain, "checkout": upstream, "batch": 64, "torchrun": None, "sampler": (), **changed})
 
 
 def test_settings_are_options_and_those_that_are_off_are_left_out() -> None:
@@ -42,7 +42,7 @@ def test_settings_are_options_and_those_that_are_off_are_left_out() -> None:
 
 
 def test_seeds_are_blocks_that_do_not_overlap() -> None:
-    first, second = job().image_seeds(0), job().image_seeds(1)
+    first, second = request().image_seeds(0), request().image_seeds(1)
     assert (first[0], first[-1], second[0], second[-1]) == (0, 49_999, 50_000, 99_999)
 
 
@@ -86,7 +86,7 @@ class Foreign:
 @pytest.mark.parametrize("form", ["--gnet={}", "--gnet {}"])
 def test_a_guide_that_is_a_program_is_not_handed_to_the_scripts(form: str, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    checkout = job().checkout
+    checkout = request().checkout
     monkeypatch.setattr(evaluation, "open_checkout", lambda path: checkout)
     Path("fine.pkl").write_bytes(pickle.dumps({"ema": 1}))
     Path("guide.pkl").write_bytes(pickle.dumps({"ema": Foreign()}))
@@ -97,14 +97,14 @@ def test_a_guide_that_is_a_program_is_not_handed_to_the_scripts(form: str, tmp_p
         return {"fid": 1.0}
 
     def run(**changed: Any) -> None:
-        given = {"network": "fine.pkl", "out": Path("e.json"), "ref": "ref.npz", "checkout": Path(), "metrics": "fid"}
-        rest = {"seeds": "0", "num": 4, "batch": 2, "torchrun": None, "trust": False, **changed}
-        evaluation.evaluate(judge, judge, known=["fid"], reads=[".npz"], **{**given, **rest})
+        files = {"network": "fine.pkl", "out": Path("e.json"), "ref": "ref.npz", "checkout": Path()}
+        rest = {"seeds": "0", "num": 4, "batch": 2, "torchrun": None, "labels": None, "trust": False, **changed}
+        evaluation.evaluate(Scripts(("fid",), (".npz",), judge, judge), {**files, "metrics": "fid", **rest})
 
     judged: list[int] = []
     run(sampler=form.format("fine.pkl"))
     assert judged == [1]
-    with pytest.raises(UserError, match=r"^guide\.pkl: EDM's scripts would run what it carries.*--trust$"):
+    with pytest.raises(UserError, match=r"^guide\.pkl: EDM's scripts would run code that is not part.*--trust$"):
         run(sampler=form.format("guide.pkl"))
     assert judged == [1]
     run(sampler=form.format("guide.pkl"), trust=True)

@@ -123,7 +123,7 @@ def finished(interrupted: Run) -> Run:
 def test_a_network_pickle_is_described_without_running_it(interrupted: Run) -> None:
     shutil.copy(DATA / "edm/network.pkl", interrupted.folder)
     told = interrupted.ddo("inspect", "network.pkl")
-    for words in ("Tiny: 16 parameters, float32", "made by Tiny(4)", "Loading it runs none of its code"):
+    for words in ("Tiny: 16 parameters, float32", "constructed by Tiny(4)", "can be loaded without running its code"):
         assert words in told
 
 

@@ -183,7 +183,7 @@ def batch() -> Tensor:
 
 def test_terms_ask_both_networks_once_about_the_same_noisy_samples() -> None:
     target, reference = Network(1.0), Network(0.9)
-    diffusion.terms(target, reference, batch(), 6, LEVELS)
+    diffusion.diffusion_terms(target, reference, batch(), 6, LEVELS)
     assert len(target.asked) == len(reference.asked) == 1
     for mine, theirs in zip(target.asked[0], reference.asked[0], strict=True):
         assert torch.equal(mine, theirs)
@@ -197,7 +197,7 @@ def test_terms_ask_both_networks_once_about_the_same_noisy_samples() -> None:
 
 def test_terms_split_reals_from_fakes() -> None:
     target, reference = Network(1.0), Network(0.9)
-    terms = diffusion.terms(target, reference, batch(), 6, LEVELS)
+    terms = diffusion.diffusion_terms(target, reference, batch(), 6, LEVELS)
     noisy, sigma = target.asked[0]
     weight = LEVELS.weight(sigma)
     logp, logp_ref = (log_likelihood(n(noisy, sigma), batch(), weight) for n in (target, reference))
@@ -209,20 +209,20 @@ def test_terms_split_reals_from_fakes() -> None:
 
 
 def test_equal_networks_give_a_loss_of_exactly_one_plus_alpha_times_ln2() -> None:
-    terms = diffusion.terms(Network(0.8), Network(0.8), batch(), 5, LEVELS)
+    terms = diffusion.diffusion_terms(Network(0.8), Network(0.8), batch(), 5, LEVELS)
     ln2 = torch.tensor(math.log(2))
     assert torch.equal(DDO(3, 0.05)(terms).per_sample(), (ln2 + 3 * ln2).expand(5))
 
 
 def test_gradients_reach_the_target_and_never_the_reference() -> None:
     target, reference = Network(1.0), Network(0.9)
-    DDO(1, 0.1)(diffusion.terms(target, reference, batch(), 5, LEVELS)).mean().backward()
+    DDO(1, 0.1)(diffusion.diffusion_terms(target, reference, batch(), 5, LEVELS)).mean().backward()
     assert target.scale.grad is not None and target.scale.grad != 0
     assert reference.scale.grad is None
 
 
 def test_terms_without_a_reference_hold_the_likelihood_alone() -> None:
-    terms = diffusion.terms(Network(1.0), None, batch(), 10, LEVELS)
+    terms = diffusion.diffusion_terms(Network(1.0), None, batch(), 10, LEVELS)
     assert terms.logp_real.shape == (10,)
     assert terms.r_real is terms.r_fake is terms.logp_ref_real is None
 
@@ -230,7 +230,7 @@ def test_terms_without_a_reference_hold_the_likelihood_alone() -> None:
 def test_noise_is_decided_by_torchs_global_seed() -> None:
     def rewards(seed: int) -> Tensor:
         torch.manual_seed(seed)
-        terms = diffusion.terms(Network(1.0), Network(0.9), batch(), 5, LEVELS)
+        terms = diffusion.diffusion_terms(Network(1.0), Network(0.9), batch(), 5, LEVELS)
         assert terms.r_real is not None
         return terms.r_real
 

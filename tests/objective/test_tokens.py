@@ -253,7 +253,7 @@ def test_log_ratio_subtracts_before_it_sums() -> None:
 
 def test_terms_split_reals_from_fakes_and_hold_the_likelihood() -> None:
     logp, logp_ref = -torch.rand(2, 5, L).unbind(0)[0], -torch.rand(5, L)
-    terms = tokens.terms(logp, logp_ref, 3)
+    terms = tokens.token_terms(logp, logp_ref, 3)
     assert terms.r_real is not None and terms.r_fake is not None and terms.logp_ref_real is not None
     torch.testing.assert_close(terms.logp_real, logp[:3].sum(1))
     torch.testing.assert_close(terms.logp_ref_real, logp_ref[:3].sum(1))
@@ -263,7 +263,7 @@ def test_terms_split_reals_from_fakes_and_hold_the_likelihood() -> None:
 
 
 def test_terms_without_a_reference_hold_the_likelihood_alone() -> None:
-    terms = tokens.terms(-torch.ones(4, L), None, 4)
+    terms = tokens.token_terms(-torch.ones(4, L), None, 4)
     torch.testing.assert_close(terms.logp_real, torch.full((4,), -float(L)))
     assert terms.r_real is terms.r_fake is terms.logp_ref_real is None
 
@@ -271,7 +271,7 @@ def test_terms_without_a_reference_hold_the_likelihood_alone() -> None:
 def test_terms_conditional_mask_silences_fakes_without_a_label() -> None:
     logits, drawn = some_logits(torch.float64, (6, L, V))
     conditional = torch.tensor([True, False, True])
-    terms = tokens.terms(token_logp(logits, drawn), token_logp(logits * 0.9, drawn).detach(), 3, conditional)
+    terms = tokens.token_terms(token_logp(logits, drawn), token_logp(logits * 0.9, drawn).detach(), 3, conditional)
     assert terms.conditional is conditional
     outcome = DDO(2, 0.1)(terms)
     (grad,) = torch.autograd.grad(outcome.mean(), logits)
@@ -285,14 +285,14 @@ def test_no_gradient_flows_through_the_reference() -> None:
     """Even if its forward ran with a graph: one network as both would otherwise cancel its own gradient to zero."""
     logits, drawn = some_logits(torch.float64, (4, L, V))
     logp = token_logp(logits, drawn)
-    outcome = DDO(1, 0.1)(tokens.terms(logp, logp, 2))
+    outcome = DDO(1, 0.1)(tokens.token_terms(logp, logp, 2))
     (grad,) = torch.autograd.grad(outcome.mean(), logits)
     assert (grad != 0).any()
 
 
 def test_equal_networks_give_a_loss_of_exactly_one_plus_alpha_times_ln2() -> None:
     logits, drawn = some_logits(shape=(4, L, V))
-    outcome = DDO(10, 0.02)(tokens.terms(token_logp(logits, drawn), token_logp(logits, drawn), 2))
+    outcome = DDO(10, 0.02)(tokens.token_terms(token_logp(logits, drawn), token_logp(logits, drawn), 2))
     ln2 = torch.tensor(math.log(2))
     assert torch.equal(outcome.per_sample(), (ln2 + 10 * ln2).expand(2))
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddo_plugin.base.ranks import Ranks
+from ddo_plugin.base.rank_group import Ranks
 from ddo_plugin.hooks.streams import SampleGenerators
 from ddo_plugin.sampling.image_writer import NpzWriter, Outputs, grid, write_images
 

@@ -15,7 +15,7 @@ from ddo_plugin.sampling.refsets.image_archive import labels_json
 
 @pytest.mark.parametrize(("count", "classes"), [(50_000, 10), (1000, 1000), (23, 10), (3, 10), (1, 1), (0, 10)])
 def test_classes_are_as_equal_in_number_as_can_be(count: int, classes: int) -> None:
-    drawn = labels.uniform(count, classes)
+    drawn = labels.balanced_labels(count, classes)
     assert drawn.shape == (count,)
     assert drawn.dtype == np.int64
     frequency = np.bincount(drawn, minlength=classes)
@@ -24,7 +24,7 @@ def test_classes_are_as_equal_in_number_as_can_be(count: int, classes: int) -> N
 
 
 def test_any_stretch_of_the_set_is_balanced_too() -> None:
-    assert np.bincount(labels.uniform(100, 10)[37:67]).tolist() == [3] * 10
+    assert np.bincount(labels.balanced_labels(100, 10)[37:67]).tolist() == [3] * 10
 
 
 DATASET = np.repeat([0, 1, 2, 4], [50, 30, 15, 5])

@@ -23,31 +23,31 @@ def spoilt(data: bytes, place: int) -> bytes:
 
 
 def test_a_whole_state_is_whole(state: Path) -> None:
-    assert training_state.is_whole(state)
-    assert not training_state.is_damaged(state, "")
+    assert training_state.state_is_whole(state)
+    assert not training_state.state_is_damaged(state, "")
 
 
 @pytest.mark.parametrize("share", [0.02, 0.1, 0.5, 0.9, 0.99])
 def test_a_state_that_is_cut_short_is_damaged(state: Path, share: float) -> None:
     whole = state.read_bytes()
     state.write_bytes(whole[: int(share * len(whole))])
-    assert training_state.is_damaged(state, "")
+    assert training_state.state_is_damaged(state, "")
 
 
 @pytest.mark.parametrize("share", [0.02, 0.1, 0.5, 0.9])  # the last bytes of a zip say again what others say
 def test_a_spoilt_state_is_damaged(state: Path, share: float) -> None:
     whole = state.read_bytes()
     state.write_bytes(spoilt(whole, int(share * len(whole))))
-    assert training_state.is_damaged(state, "")
+    assert training_state.state_is_damaged(state, "")
 
 
 @pytest.mark.parametrize("data", [b"", bytes(1000)])
 def test_a_state_that_never_reached_the_disk_is_damaged(state: Path, data: bytes) -> None:
     state.write_bytes(data)
-    assert training_state.is_damaged(state, "")
+    assert training_state.state_is_damaged(state, "")
 
 
 def test_somebody_elses_file_is_refused(state: Path) -> None:
     torch.save({"net": torch.zeros(3)}, state, _use_new_zipfile_serialization=False)
-    with pytest.raises(UserError, match="is no training state of this upstream, which would go on from it; move it"):
-        training_state.is_damaged(state, "move it")
+    with pytest.raises(UserError, match="not a training state, but upstream would resume from it; move it"):
+        training_state.state_is_damaged(state, "move it")

@@ -29,7 +29,7 @@ def same_outputs(ours: torch.nn.Module, stock: torch.nn.Module) -> bool:
 
 def compare(path: Path) -> dict:
     before = set(sys.modules)
-    loaded, description = network.load(path), contents.describe(path, checkout=Path(sys.path[1]))
+    loaded, description = network.load(path), contents.describe_pickle(path, checkout=Path(sys.path[1]))
     ran = [name for name in set(sys.modules) - before if name.startswith("_imported_module_")]
     with path.open("rb") as file:
         stock = pickle.load(file)["ema"]

@@ -269,8 +269,8 @@ def truncated_fakes(world: World, folder: Path) -> Path:
 # What no upstream's script may start with: flags, what replaces reference and fakes, what the refusal says.
 BAD_INPUTS: dict[str, Callable[[World, Path], tuple[list[str], dict[str, Any], str]]] = {
     "a missing network": lambda world, folder: ([], {"ddo": folder / "none.pkl"}, "none.pkl: no such file"),
-    "a folder for a network": lambda world, folder: ([], {"ddo": folder}, "is a folder; give one of the files in it"),
-    "an empty name": lambda *_: ([], {"ddo": ""}, "--ddo: an empty value; give one"),
+    "a folder for a network": lambda world, folder: ([], {"ddo": folder}, "is a folder; pass one of the files in it"),
+    "an empty name": lambda *_: ([], {"ddo": ""}, "--ddo: the value is empty"),
     "no pickle": lambda world, folder: ([], {"ddo": written(folder / "text.pkl", b"<html>404</html>")}, "text.pkl"),
     "a truncated network": lambda world, folder: (
         [],
@@ -281,17 +281,17 @@ BAD_INPUTS: dict[str, Callable[[World, Path], tuple[list[str], dict[str, Any], s
     "a file for an output folder": lambda world, folder: (
         [f"--outdir={written(folder / 'out.zip', b'')}"],
         {},
-        "out.zip is a file, and a round writes into a folder",
+        "out.zip is a file, but a round writes to a folder",
     ),
     "trust in a URL": lambda *_: (["--ddo-trust"], {"ddo": "https://example.invalid/net.pkl"}, "--ddo-sha256=HEX"),
     "half precision": lambda *_: (["--fp16=1"], {}, "the loss needs fp32"),
-    "a number that is none": lambda *_: (["--ls=inf"], {}, "--ls=inf is no finite number"),
+    "a number that is none": lambda *_: (["--ls=inf"], {}, "--ls=inf is not a finite number"),
     "dropout": lambda *_: (["--dropout=0.1"], {}, "drop --dropout"),
-    "an unknown objective": lambda *_: (["--ddo-objective=gan"], {}, "unknown; plugins offer ddo, mle"),
+    "an unknown objective": lambda *_: (["--ddo-objective=gan"], {}, "unknown objective; available are ddo, mle"),
     "a conditional reference without labels": lambda *_: (["--cond=0"], {}, "add --cond=1"),
     "no fakes": lambda *_: ([], {"ddo_fakes": None}, "--ddo needs --ddo-fakes"),
     "missing fakes": lambda world, folder: ([], {"ddo_fakes": folder / "none"}, "no such reference set"),
-    "real images as fakes": lambda world, folder: ([], {"ddo_fakes": world.data}, "is --data; give samples of"),
+    "real images as fakes": lambda world, folder: ([], {"ddo_fakes": world.data}, "is the same path as --data"),
     "fakes without labels": lambda world, folder: (
         [],
         {"ddo_fakes": write_images(folder / "unlabelled.zip", labelled=False)},

@@ -14,7 +14,7 @@ import torch
 import torch.distributed
 
 from ddo_plugin.checkouts import compat
-from ddo_plugin.finetuning import session as finetuning
+from ddo_plugin.finetuning.session import Session, prepare_session
 from ddo_plugin.objective import diffusion
 from ddo_plugin.snapshots.reference import target_settings
 
@@ -40,32 +40,32 @@ class Fakes:
 # Both begin after the first step, where r must be 0.
 
 
-def edm(run: finetuning.Finetuning) -> tuple[torch.nn.Module, Callable[..., torch.Tensor]]:
+def edm(session: Session) -> tuple[torch.nn.Module, Callable[..., torch.Tensor]]:
     from ddo_integrations.edm import events
     from ddo_integrations.edm.loss import DDOLoss
     from ddo_integrations.edm.networks import start
 
-    events.watch(run, BATCH, BATCH, 2 * BATCH)
-    return moved(start(run.reference.info.class_name, **settings(run))), DDOLoss({}, {})
+    events.watch(session, BATCH, BATCH, 2 * BATCH)
+    return moved(start(session.reference.info.class_name, **settings(session))), DDOLoss({}, {})
 
 
-def edm2(run: finetuning.Finetuning) -> tuple[torch.nn.Module, Callable[..., torch.Tensor]]:
+def edm2(session: Session) -> tuple[torch.nn.Module, Callable[..., torch.Tensor]]:
     from ddo_integrations.edm2 import events
     from ddo_integrations.edm2.loss import DDOLoss
     from ddo_integrations.edm2.networks import settle, start
 
-    net = moved(start(**settings(run)))
+    net = moved(start(**settings(session)))
     settle(net, torch.device("cpu"))  # else every forward would move it a little
-    events.watch(run, None, BATCH)
+    events.watch(session, None, BATCH)
     loss_fn = DDOLoss({}, {})
     loss_fn.load_state_dict({"nimg": BATCH})
     return net, loss_fn
 
 
-def settings(run: finetuning.Finetuning) -> dict[str, Any]:
-    info = run.reference.info
+def settings(session: Session) -> dict[str, Any]:
+    info = session.reference.info
     interface = {"img_resolution": info.resolution, "img_channels": info.channels, "label_dim": info.label_dim}
-    return target_settings(run.reference) | interface
+    return target_settings(session.reference) | interface
 
 
 def moved(net: torch.nn.Module) -> torch.nn.Module:
@@ -82,13 +82,13 @@ def main(upstream: str, base: str, fakes: str, out: str, chunks: str) -> None:
 
     dist.init()
     options = {"ddo": base, "ddo_fakes": fakes, "ddo_objective": "ddo", "ddo_alpha": 2.0, "ddo_beta": 0.5}
-    run = finetuning.prepare(upstream, Path(out), {**options, "ddo_trust": False, "ddo_sha256": None})
+    session = prepare_session(upstream, Path(out), {**options, "ddo_trust": False, "ddo_sha256": None})
     torch.manual_seed(0)
-    drawn, numbers = run.fakes.draw(2 * BATCH)
-    run.fakes = Fakes(drawn[:BATCH], numbers[:BATCH])
+    drawn, numbers = session.fakes.draw(2 * BATCH)
+    session.fakes = Fakes(drawn[:BATCH], numbers[:BATCH])
     real, labels = drawn[BATCH:].float() / 127.5 - 1, torch.eye(3)[numbers[BATCH:]]
 
-    net, loss_fn = {"edm": edm, "edm2": edm2}[upstream](run)
+    net, loss_fn = {"edm": edm, "edm2": edm2}[upstream](session)
     ddp = torch.nn.parallel.DistributedDataParallel(net)
 
     diffusion.torch.randn_like = lambda clean: of_content(clean, tuple(clean.shape[1:]))
@@ -96,7 +96,7 @@ def main(upstream: str, base: str, fakes: str, out: str, chunks: str) -> None:
     share = BATCH // dist.get_world_size()
     first, size = dist.get_rank() * share, share // int(chunks)
     for at in range(first, first + share, size):
-        run.fakes.rows = slice(at, at + size)
+        session.fakes.rows = slice(at, at + size)
         with ddp.no_sync() if at + size < first + share else torch.enable_grad():
             loss = loss_fn(net=ddp, images=real[at : at + size], labels=labels[at : at + size])
             loss.sum().mul(1 / share).backward()

@@ -30,9 +30,9 @@ def test_a_pristine_checkout_could_start(name, checkout, doctor):
     assert re.search(r"^  upstream +EDM2? \(NVlabs/edm2?\)$", result.output, re.MULTILINE)
     assert re.search(r"^  commit +[0-9a-f]{7,} of \d{4}", result.output, re.MULTILINE)
     assert re.search(r"^  train\w*\.py +pristine", result.output, re.MULTILINE)
-    assert re.search(r"^  cpu +nothing runs: upstream asks for a GPU", result.output, re.MULTILINE)
+    assert re.search(r"^  cpu +nothing runs: upstream requires a GPU", result.output, re.MULTILINE)
     assert re.search(r"^  to train +PIL, click, numpy, psutil, requests, torch$", result.output, re.MULTILINE)
-    assert result.output.endswith("A run could start.\n")
+    assert result.output.endswith("A training run could start.\n")
 
 
 def test_packages_that_var_imports_in_mid_run_are_named_before(checkout, doctor, monkeypatch):
@@ -48,7 +48,7 @@ def test_packages_that_var_imports_in_mid_run_are_named_before(checkout, doctor,
 
 
 def test_only_the_fixes_of_an_upstream_are_told(checkout, doctor):
-    assert re.findall(r"^  (sampler|no-group|cpu) ", doctor(checkout("VAR")).output, re.M) == ["no-group", "cpu"]
+    assert re.findall(r"^  (sampler|no-group|cpu) ", doctor(checkout("VAR")).output, re.M) == ["cpu", "no-group"]
     assert re.findall(r"^  (sampler|no-group|cpu) ", doctor(checkout("edm")).output, re.M) == ["sampler", "cpu"]
 
 
@@ -73,7 +73,7 @@ def test_a_script_that_cannot_be_patched_stops_a_run(copy, doctor):
     path.write_text(re.sub(r"^(import|from) .*\n", "", path.read_text(), flags=re.MULTILINE))
     result = doctor(copy)
     assert result.exit_code == 1
-    assert "No run could start:\n  train.py cannot be patched: " in result.output
+    assert "No training run could start:\n  train.py cannot be patched: " in result.output
 
 
 def test_a_patched_checkout_is_told(copy, doctor):
@@ -87,7 +87,7 @@ def test_a_needed_fix_that_is_switched_off_stops_a_run(checkout, doctor, monkeyp
     monkeypatch.setenv("DDO_COMPAT_OFF", "cpu")
     result = doctor(checkout("edm"))
     assert result.exit_code == 1
-    assert "take 'cpu' out of DDO_COMPAT_OFF" in result.output
+    assert "remove 'cpu' from DDO_COMPAT_OFF" in result.output
 
 
 def test_a_folder_outside_of_git_has_no_commit(copy, doctor):

@@ -181,7 +181,7 @@ def test_a_network_with_source_of_its_own_is_not_handed_to_the_scripts(world, ne
 def test_a_network_of_another_upstream_is_told_by_its_class(world, networks, checkout, refused, tmp_path) -> None:
     arguments = [f"--checkout={checkout('edm')}", f"--ref={world / 'ref.npz'}", f"--out={tmp_path / 'e'}"]
     line = refused(evaluate(world, networks["edm2"], *arguments))
-    assert f"its network is a Precond of training.networks_edm2, which {checkout('edm')} has not" in line
+    assert f"its network is a Precond of training.networks_edm2, which {checkout('edm')} does not have" in line
 
 
 def test_upstreams_scripts_have_features_of_their_own(world, networks, checkout, refused, tmp_path) -> None:
@@ -203,10 +203,10 @@ def test_wrong_statistics_are_refused_before_anything_is_generated(world, networ
     arguments = [f"--checkout={checkout('edm')}", f"--ref={tmp_path / 'ref.npz'}", f"--out={tmp_path / 'e'}"]
     assert "cannot be read" in refused(evaluate(world, networks["edm"], *arguments))
     arguments = [f"--checkout={checkout('edm')}", f"--ref={world / 'ref.pkl'}", f"--out={tmp_path / 'e'}"]
-    assert "(NVlabs/edm) reads statistics as .npz alone" in refused(evaluate(world, networks["edm"], *arguments))
+    assert "(NVlabs/edm) reads statistics from .npz files only" in refused(evaluate(world, networks["edm"], *arguments))
     arguments = [f"--checkout={checkout('edm')}", f"--ref={world / 'ref.npz'}", f"--out={tmp_path / 'e'}"]
     assert f"add --num={COUNT}" in refused(evaluate(world, world / "samples", *arguments))
     only_dino = tmp_path / "ref.pkl"
     only_dino.write_bytes(pickle.dumps({"fd_dinov2": {"mu": np.zeros(2), "sigma": np.eye(2)}}))
     arguments = [f"--checkout={checkout('edm2')}", f"--ref={only_dino}", f"--out={tmp_path / 'e'}"]
-    assert "no statistics of fid" in refused(evaluate(world, networks["edm2"], *arguments))
+    assert "no statistics for fid" in refused(evaluate(world, networks["edm2"], *arguments))

@@ -165,7 +165,10 @@ def test_vars_parser_takes_the_recipes_command(name: str, parsed: str, checkout,
     )
     command = plugins.manager().hook.ddo_round_command(step=step)
     line = refused(started(command.argv, tmp_path, **command.env))
-    assert line == f"Error: --data_path={tmp_path} has no folder train, to train on; make one, or a link to another"
+    assert (
+        line
+        == f"Error: --data_path={tmp_path} has no folder train to train on; create it, or link it to another folder"
+    )
 
     native = [flag for flag in command.argv[command.argv.index("--") + 1 :] if not flag.startswith("--ddo")]
     done = started([sys.executable, "-c", PARSE, *native], recipe.checkout)  # which is a git repository, as it wants

@@ -87,7 +87,7 @@ TAMPERED = {
     "gadget": "model_type is weight_init",
     "bomb": "much larger network than the file holds",
     "endless": "much larger network than the file holds",
-    "setting": "sigma_data is 0.7 in the file, 0.5 here",
+    "setting": "sigma_data is 0.7 in the file, 0.5 in the checkout",
 }
 
 
@@ -108,12 +108,12 @@ def test_embedded_source_is_not_run_unless_it_is_trusted(checkout, snapshots, tm
 
 # Done at the end of the constructor of SongUNet in a copy of the checkout, and what it is refused with.
 EDITS = {
-    "self.more = torch.nn.Linear(1, 1)": "only the local class has the part model.more",
+    "self.more = torch.nn.Linear(1, 1)": "only the checkout's class has the part model.more",
     "self.register_buffer('more', torch.zeros(1))": "Missing key(s) in state_dict",
     "self.map_label = None": "only the file has the part model.map_label",
     "self.map_layer0.weight = torch.nn.Parameter(torch.zeros(1, 1))": "size mismatch",
-    "self.map_layer0 = torch.nn.Identity()": "model.map_layer0 is a Linear in the file, a Identity here",
-    "self.map_layer0.in_features = 7": "model.map_layer0.in_features is 32 in the file, 7 here",
+    "self.map_layer0 = torch.nn.Identity()": "model.map_layer0 is a Linear in the file, a Identity in the checkout",
+    "self.map_layer0.in_features = 7": "model.map_layer0.in_features is 32 in the file, 7 in the checkout",
     "pass": "EDMPrecond, source matches: False",
 }
 
@@ -147,7 +147,7 @@ def test_inspect_needs_no_checkout_and_describes_a_snapshot(snapshots, tmp_path,
     assert "EDMPrecond of a SongUNet" in result.output
     assert "16×16, 3 channels, 10 classes, 9 augment labels" in result.output
     assert "torch_utils.persistence._reconstruct_persistent_obj\n" in result.output
-    assert "Loading it runs none of its code." in result.output
+    assert "It can be loaded without running its code." in result.output
     assert not any(name.startswith("training") for name in sys.modules)
 
 
@@ -160,9 +160,9 @@ def test_inspect_names_the_module_that_the_source_came_from(checkout, snapshots,
     root, tampered = checkout("edm"), snapshots("edm") / "tampered-source.pkl"
     honest = inspect(snapshots("edm") / "edm-song.pkl", root, tmp_path)
     assert "same as training/networks.py" in honest.stdout
-    assert "This checkout loads it, without running its code." in honest.stdout
+    assert "The checkout loads it without running its code." in honest.stdout
     assert honest.returncode == 0
-    assert "in no module of this checkout" in inspect(tampered, root, tmp_path).stdout
+    assert "unlike any module of this checkout" in inspect(tampered, root, tmp_path).stdout
     assert "open('pwned', 'w')" in inspect(tampered, root, tmp_path, "--source").stdout
     assert not (tmp_path / "pwned").exists()
 

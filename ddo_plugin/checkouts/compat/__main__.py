@@ -1,4 +1,4 @@
-"""`python -m ddo_plugin.checkouts.compat SCRIPT ARGS…`: run an unmodified upstream script on today's stack."""
+"""`python -m ddo_plugin.checkouts.compat SCRIPT ARGS…`: run an upstream's script with the fixes that it needs."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ USAGE = "python -m ddo_plugin.checkouts.compat SCRIPT [ARGUMENTS]"
 
 
 def main(arguments: list[str]) -> None:
-    """Apply the fixes, then run the script as python would have run it."""
+    """Apply the fixes, then run the script as Python would run it."""
     if not arguments or not Path(arguments[0]).is_file():
-        given = f"no file {arguments[0]}" if arguments else "no script given"
-        raise UserError(f"{given}, so there is nothing to run; usage: {USAGE}")
+        problem = f"{arguments[0]}: no such file" if arguments else "no script given"
+        raise UserError(f"{problem}; usage: {USAGE}")
     script = Path(arguments[0]).resolve()
     sys.argv = arguments
     sys.path[: 0 if getattr(sys.flags, "safe_path", False) else 1] = [str(script.parent)]

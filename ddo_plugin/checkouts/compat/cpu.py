@@ -1,9 +1,10 @@
-"""CPU mode: the upstreams without a GPU. Chosen by DDO_DEVICE=cpu, or when torch finds no GPU.
+"""CPU mode: upstream code without a GPU. Chosen by DDO_DEVICE=cpu, or if torch finds no GPU.
 
-EDM and EDM2 name the GPU in three ways: calls into torch.cuda and torch.distributed, which are replaced by what a CPU
-has; function defaults `device=torch.device('cuda')`, which exist only once upstream is imported and are therefore
-replaced when a command of it starts; and, in one place each, a call with an explicit GPU. What VAR needs besides is
-in cpu_var.py and cpu_amp.py.
+Upstreams name the GPU in three ways:
+- calls into torch.cuda and torch.distributed, which are replaced by what a CPU has;
+- function defaults `device=torch.device('cuda')`. They exist only once upstream is imported, so they are replaced when
+  a command of it starts;
+- calls with an explicit GPU, such as `torch.randint`.
 """
 
 from __future__ import annotations
@@ -18,26 +19,27 @@ from typing import Any
 import click
 
 from ddo_plugin.base.errors import UserError
-from ddo_plugin.checkouts.compat import cpu_amp, cpu_var, ownership
-from ddo_plugin.checkouts.compat.fix import Fix
+from ddo_plugin.base.ranks import is_first
+from ddo_plugin.checkouts.compat import mixed_precision, ownership
+from ddo_plugin.hooks.types import Fix
 
 VARIABLE = "DDO_DEVICE"
 
 
 def chosen() -> bool:
-    """Whether this process is to run upstream on the CPU."""
-    wish = os.environ.get(VARIABLE, "")
-    if wish not in ("", "cpu", "cuda"):
-        raise UserError(f"{VARIABLE}={wish} is unknown, so no device can be chosen; set it to cpu or cuda, or unset it")
-    if wish:
-        return wish == "cpu"
+    """Return whether this process is to run upstream on the CPU."""
+    device = os.environ.get(VARIABLE, "")
+    if device not in ("", "cpu", "cuda"):
+        raise UserError(f"{VARIABLE}={device}: unknown device; set it to cpu or cuda, or unset it")
+    if device:
+        return device == "cpu"
     import torch
 
     return not torch.cuda.is_available()
 
 
 def adjust_upstream() -> None:
-    """Point what upstream has bound to the GPU by now at the CPU: function defaults and the statistics' device."""
+    """Replace the GPU by the CPU in what upstream has defined by now: function defaults, the statistics' device."""
     for module in ownership.modules():
         for value in list(vars(module).values()):
             for function in _functions(value):
@@ -45,7 +47,6 @@ def adjust_upstream() -> None:
     statistics: Any = sys.modules.get("torch_utils.training_stats")
     if statistics is not None and not hasattr(statistics.init_multiprocessing, "__wrapped__"):
         statistics.init_multiprocessing = _synchronising_on_cpu(statistics.init_multiprocessing)
-    cpu_var.adjust()
 
 
 def _apply() -> None:
@@ -54,8 +55,7 @@ def _apply() -> None:
     _let_ddp_take_the_cpu()
     _draw_seeds_on_the_cpu()
     _adjust_when_a_command_starts()
-    cpu_var.stand_in(_announce)
-    cpu_amp.move_to_the_cpu()
+    mixed_precision.move_to_the_cpu()
     adjust_upstream()
 
 
@@ -75,15 +75,16 @@ def _replace_nccl() -> None:
     @functools.wraps(original)
     def init_process_group(backend: str | None = None, *args: Any, **kwargs: Any) -> None:
         if backend == "nccl":
-            adjust_upstream()  # for a driver of one's own, which is no click command
-            _announce()
+            adjust_upstream()  # for a user's own driver, which is no click command
+            announce_cpu()
         original("gloo" if backend == "nccl" else backend, *args, **kwargs)
 
     torch.distributed.init_process_group = init_process_group
 
 
-def _announce() -> None:
-    if os.environ.get("RANK", "0") == "0":
+def announce_cpu() -> None:
+    """Print on the first rank that upstream runs on the CPU, and why."""
+    if is_first():
         print(f"ddo: running on the CPU ({_reason()})", file=sys.stderr)
 
 
@@ -106,7 +107,7 @@ def _let_ddp_take_the_cpu() -> None:
 
 
 def _draw_seeds_on_the_cpu() -> None:
-    """EDM's train.py draws its seed on the GPU where --seed is not given."""
+    """EDM's train.py draws its seed on the GPU if --seed is not given."""
     import torch
 
     original = torch.randint
@@ -121,7 +122,7 @@ def _draw_seeds_on_the_cpu() -> None:
 
 
 def _adjust_when_a_command_starts() -> None:
-    """By then upstream is imported whole, and its defaults have not been used."""
+    """When a command starts, upstream is fully imported and has not used its defaults yet."""
     original = click.Command.main
 
     @functools.wraps(original)
@@ -133,7 +134,7 @@ def _adjust_when_a_command_starts() -> None:
 
 
 def _functions(value: object) -> Iterator[FunctionType]:
-    """The functions behind a module's name: itself, what a decorator wrapped, a click command's, a group's."""
+    """Yield a function, the functions that decorators wrapped in it, and those of click commands and groups."""
     if isinstance(value, click.Group):
         for command in value.commands.values():
             yield from _functions(command)
@@ -172,8 +173,8 @@ def _synchronising_on_cpu(original: Any) -> Any:
 
 FIX = Fix(
     "cpu",
-    breaks="nothing runs: upstream asks for a GPU at its first call",
-    does="upstream runs on the CPU: gloo instead of nccl, its device defaults and torch.cuda calls adjusted",
+    breaks="nothing runs: upstream requires a GPU",
+    does="upstream runs on the CPU: gloo replaces nccl, default devices and torch.cuda calls are adjusted",
     needed=chosen,
     apply=_apply,
     to_train=True,

@@ -1,4 +1,4 @@
-"""python 3.12 dropped `distutils`; EDM's dnnlib imports `strtobool` from it. Normally setuptools supplies it."""
+"""Python 3.12 dropped `distutils`, and EDM's dnnlib imports `strtobool` from it. Normally setuptools supplies it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
-from ddo_plugin.checkouts.compat import ownership
-from ddo_plugin.checkouts.compat.fix import Fix
+from ddo_plugin.hooks.types import Fix
 
 STAND_INS = Path(__file__).parent / "stand_ins"
 
@@ -22,10 +21,9 @@ def _apply() -> None:
 
 FIX = Fix(
     "distutils",
-    breaks="EDM does not import: python has no distutils any more and setuptools is missing",
-    does="a stand-in with distutils.util.strtobool is put at the end of sys.path",
+    breaks="upstream cannot be imported: Python has no distutils any more and setuptools is missing",
+    does="puts a stand-in with distutils.util.strtobool at the end of sys.path",
     needed=_needed,
     apply=_apply,
     for_imports=True,
-    families=(ownership.NVLABS,),
 )

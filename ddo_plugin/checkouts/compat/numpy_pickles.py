@@ -1,7 +1,7 @@
-"""numpy 2 moved its modules, and a pickle that names the new ones cannot be read by numpy before 1.26.
+"""numpy 2 moved its modules, and numpy before 1.26 cannot read a pickle that names the new ones.
 
-numpy 2 keeps the old names of the two functions that pickles refer to. While upstream writes a snapshot, these
-functions go by their old names.
+numpy 2 still knows the old names of the two functions that pickles refer to. While upstream writes a snapshot, these
+functions have their old names.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ddo_plugin.checkouts.compat import ownership
-from ddo_plugin.checkouts.compat.fix import Fix
+from ddo_plugin.hooks.types import Fix
 
 NEW, OLD = "numpy._core.", "numpy.core."
 PROTOCOL = 4  # with 5, the default of python 3.14, arrays refer to a function that numpy 2 knows by its new name only
@@ -22,7 +22,7 @@ PROTOCOL = 4  # with 5, the default of python 3.14, arrays refer to a function t
 
 @contextlib.contextmanager
 def old_names() -> Iterator[None]:
-    """Within this block, arrays and scalars pickled with protocol 4 are readable by numpy 1 and numpy 2 alike."""
+    """Let numpy 1 and numpy 2 read the arrays and scalars that this block pickles with protocol 4."""
     functions = [function for function in _constructors() if function.__module__.startswith(NEW)]
     names = [function.__module__ for function in functions]
     for function in functions:
@@ -35,7 +35,7 @@ def old_names() -> Iterator[None]:
 
 
 def _constructors() -> tuple[Callable[..., Any], ...]:
-    """The functions by which a pickle rebuilds an array and a scalar."""
+    """Return the functions with which a pickle rebuilds an array and a scalar."""
     import numpy as np
 
     reduced: Any = (np.zeros(0).__reduce__(), np.float64(0).__reduce__())
@@ -61,9 +61,8 @@ def _apply() -> None:
 
 FIX = Fix(
     "numpy-pickles",
-    breaks="snapshots written here cannot be read under numpy before 1.26",
-    does="snapshots that the checkout's code writes name numpy's modules as numpy 1 and 2 both know them",
+    breaks="numpy before 1.26 cannot read the snapshots that are written here",
+    does="snapshots that the checkout's code writes use module names that numpy 1 and 2 both know",
     needed=_needed,
     apply=_apply,
-    families=(ownership.NVLABS,),
 )

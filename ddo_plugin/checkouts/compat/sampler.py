@@ -1,11 +1,10 @@
-"""torch dropped the argument of `Sampler.__init__`; the InfiniteSampler of EDM and EDM2 passes its dataset there."""
+"""torch dropped the argument of `Sampler.__init__`, where the InfiniteSampler of EDM and EDM2 passes its dataset."""
 
 from __future__ import annotations
 
 import warnings
 
-from ddo_plugin.checkouts.compat import ownership
-from ddo_plugin.checkouts.compat.fix import Fix
+from ddo_plugin.hooks.types import Fix
 
 
 def _needed() -> bool:
@@ -24,17 +23,16 @@ def _apply() -> None:
     from torch.utils.data import Sampler
 
     def __init__(self: object, data_source: object = None) -> None:  # noqa: N807
-        """Accepts and ignores the data source, as torch did."""
+        """Accept and ignore the data source, as torch did."""
 
     Sampler.__init__ = __init__  # type: ignore[method-assign]
 
 
 FIX = Fix(
     "sampler",
-    breaks="training stops at its first batch: Sampler.__init__ takes no data source any more",
-    does="Sampler.__init__ takes and ignores one again",
+    breaks="training fails at its first batch: Sampler.__init__ does not accept a data source any more",
+    does="Sampler.__init__ accepts and ignores a data source again",
     needed=_needed,
     apply=_apply,
     to_train=True,
-    families=(ownership.NVLABS,),
 )

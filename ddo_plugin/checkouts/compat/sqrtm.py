@@ -1,4 +1,4 @@
-"""scipy 1.18 dropped `disp` from `sqrtm`; the metrics of EDM and EDM2 pass disp=False and unpack two values."""
+"""scipy 1.18 dropped the argument `disp` of `sqrtm`. EDM and EDM2 pass disp=False and unpack two values."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from ddo_plugin.checkouts.compat import ownership
-from ddo_plugin.checkouts.compat.fix import Fix
+from ddo_plugin.hooks.types import Fix
 
 
 def with_disp(sqrtm: Callable[[Any], Any]) -> Callable[..., Any]:
-    """The `sqrtm` of scipy before 1.18, over a later one: disp=False also returns the estimated relative error."""
+    """Return a `sqrtm` like that of scipy before 1.18: with disp=False it also returns the estimated relative error."""
     import numpy as np
 
     @functools.wraps(sqrtm)
@@ -41,9 +40,8 @@ def _apply() -> None:
 
 FIX = Fix(
     "sqrtm",
-    breaks="fid.py and calculate_metrics.py fail after the features are computed: sqrtm has no disp any more",
-    does="scipy.linalg.sqrtm takes disp again and returns two values for disp=False",
+    breaks="the metrics scripts fail after they have computed the features: sqrtm does not accept disp any more",
+    does="scipy.linalg.sqrtm accepts disp again and returns two values for disp=False",
     needed=_needed,
     apply=_apply,
-    families=(ownership.NVLABS,),
 )

@@ -1,4 +1,4 @@
-"""torch 2.6 loads weights only; a training state of EDM or EDM2 holds classes and cannot be read that way."""
+"""torch 2.6 loads weights only, but the training states of EDM and EDM2 hold classes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ddo_plugin.checkouts.compat import ownership
-from ddo_plugin.checkouts.compat.fix import Fix
+from ddo_plugin.hooks.types import Fix
 
 STATES = "training-state-*.pt"
 
@@ -55,8 +55,7 @@ def _is_state(file: object) -> bool:
 FIX = Fix(
     "weights-only",
     breaks="resuming fails: torch.load refuses the classes in a training state",
-    does=f"torch.load reads {STATES} whole when the checkout's own code asks, and nothing else",
+    does=f"torch.load reads all of {STATES} if the checkout's own code calls it; other files stay weights only",
     needed=_needed,
     apply=_apply,
-    families=(ownership.NVLABS,),
 )

@@ -15,8 +15,8 @@ from ddo_plugin.checkouts.patching.text import digest
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
-NEIGHBOURS = 2  # lines on each side that must be the recorded ones
-START, END = "start of file", "end of file"  # stand where a neighbour would lie outside the file
+NEIGHBOURS = 2  # lines on each side of an insertion that must match the recorded ones
+START, END = "start of file", "end of file"  # recorded where a neighbour would lie outside the file
 
 _FILE = re.compile(r"diff --git a/(?P<old>.+) b/(?P<new>.+)")
 _INDEX = re.compile(r"index (?P<old>[0-9a-f]{40})\.\.(?P<new>[0-9a-f]{40})(?: [0-7]{6})?")
@@ -25,7 +25,7 @@ _HUNK = re.compile(r"@@ -(?P<after>\d+),0 \+(?P<first>\d+)(?:,(?P<count>\d+))? @
 
 @dataclass(frozen=True)
 class Hunk:
-    """Lines that go in after line `after` of the file that the patch was made for."""
+    """Lines that are inserted after line `after` of the file that the patch was made for."""
 
     after: int
     lines: tuple[bytes, ...]
@@ -35,7 +35,7 @@ class Hunk:
 
 @dataclass(frozen=True)
 class FilePatch:
-    """What goes into one file."""
+    """The insertions into one file."""
 
     path: str  # relative to the checkout, with slashes
     old_blob: str
@@ -47,7 +47,7 @@ class FilePatch:
 class _Draft:
     path: str
     blobs: tuple[str, str] | None = None
-    header: int = 0  # of the two lines that name the file
+    header: int = 0  # how many of the two lines that name the file have been read
     hunks: list[tuple[int, int, list[bytes]]] = field(default_factory=list)  # after, how many lines, lines
 
 
@@ -56,11 +56,11 @@ def load(patch: Traversable, digests: Traversable) -> tuple[FilePatch, ...]:
     try:
         return parse(patch.read_bytes().replace(b"\r\n", b"\n"), json.loads(digests.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
-        raise UserError(f"the patch {patch.name} cannot be used: {error}; reinstall the plugin it came with") from None
+        raise UserError(f"the patch {patch.name} is damaged: {error}; reinstall its plugin") from None
 
 
 def parse(diff: bytes, digests: Mapping[str, Any]) -> tuple[FilePatch, ...]:
-    """Read a diff; anything that is not a bare insertion raises ValueError."""
+    """Parse a diff. Raise ValueError for anything that is not a bare insertion."""
     drafts: list[_Draft] = []
     for number, line in enumerate(diff.removesuffix(b"\n").split(b"\n"), 1):
         if not _take(line, drafts):
@@ -69,7 +69,7 @@ def parse(diff: bytes, digests: Mapping[str, Any]) -> tuple[FilePatch, ...]:
 
 
 def render(patches: tuple[FilePatch, ...]) -> tuple[bytes, dict[str, Any]]:
-    """The diff and the digests, as they are written to disk."""
+    """Return the diff and the digests as they are written to disk."""
     diff: list[bytes] = []
     digests: dict[str, Any] = {}
     for patch in patches:
@@ -87,7 +87,7 @@ def render(patches: tuple[FilePatch, ...]) -> tuple[bytes, dict[str, Any]]:
 
 
 def padded_digests(lines: tuple[bytes, ...]) -> list[str]:
-    """Digests of all lines, with neighbours for the first and the last."""
+    """Return the digests of all lines, padded at both ends so that every line has neighbours."""
     return [START] * NEIGHBOURS + [digest(line) for line in lines] + [END] * NEIGHBOURS
 
 

@@ -1,4 +1,4 @@
-"""For maintainers: write a patch from a checkout whose working copy has the inserted lines.
+"""Write a patch from a git checkout whose working copy has the inserted lines. For maintainers.
 
 python -m ddo_plugin.checkouts.patching.make CHECKOUT patches/edm.patch
 """
@@ -18,16 +18,16 @@ from ddo_plugin.checkouts.patching.text import Text, blob_id
 
 
 def make(checkout: Path) -> tuple[FilePatch, ...]:
-    """The insertions of a git working copy against its HEAD."""
+    """Return the insertions of a git working copy against its HEAD."""
     names = _git(checkout, "diff", "--name-only", "-z", "HEAD").decode().split("\0")
     patches = [_checked(checkout, name) for name in names if name]
     if not patches:
-        raise UserError(f"{checkout} has no change against its HEAD; put the lines in first")
+        raise UserError(f"{checkout}: no change against its HEAD; insert the lines first")
     return tuple(patches)
 
 
 def compare(path: str, old: bytes, new: bytes) -> FilePatch:
-    """The patch that turns `old` into `new`, if that takes insertions alone."""
+    """Return the patch that turns `old` into `new`. Refuse other changes than insertions."""
     before, after = Text.of(old).lines, Text.of(new).lines
     inserted: dict[int, list[bytes]] = {}
     position = 0
@@ -57,7 +57,11 @@ def compare(path: str, old: bytes, new: bytes) -> FilePatch:
 @click.argument("checkout", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("patch", type=click.Path(dir_okay=False, path_type=Path))
 def main(checkout: Path, patch: Path) -> None:
-    """Write PATCH, and the digests beside it, from the uncommitted insertions in CHECKOUT."""
+    """Write a patch from the lines inserted in a checkout.
+
+    CHECKOUT is a git checkout with the lines inserted and not committed. PATCH is the file to write; the JSON file with
+    the digests is written beside it.
+    """
     diff, digests = render(make(checkout))
     parse(diff, digests)
     with atomic_write(patch) as file:
@@ -72,22 +76,23 @@ def _checked(checkout: Path, name: str) -> FilePatch:
     if b"\r\n" not in old:
         new = new.replace(b"\r\n", b"\n")
     patch = compare(name, old, new)
-    found = inspect(patch, old)
-    if found.state is not State.PRISTINE or found.with_lines != new:
-        raise UserError(f"{name}: the inserted lines cannot be told from upstream's: {found.reason}")
+    inspection = inspect(patch, old)
+    if inspection.state is not State.PRISTINE or inspection.with_lines != new:
+        raise UserError(f"{name}: the inserted lines cannot be distinguished from upstream's: {inspection.reason}")
     return patch
 
 
 def _refuse_common(path: str, before: tuple[bytes, ...], hunk: Hunk) -> None:
-    """Each side needs a neighbour that stands once in the file: then two places cannot be taken for each other."""
+    """Refuse an ambiguous place: each side needs a neighbour that occurs only once in the file."""
     sides = before[max(hunk.after - NEIGHBOURS, 0) : hunk.after], before[hunk.after : hunk.after + NEIGHBOURS]
     for side in sides:
         if before and len(side) == NEIGHBOURS and all(before.count(line) > 1 for line in side):
-            where = f"the lines around line {hunk.after} stand elsewhere too"
-            raise UserError(f"{path}: {where}; insert at a place that is unlike others")
+            raise UserError(f"{path}: the lines around line {hunk.after} occur elsewhere too; insert at a unique place")
     block = hunk.lines
     if any(before[at : at + len(block)] == block for at in range(len(before))):
-        raise UserError(f"{path}: upstream has {block[0].decode()!r} itself; end the line in a comment of ours")
+        raise UserError(
+            f"{path}: upstream itself has the line {block[0].decode()!r}; add a comment to the inserted one"
+        )
 
 
 def _git(checkout: Path, *arguments: str) -> bytes:

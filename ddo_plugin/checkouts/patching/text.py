@@ -1,4 +1,4 @@
-"""A file as lines, in bytes: what is split is joined to the same bytes, whatever its line ends, BOM or last line."""
+"""A file as lines of bytes. Joining the lines gives the same bytes, whatever the line ends, BOM or last line are."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ _DIGEST_LENGTH = 16
 
 @dataclass(frozen=True)
 class Text:
-    """Lines of a file. `raw` carry their line ends; the last one has one here even if the file's has none."""
+    """The lines of a file. Each line in `raw` has a line end, the last one even if the file's last line has none."""
 
     raw: tuple[bytes, ...]
     bom: bytes
-    closed: bool  # the file's last line ends in a line end
-    end: bytes  # the line end that most lines have
+    closed: bool  # whether the file's last line has a line end
+    end: bytes  # the line end of most lines
 
     @classmethod
     def of(cls, data: bytes) -> Text:
+        """Split the content of a file into lines."""
         bom = _BOM if data.startswith(_BOM) else b""
         raw = data[len(bom) :].split(b"\n")
         last = raw.pop()
@@ -32,16 +33,17 @@ class Text:
 
     @property
     def data(self) -> bytes:
+        """Return the content of the file."""
         joined = self.bom + b"".join(self.raw)
         return joined if self.closed else joined.removesuffix(self.end)
 
     @cached_property
     def lines(self) -> tuple[bytes, ...]:
-        """Without line ends, so that a CRLF checkout has the same lines."""
+        """Return the lines without line ends, so that a CRLF checkout has the same lines."""
         return tuple(line[:-2] if line.endswith(b"\r\n") else line[:-1] for line in self.raw)
 
     def insert(self, blocks: dict[int, tuple[bytes, ...]]) -> Text:
-        """Put each block after so many lines, with the line ends that the file uses."""
+        """Insert each block after the given number of lines, with the line ends that the file uses."""
         out: list[bytes] = []
         for position in range(len(self.raw) + 1):
             out += [line + self.end for line in blocks.get(position, ())]
@@ -49,23 +51,23 @@ class Text:
         return Text(tuple(out), self.bom, self.closed, self.end)
 
     def remove(self, positions: set[int]) -> Text:
-        """Take out the lines with these indices."""
+        """Remove the lines with these indices."""
         kept = tuple(line for index, line in enumerate(self.raw) if index not in positions)
         return Text(kept, self.bom, self.closed, self.end)
 
 
 def blob_ids(data: bytes) -> set[str]:
-    """What git may call this content: as it stands, and as it is stored if git turned LF into CRLF at checkout."""
+    """Return git's possible names of this content: as it is, and as stored if the checkout turned LF into CRLF."""
     return {blob_id(data), blob_id(data.replace(b"\r\n", b"\n"))}
 
 
 def blob_id(data: bytes) -> str:
-    """Git's name of a file's content."""
+    """Return git's name of a file's content."""
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
 def digest(line: bytes) -> str:
-    """What stands for a line of upstream in our files: it recognises the line and does not tell it."""
+    """Return the digest of a line. Our files hold it instead of upstream's line, which it recognises."""
     return hashlib.sha256(line).hexdigest()[:_DIGEST_LENGTH]
 
 

@@ -1,7 +1,7 @@
 """Replace several files, all or none, even if the process is killed between two of them.
 
-The new contents are written beside the files, then a journal says what goes where, then they are renamed into place.
-Until the journal is there nothing has happened; once it is, `repair` finishes the work from wherever it stopped.
+First the new contents are written beside the files. Then a journal records what goes where. Then the new contents are
+renamed into place. Before the journal exists, no file has changed. Once it exists, `repair` can finish the work.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _STAGED = ".ddo-new"
 
 
 def replace_all(root: Path, changes: Mapping[Path, tuple[bytes, bytes]]) -> None:
-    """Replace the content of files below `root`: what each must hold now, and what it gets. Modes are kept."""
+    """Replace files below `root`, each given with its expected old and its new content. File modes are kept."""
     with _locked(root):
         _finish(root)
         steps = []
@@ -42,9 +42,14 @@ def replace_all(root: Path, changes: Mapping[Path, tuple[bytes, bytes]]) -> None
         _finish(root)
 
 
+def is_interrupted(root: Path, paths: Sequence[Path]) -> bool:
+    """Return whether a killed `replace_all` of some of these files left a journal or staged content behind."""
+    return (root / JOURNAL).exists() or bool(_leftovers(root, paths))
+
+
 def repair(root: Path, paths: Sequence[Path]) -> None:
-    """Finish what a killed process began with `replace_all` of some of these files, and tidy up after it."""
-    if (root / JOURNAL).exists() or _leftovers(root, paths):
+    """Finish what a killed `replace_all` of some of these files began, and remove what it left behind."""
+    if is_interrupted(root, paths):
         with _locked(root):
             _finish(root)
             for leftover in _leftovers(root, paths):
@@ -62,7 +67,7 @@ def _finish(root: Path) -> None:
         if staged.exists() and _holds(path, step["old"]) and _holds(staged, step["new"]):
             staged.replace(path)
             sync_folder(path.parent)
-        staged.unlink(missing_ok=True)  # left only if somebody edited the file since: the edit stays
+        staged.unlink(missing_ok=True)  # still there only if the user has edited the file since: keep the edit
     (root / JOURNAL).unlink()
     sync_folder(root)
 
@@ -88,7 +93,7 @@ def _staged(path: Path) -> Path:
 def _refuse_changed(root: Path, steps: list[dict[str, str]]) -> None:
     for step in steps:
         if not _holds(root / step["path"], step["old"]):
-            raise UserError(f"{step['path']} was changed by somebody else just now; nothing was done, try again")
+            raise UserError(f"{step['path']} was changed by another process just now; nothing was changed, try again")
 
 
 def _holds(path: Path, sha256: str) -> bool:

@@ -1,4 +1,4 @@
-"""A patch and a whole checkout: the state of each file, and all of them changed together."""
+"""A patch and a whole checkout: the state of each file, and changes to all files together."""
 
 from __future__ import annotations
 
@@ -14,46 +14,46 @@ from ddo_plugin.checkouts.patching.transaction import replace_all
 
 @dataclass(frozen=True)
 class PatchedFile:
-    """One file that the patch is about."""
+    """A file that the patch changes."""
 
     path: str  # relative to the checkout
-    target: Path  # where it lies once symbolic links are followed
+    target: Path  # the file behind symbolic links
     data: bytes
-    found: Inspection
+    inspection: Inspection
 
 
 def inspect_tree(root: Path, patches: Sequence[FilePatch]) -> list[PatchedFile]:
-    """The state of every file that the patch is about. `root` is absolute and free of symbolic links."""
+    """Return the state of every file that the patch changes. `root` is absolute and free of symbolic links."""
     return [_inspect_file(root, patch) for patch in patches]
 
 
 def applied(root: Path, files: Sequence[PatchedFile]) -> dict[Path, tuple[bytes, bytes]]:
-    """What `apply` changes, old and new content by path; empty if all files are patched."""
+    """Return the old and new content of the files that `ddo apply` changes; empty if all are patched."""
     for file in files:
-        if file.found.state is State.CONFLICTING or file.found.with_lines is None:
-            raise UserError(f"{file.path} cannot be patched: {file.found.reason}. Nothing was changed")
-    return _changes(root, {file.target: (file.data, file.found.with_lines or b"") for file in files})
+        if file.inspection.state is State.CONFLICTING or file.inspection.with_lines is None:
+            raise UserError(f"{file.path} cannot be patched: {file.inspection.reason}. Nothing was changed.")
+    return _changes(root, {file.target: (file.data, file.inspection.with_lines or b"") for file in files})
 
 
 def reverted(root: Path, files: Sequence[PatchedFile]) -> dict[Path, tuple[bytes, bytes]]:
-    """What `revert` changes; empty if no file has inserted lines."""
+    """Return the old and new content of the files that `ddo revert` changes; empty if none has inserted lines."""
     new = {}
     for file in files:
-        if file.found.without_lines is not None:
-            new[file.target] = (file.data, file.found.without_lines)
-        elif file.found.lines_found:
-            raise UserError(f"{file.path} cannot be reverted: {file.found.reason}. Nothing was changed")
+        if file.inspection.without_lines is not None:
+            new[file.target] = (file.data, file.inspection.without_lines)
+        elif file.inspection.lines_found:
+            raise UserError(f"{file.path} cannot be reverted: {file.inspection.reason}. Nothing was changed.")
     return _changes(root, new)
 
 
 def write(root: Path, changes: dict[Path, tuple[bytes, bytes]]) -> None:
-    """Carry out what `applied` or `reverted` planned, all or nothing."""
+    """Write the changes that `applied` or `reverted` returned, all or none."""
     if not changes:
         return
     try:
         replace_all(root, changes)
     except OSError as error:
-        raise UserError(f"{error.filename or root} cannot be written: {error.strerror or error}") from None
+        raise UserError(f"{error.filename or root}: cannot be written ({error.strerror or error})") from None
 
 
 def _inspect_file(root: Path, patch: FilePatch) -> PatchedFile:
@@ -70,6 +70,6 @@ def _changes(root: Path, new: dict[Path, tuple[bytes, bytes]]) -> dict[Path, tup
     for target in changes:
         if not target.is_relative_to(root):
             raise UserError(
-                f"{target} lies outside {root}, behind a symbolic link; `ddo run` works and leaves it alone"
+                f"{target} lies outside {root}, behind a symbolic link; use `ddo run`, which does not change it"
             )
     return changes

@@ -114,6 +114,11 @@ def seal(folder: Path, plan: Mapping[str, Any]) -> None:
     write_json(folder / MANIFEST, {**plan, "arrays": arrays})
 
 
+def is_refset(path: Path) -> bool:
+    """Return whether a folder holds a reference set."""
+    return (path / MANIFEST).exists()
+
+
 def open_refset(path: Path) -> Refset:
     """Open a reference set. Refuse arrays that do not match the manifest; `verify` also checks their contents."""
     try:

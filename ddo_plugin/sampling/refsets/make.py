@@ -15,7 +15,7 @@ from ddo_plugin.sampling.refsets import format as refset
 from ddo_plugin.sampling.refsets.partial import Unfinished
 
 if TYPE_CHECKING:
-    from ddo_plugin.base.ranks import Ranks
+    from ddo_plugin.base.rank_group import Ranks
 
 
 def refset_command(step: RefsetStep) -> Command:

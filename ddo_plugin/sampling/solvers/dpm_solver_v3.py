@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ddo_plugin.objective.diffusion import Denoiser
-from ddo_plugin.sampling.solvers.denoising import estimate
+from ddo_plugin.sampling.solvers.denoising import estimate_clean
 from ddo_plugin.sampling.solvers.model_statistics import DataPrediction, Parametrisation
 from ddo_plugin.sampling.solvers.noise_levels import check_levels
 

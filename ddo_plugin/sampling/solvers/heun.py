@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ddo_plugin.objective.diffusion import Denoiser
-from ddo_plugin.sampling.solvers.denoising import estimate
+from ddo_plugin.sampling.solvers.denoising import estimate_clean
 from ddo_plugin.sampling.solvers.noise_levels import check_levels
 
 GAMMA_MAX = math.sqrt(2) - 1
@@ -35,7 +35,7 @@ class Churn:
 
 
 @torch.no_grad()
-def sample(
+def heun_sample(
     denoise: Denoiser,
     latents: Tensor,
     sigmas: Tensor,

@@ -1,4 +1,4 @@
-"""A limit on what a constructor may allocate, for arguments that come from a file nobody vouches for."""
+"""A limit on the memory and the calls of a constructor whose arguments come from an untrusted file."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from torch.overrides import TorchFunctionMode
 
 _FACTORIES = (torch.rand, torch.randn, torch.zeros, torch.ones, torch.empty, torch.full, torch.eye, torch.arange)
 _SPARE_NUMBERS = 1 << 20
-_SPARE_CALLS = 100_000  # iDDPMPrecond alone makes some ten thousand for its noise levels
+_SPARE_CALLS = 100_000  # iDDPMPrecond alone needs about ten thousand for its noise levels
 _CALLS_FOR_EACH_TENSOR = 100
 
 
 class TooBigError(Exception):
-    """The constructor would make much more than the file can fill."""
+    """The constructor would create a much larger network than the file holds."""
 
 
 class Budget(TorchFunctionMode):
-    """Inside, tensors may be created up to twice the numbers a file holds, in a bounded number of calls."""
+    """A block in which tensors of up to twice the numbers in a file may be created, in a bounded number of calls."""
 
     def __init__(self, numbers: int, tensors: int) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Budget(TorchFunctionMode):
 
 
 def _numbers(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-    """How many numbers a factory call makes, from its sizes: `randn(2, 3)`, `randn([2, 3])`, `zeros(size=[2, 3])`."""
+    """Return how many numbers a call creates, as `randn(2, 3)`, `randn([2, 3])` or `zeros(size=[2, 3])`."""
     sizes = kwargs.get("size", args)
     flat = [size for item in sizes for size in (item if isinstance(item, list | tuple) else [item])]
     return math.prod(abs(int(size)) for size in flat if isinstance(size, int | float) and not isinstance(size, bool))

@@ -1,8 +1,8 @@
-"""The exact list of globals that pristine EDM and EDM2 snapshots contain, and what stands in for each.
+"""The globals that a network pickle may refer to, and the function of ours that is called instead of each.
 
-Found by listing what snapshots of both repositories refer to under torch 2.13 and numpy 2.4, with numpy's older module
-names and what other pickle protocols write for the same objects. None of these functions imports, compiles or calls
-anything that a file names.
+The list holds what snapshots of EDM and EDM2 refer to under torch 2.13 and numpy 2.4, numpy's older module names, and
+what other pickle protocols write for the same objects. None of these functions imports, compiles or calls anything
+that a file names.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PERSISTENCE_VERSION = 6  # of the NVlabs repositories' torch_utils.persistence
 
 
 class _DType:
-    """A numpy dtype of plain numbers on its way: the byte order comes after the name."""
+    """A numpy dtype of plain numbers under construction: a pickle gives the byte order after the name."""
 
     def __init__(self, text: str, order: str = "<"):
         self.text, self.order = text, order
@@ -34,7 +34,7 @@ class _DType:
 
 
 def constructors(findings: Findings, *, survey: bool) -> Constructors:
-    """The list for a network pickle. Storages are pickles within the pickle: what they refer to is found as well."""
+    """Return the constructors for a network pickle. `findings` also records what storages refer to."""
 
     def load_from_bytes(data: Any) -> torch.Tensor:
         return storages.read(data, findings, survey=survey)
@@ -75,7 +75,7 @@ def _has_text_keys(state: Any) -> bool:
 
 def _set(items: Any = ()) -> set[Any]:
     if not (isinstance(items, list) and all(isinstance(item, str | int) for item in items)):
-        raise BrokenError("a set of something else than names")
+        raise BrokenError("a set of something other than names")
     return set(items)
 
 
@@ -92,7 +92,7 @@ def _module_dict() -> Node:
 
 
 def _persistent_object(meta: Any) -> Node:
-    """An object of a class whose source the file carries: the source stays text."""
+    """Return an object of a class whose source the file carries as inert data. The source stays text."""
     if not (isinstance(meta, dict) and meta.get("type") == "class" and meta.get("version") == PERSISTENCE_VERSION):
         raise BrokenError(f"a persistent object of another version than {PERSISTENCE_VERSION}")
     name, source, state = meta.get("class_name"), meta.get("module_src"), meta.get("state")

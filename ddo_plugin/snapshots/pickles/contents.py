@@ -1,4 +1,4 @@
-"""What a network pickle contains, found out without running it and without an upstream checkout."""
+"""What a network pickle contains, determined without running it and without a checkout."""
 
 from __future__ import annotations
 
@@ -6,25 +6,14 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
 
 from ddo_plugin.base.errors import UserError
+from ddo_plugin.hooks import plugins
 from ddo_plugin.snapshots.pickles import unpickler
 from ddo_plugin.snapshots.pickles.nodes import BrokenError, Node, plain
-
-# The only classes that a file may ask for, each with the module of the checkout that has it.
-CLASSES: Mapping[str, str] = MappingProxyType(
-    {
-        "EDMPrecond": "training.networks",
-        "VPPrecond": "training.networks",
-        "VEPrecond": "training.networks",
-        "iDDPMPrecond": "training.networks",
-        "Precond": "training.networks_edm2",
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -34,7 +23,7 @@ class NetworkInfo:
     class_name: str
     init_args: tuple[Any, ...]
     init_kwargs: dict[str, Any]
-    model_class: str | None  # the U-Net inside the preconditioner
+    model_class: str | None  # of the U-Net inside the preconditioner
     model_init_kwargs: dict[str, Any]
     parameters: int
     nbytes: int  # of parameters and buffers, as stored
@@ -48,7 +37,7 @@ class NetworkInfo:
 
 @dataclass(frozen=True)
 class ObjectInfo:
-    """Another object of the file, as the loss or the encoder: its class, how it was constructed, its settings."""
+    """Another object in the file, such as the loss or the encoder: its class, constructor arguments and settings."""
 
     class_name: str
     init_args: tuple[Any, ...]
@@ -59,21 +48,22 @@ class ObjectInfo:
 
 @dataclass(frozen=True)
 class Source:
-    """The text of a Python module that the file carries, and that stock `pickle.load` would run."""
+    """The text of a Python module in the file, which `pickle.load` would run."""
 
     sha256: str
     text: str = field(repr=False)
-    classes: tuple[str, ...]  # the classes of the file's objects that come from it
+    classes: tuple[str, ...]  # the classes of the file's objects that this module defines
     local: str | None = None  # the module file of the checkout with the same text, if there is one
 
     @property
     def nbytes(self) -> int:
+        """Return the size of the text in UTF-8."""
         return len(self.text.encode("utf-8", "surrogatepass"))
 
 
 @dataclass(frozen=True)
 class Contents:
-    """Everything that is said of a file without running it."""
+    """Everything that can be said of a file without running it."""
 
     networks: dict[str, NetworkInfo]
     objects: dict[str, ObjectInfo]
@@ -85,15 +75,15 @@ class Contents:
 
     @property
     def network(self) -> NetworkInfo:
-        """The network that upstream's scripts use."""
+        """Return the network that upstream's scripts use."""
         return self.networks["ema"] if "ema" in self.networks else next(iter(self.networks.values()))
 
 
-def describe(path: Path, *, checkout: Path | None = None) -> Contents:
-    """What a network pickle contains; embedded sources are compared with the module files of `checkout`."""
-    found = unpickler.survey(path)
-    entries = _entries(found.value)
-    networks, objects, values, damage = {}, {}, {}, found.damage
+def describe_pickle(path: Path, *, checkout: Path | None = None) -> Contents:
+    """Describe a network pickle. Sources in it are compared with the module files of `checkout`."""
+    survey = unpickler.survey(path)
+    entries = _entries(survey.value)
+    networks, objects, values, damage = {}, {}, {}, survey.damage
     for key, value in entries.items():
         try:
             if isinstance(value, Node) and value.is_module:
@@ -105,29 +95,38 @@ def describe(path: Path, *, checkout: Path | None = None) -> Contents:
         except BrokenError as error:
             damage = damage or f"{key}: {error}"
     sources = _sources(entries, module_files(checkout) if checkout else {})
-    return Contents(networks, objects, values, sources, found.globals, found.refusals, damage)
+    return Contents(networks, objects, values, sources, survey.globals, survey.refusals, damage)
 
 
-def missing_module(found: Contents, checkout: Path) -> str:
-    """That the checkout is another upstream's than the network, told by where upstreams have their classes; or ""."""
-    for network in found.networks.values():
-        module = CLASSES.get(network.class_name)
+def network_classes() -> dict[str, str]:
+    """Return the classes that a network pickle may hold, each with the module of a checkout that defines it.
+
+    Upstreams declare them. No other class is ever built.
+    """
+    return {name: module for known in plugins.upstreams() for name, module in known.network_classes.items()}
+
+
+def missing_network_module(contents: Contents, checkout: Path) -> str:
+    """Return why the networks are of another upstream than the checkout, or an empty string if they are not."""
+    classes = network_classes()
+    for network in contents.networks.values():
+        module = classes.get(network.class_name)
         if module and not (checkout / f"{module.replace('.', '/')}.py").is_file():
-            return f"its network is a {network.class_name} of {module}, which {checkout} has not"
+            return f"its network is a {network.class_name} of {module}, which {checkout} does not have"
     return ""
 
 
 def network_node(value: Any, key: str, path: Path) -> Node:
-    """The network named `key` among what `unpickler.read` gave."""
+    """Return the network named `key` in the value of `unpickler.read`."""
     entries = _entries(value)
     node = entries.get(key, entries.get("") if len(entries) == 1 else None)
     if not (isinstance(node, Node) and node.is_module):
-        raise UserError(f"{path}: it holds no network {key!r}; it holds {', '.join(sorted(entries)) or 'nothing'}")
+        raise UserError(f"{path}: no network {key!r} in it, only {', '.join(sorted(entries)) or 'nothing'}")
     return node
 
 
 def network_info(node: Node) -> NetworkInfo:
-    """What the inert node of a network says of it."""
+    """Describe the inert node of a network."""
     tensors = state_dict(node)
     inner = next((child for child in node.state["_modules"].values() if _is_model(child)), None)
     parameters = sum(_numel(module.state["_parameters"]) for _, module in node.modules())
@@ -150,8 +149,8 @@ def network_info(node: Node) -> NetworkInfo:
 
 
 def state_dict(node: Node) -> dict[str, torch.Tensor]:
-    """Parameters and buffers of a network's node, by the names that `torch.nn.Module.state_dict` gives them."""
-    found: dict[str, torch.Tensor] = {}
+    """Return the parameters and buffers of a network's node, named as by `torch.nn.Module.state_dict`."""
+    tensors: dict[str, torch.Tensor] = {}
     for prefix, module in node.modules():
         if any(value for name, value in module.state.items() if name.endswith("_hooks") and isinstance(value, dict)):
             raise BrokenError(f"the module {prefix or 'outermost'} carries hooks, which are not loaded")
@@ -160,22 +159,23 @@ def state_dict(node: Node) -> dict[str, torch.Tensor]:
                 continue
             if not isinstance(tensor, torch.Tensor):
                 raise BrokenError(f"{prefix}.{name} is not a tensor")
-            found[f"{prefix}.{name}" if prefix else name] = tensor
-    return found
+            tensors[f"{prefix}.{name}" if prefix else name] = tensor
+    return tensors
 
 
 def sha256_text(text: str) -> str:
+    """Return the hexadecimal SHA-256 of a text."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def module_files(checkout: Path) -> dict[str, str]:
-    """The module files of an upstream checkout that snapshots carry, by the sha256 of their text."""
+    """Return the module files of a checkout that snapshots may carry, by the SHA-256 of their text."""
     files = sorted(checkout.glob("training/*.py")) + sorted(checkout.glob("*.py"))
     return {sha256_text(file.read_text(errors="replace")): file.relative_to(checkout).as_posix() for file in files}
 
 
 def _entries(value: Any) -> dict[str, Any]:
-    """The file's items: a snapshot is a dict, a bare network stands alone."""
+    """Return the file's items by name. A snapshot is a dict; a bare network is a single item without a name."""
     if isinstance(value, dict):
         return {str(key): item for key, item in value.items()}
     return {} if value is None else {"": value}
@@ -212,13 +212,13 @@ def _is_model(value: Any) -> bool:
 
 
 def _args(node: Node) -> tuple[Any, ...]:
-    found = plain(node.init_args)
-    return tuple(found) if isinstance(found, list | tuple) else ()
+    args = plain(node.init_args)
+    return tuple(args) if isinstance(args, list | tuple) else ()
 
 
 def _kwargs(node: Node) -> dict[str, Any]:
-    found = plain(node.init_kwargs)
-    return {str(name): value for name, value in found.items()} if isinstance(found, dict) else {}
+    kwargs = plain(node.init_kwargs)
+    return {str(name): value for name, value in kwargs.items()} if isinstance(kwargs, dict) else {}
 
 
 def _integer(value: Any) -> int | None:
@@ -230,7 +230,7 @@ def _numel(tensors: Mapping[str, Any]) -> int:
 
 
 def _shown(value: Any) -> Any:
-    """Plain data as it is; of anything else no more than what it is."""
+    """Return plain data as it is, and for anything else only a description."""
     if isinstance(value, torch.Tensor) or type(value).__module__ == "numpy":
         return value
     try:

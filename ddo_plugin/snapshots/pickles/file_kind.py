@@ -1,4 +1,4 @@
-"""What kind of file this is, from its first bytes."""
+"""Which kind of file this is, by its first bytes."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from typing import Any
 from ddo_plugin.base.errors import UserError
 
 _LEGACY_CHECKPOINT = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save before 1.6: a pickle of its magic number
-_LONGEST_HEADER = 100 << 20  # what the safetensors library accepts
+_LONGEST_HEADER = 100 << 20  # the limit of the safetensors library
 
 
 class FileKind(Enum):
+    """The kinds of files that users pass as networks."""
+
     PICKLE = "a pickle"
     CHECKPOINT = "a torch checkpoint (zip)"
     LEGACY_CHECKPOINT = "a torch checkpoint (legacy format)"
@@ -23,7 +25,7 @@ class FileKind(Enum):
 
 
 def kind_of(path: Path) -> FileKind:
-    """A pickle has no signature that holds for every protocol: whatever is nothing else is taken for one."""
+    """Return the kind of a file. Not every pickle has a signature, so an unknown file counts as a pickle."""
     with path.open("rb") as file:
         head = file.read(64)
     if not head:
@@ -41,9 +43,9 @@ def kind_of(path: Path) -> FileKind:
 
 
 def safetensors_header(path: Path) -> dict[str, Any]:
-    """The header of a safetensors file: name, dtype and shape of each tensor, and `__metadata__`."""
+    """Return the header of a safetensors file: name, dtype and shape of each tensor, and `__metadata__`."""
     try:
         with path.open("rb") as file:
             return dict(json.loads(file.read(int.from_bytes(file.read(8), "little"))))
     except (ValueError, TypeError, RecursionError):
-        raise UserError(f"{path}: a safetensors file with a damaged header; download or copy it again") from None
+        raise UserError(f"{path}: the header of this safetensors file is damaged; download or copy it again") from None

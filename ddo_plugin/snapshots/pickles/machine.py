@@ -1,7 +1,7 @@
-"""A pickle machine that calls nothing but the constructors it is given.
+"""A pickle machine that calls nothing but a given list of constructors.
 
-`pickle.Unpickler` with a guarded `find_class` is not enough: it still sets attributes on whatever it is given, reserves
-memory by the sizes that a file claims, and hashes what the file makes it hash. Here each opcode is spelled out.
+`pickle.Unpickler` with a guarded `find_class` is not enough: it still sets attributes on any object, reserves memory by
+the sizes that a file claims, and hashes whatever the file says. Here each opcode is implemented explicitly.
 `pickletools` only splits the stream.
 """
 
@@ -14,7 +14,7 @@ from typing import IO, Any, cast
 
 from ddo_plugin.snapshots.pickles.nodes import BrokenError, ForbiddenError, Unknown
 
-MOST_OPCODES = 5_000_000  # the largest published network needs about a hundredth; each costs memory
+MOST_OPCODES = 5_000_000  # the largest published network needs about a hundredth; each opcode costs memory
 LONGEST_NAME = 120
 
 _ATOMS = (str, bytes, int, float, bool, type(None))
@@ -30,7 +30,7 @@ _MARK = object()
 
 @dataclass(frozen=True)
 class Constructors:
-    """What a pickle may ask for: a function of ours for each global, and how state is given to what it made."""
+    """What a pickle may use: a function of ours for each global, and one that gives state to an object."""
 
     allowed: Mapping[tuple[str, str], Callable[..., Any]]
     build: Callable[[Any, Any], None]
@@ -39,7 +39,7 @@ class Constructors:
 
 @dataclass
 class Findings:
-    """What was met on the way: every global by name, whether it is allowed, and all that spoke against loading."""
+    """What a pickle refers to: every global and whether it is allowed, and the reasons against loading."""
 
     globals: dict[str, bool] = field(default_factory=dict)
     refusals: list[str] = field(default_factory=list)
@@ -47,14 +47,14 @@ class Findings:
 
 @dataclass(frozen=True)
 class Global:
-    """A name the pickle refers to; `make` is None where it is not on the list."""
+    """A name that the pickle refers to. `make` is None if the name is not allowed."""
 
     title: str
     make: Callable[..., Any] | None
 
 
 class Machine:
-    """Runs one pickle. A survey goes on after what would be refused, with inert stand-ins, and writes it down."""
+    """Runs one pickle. A survey records what would be refused and continues with inert objects instead."""
 
     def __init__(self, constructors: Constructors, findings: Findings, *, survey: bool = False):
         self.constructors = constructors
@@ -62,7 +62,7 @@ class Machine:
         self.survey = survey
 
     def run(self, stream: IO[bytes], size: int) -> Any:
-        """The value of the pickle that starts where `stream` stands; `size` is where the stream ends."""
+        """Return the value of the pickle at the position of `stream`, which ends at byte `size`."""
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
         position: int | None = 0
@@ -76,7 +76,7 @@ class Machine:
                     return self._pop()
                 self._step(opcode.name, argument)
         except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
-            raise BrokenError(f"it stops making sense at byte {position}: {one_line(error)}") from None
+            raise BrokenError(f"it makes no sense at byte {position}: {one_line(error)}") from None
         raise BrokenError("it ends too early")
 
     def _step(self, name: str, argument: Any) -> None:
@@ -154,7 +154,7 @@ class Machine:
         return {self._key(key): value for key, value in zip(pairs[::2], pairs[1::2], strict=True)}
 
     def _key(self, key: Any) -> Any:
-        """Keys are atoms: hashing nested tuples can take forever, and hashing an object calls it."""
+        """Refuse keys that are not atoms: hashing nested tuples can take forever, and hashing an object calls it."""
         if not isinstance(key, _ATOMS):
             if self.survey:
                 return f"<{type(key).__name__}>"
@@ -257,7 +257,7 @@ _STEPS: dict[str, Callable[[Machine, Any], None]] = {
 
 
 class _Bounded:
-    """A stream that never reserves memory for more bytes than the file has left."""
+    """A stream that never reserves memory for more bytes than are left in the file."""
 
     def __init__(self, stream: IO[bytes], size: int):
         self._stream, self._size = stream, size
@@ -268,6 +268,6 @@ class _Bounded:
 
 
 def one_line(text: object, longest: int = LONGEST_NAME) -> str:
-    """Text from a file or an exception, printable, on one line, not too long."""
+    """Return a text from a file or an exception as a single printable line of limited length."""
     printable = "".join(character if character.isprintable() else " " for character in str(text))
     return printable if len(printable) <= longest else printable[: longest - 1] + "…"

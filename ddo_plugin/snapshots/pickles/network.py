@@ -1,6 +1,6 @@
-"""A network from its pickle: built by the local upstream class, filled by a strict load. Nothing of the file is run.
+"""Loads a network from its pickle: built by the checkout's class and filled strictly. Nothing of the file is run.
 
-With `trust`, upstream's own way: `pickle.load`, which runs the source that the file carries.
+With `trust`, the file is loaded as upstream does: by `pickle.load`, which runs the source that the file carries.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from ddo_plugin.base.errors import UserError
 from ddo_plugin.snapshots.pickles import unpickler
 from ddo_plugin.snapshots.pickles.budget import Budget, TooBigError
 from ddo_plugin.snapshots.pickles.contents import (
-    CLASSES,
     NetworkInfo,
+    network_classes,
     network_info,
     network_node,
     sha256_text,
@@ -30,16 +30,16 @@ from ddo_plugin.snapshots.pickles.contents import (
 from ddo_plugin.snapshots.pickles.machine import one_line
 from ddo_plugin.snapshots.pickles.nodes import BrokenError, Node, plain
 
-_SAME_NUMBER = 1e-4  # a constant that upstream computes in fp32 differs in its last digits between machines
+_SAME_NUMBER = 1e-4  # constants that upstream computes in fp32 differ in their last digits between machines
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A network in `eval()`, without gradients, on the CPU, in the dtype that the file has."""
+    """A network in `eval()`, without gradients, on the CPU, in the dtype of the file."""
 
     module: torch.nn.Module
     info: NetworkInfo
-    source_matches: bool  # whether the file carries the very source that the local class has
+    source_matches: bool  # whether the file carries the same source as the local class
 
 
 def load(
@@ -48,24 +48,27 @@ def load(
     trust: bool = False,
     key: str = "ema",
     overrides: Mapping[str, Any] | None = None,
-    classes: Mapping[str, str] = CLASSES,
+    classes: Mapping[str, str] | None = None,
     trust_option: str = "--trust",
 ) -> Loaded:
-    """The network `key` of a snapshot, bit-equal with what upstream's `pickle.load` gives.
+    """Return the network `key` of a snapshot, bit-equal to the result of upstream's `pickle.load`.
 
-    `overrides` replaces settings (as dropout=0): constructor arguments, with `trust` the attributes of that name.
-    `classes` says which class may be built and from which module, importable as the checkout is on `sys.path`.
+    `overrides` replaces settings such as dropout=0: constructor arguments, or with `trust` the attributes of that name.
+    `classes` says which classes may be built, each with its module, importable because the checkout is on `sys.path`.
+    By default they are those that the upstreams declare.
     """
     if trust:
         return _load_trusted(path, key, overrides or {})
     node = network_node(unpickler.read(path, trust_option=trust_option), key, path)
     try:
         info, tensors = network_info(node), state_dict(node)
-        upstream = _upstream_module(path, node.class_name, classes, trust_option)
+        upstream = _upstream_module(
+            path, node.class_name, network_classes() if classes is None else classes, trust_option
+        )
         module = _construct(upstream, info, tensors, dict(overrides or {}))
         _compare(node, module, frozenset(overrides or ()))
     except (BrokenError, TooBigError) as error:
-        raise UserError(f"{path}: the local {node.class_name} cannot take this network: {error}") from None
+        raise UserError(f"{path}: the checkout's {node.class_name} cannot load this network: {error}") from None
     _fill(path, module, tensors)
     return Loaded(module, info, _source_of(module) == node.source)
 
@@ -73,12 +76,14 @@ def load(
 def _upstream_module(path: Path, class_name: str, classes: Mapping[str, str], trust_option: str) -> ModuleType:
     if class_name not in classes:
         raise UserError(
-            f"{path}: its network is a {one_line(class_name)}, and only {', '.join(classes)} are built without running "
-            f"the file's own code. If you trust whoever made it: {trust_option}"
+            f"{path}: its network is a {one_line(class_name)}, but without running the file's own code only "
+            f"{', '.join(classes)} can be built; if you trust its author, add {trust_option}"
         )
     module = _import(path, classes[class_name])
     if not isinstance(getattr(module, class_name, None), type):
-        raise UserError(f"{path}: its network is a {class_name}, which {module.__file__} has not; use a newer checkout")
+        raise UserError(
+            f"{path}: its network is a {class_name}, which {module.__file__} does not define; use a newer checkout"
+        )
     return module
 
 
@@ -87,14 +92,14 @@ def _import(path: Path, name: str) -> ModuleType:
         return importlib.import_module(name)
     except ImportError as error:
         raise UserError(
-            f"{path}: building its network needs {name} of its upstream ({error}); run this in the checkout of that"
+            f"{path}: building its network needs {name} of its upstream ({error}); run this in a checkout of it"
         ) from None
 
 
 def _construct(
     upstream: ModuleType, info: NetworkInfo, tensors: Mapping[str, torch.Tensor], overrides: dict[str, Any]
 ) -> torch.nn.Module:
-    """The network as its constructor makes it; the file's arguments may not ask for more than the file holds."""
+    """Build the network. Refuse arguments that ask for a much larger network than the file holds."""
     kwargs = info.init_kwargs | overrides
     _check_model_type(upstream, kwargs)
     try:
@@ -110,54 +115,55 @@ def _construct(
 
 
 def _check_model_type(upstream: ModuleType, kwargs: Mapping[str, Any]) -> None:
-    """EDM looks `model_type` up among all names of its module and calls it: it must be one of its networks."""
+    """Refuse a `model_type` that is no network: EDM calls whatever has this name in its module."""
     name = kwargs.get("model_type")
     if name is None:
         return
-    found = vars(upstream).get(name) if isinstance(name, str) else None
-    if not (isinstance(found, type) and issubclass(found, torch.nn.Module) and found.__module__ == upstream.__name__):
+    model = vars(upstream).get(name) if isinstance(name, str) else None
+    if not (isinstance(model, type) and issubclass(model, torch.nn.Module) and model.__module__ == upstream.__name__):
         raise BrokenError(f"model_type is {one_line(name)}, which is no network of {upstream.__name__}")
 
 
 def _compare(node: Node, module: torch.nn.Module, overridden: frozenset[str]) -> None:
-    """Refuse a module tree of other classes or settings; take over constants that differ in their last digits."""
+    """Refuse modules with other classes or settings. Take over constants that differ in their last digits."""
     stored, built = dict(node.modules()), dict(module.named_modules())
     if differing := sorted(stored.keys() ^ built.keys()):
-        where = "the file" if differing[0] in stored else "the local class"
+        where = "the file" if differing[0] in stored else "the checkout's class"
         raise BrokenError(f"only {where} has the part {one_line(differing[0])} ({len(differing)} parts differ)")
     for name, part in stored.items():
         local = built[name]
         if type(local).__name__ != part.class_name:
-            raise BrokenError(f"{name} is a {one_line(part.class_name)} in the file, a {type(local).__name__} here")
+            class_name = one_line(part.class_name)
+            raise BrokenError(f"{name} is a {class_name} in the file, a {type(local).__name__} in the checkout")
         for attribute, value in part.attributes().items():
             if attribute in vars(local) and attribute not in overridden:
                 _compare_attribute(f"{name}.{attribute}".lstrip("."), local, attribute, value)
 
 
 def _compare_attribute(title: str, local: torch.nn.Module, attribute: str, value: Any) -> None:
-    value, here = plain(value), getattr(local, attribute)
-    if isinstance(value, float) and isinstance(here, float) and abs(value - here) <= _SAME_NUMBER * abs(here):
+    value, built = plain(value), getattr(local, attribute)
+    if isinstance(value, float) and isinstance(built, float) and abs(value - built) <= _SAME_NUMBER * abs(built):
         setattr(local, attribute, value)
-    elif not _same(value, here):
-        raise BrokenError(f"{one_line(title)} is {one_line(value)} in the file, {one_line(here)} here")
+    elif not _same(value, built):
+        raise BrokenError(f"{one_line(title)} is {one_line(value)} in the file, {one_line(built)} in the checkout")
 
 
-def _same(value: Any, here: Any) -> bool:
-    if isinstance(value, list | tuple) and isinstance(here, list | tuple):
-        return len(value) == len(here) and all(map(_same, value, here))
+def _same(value: Any, built: Any) -> bool:
+    if isinstance(value, list | tuple) and isinstance(built, list | tuple):
+        return len(value) == len(built) and all(map(_same, value, built))
     try:
-        return bool(value == here)
-    except (ValueError, RuntimeError):  # an array or a tensor here: compared with plain data, not the same
+        return bool(value == built)
+    except (ValueError, RuntimeError):  # an array or a tensor does not equal plain data
         return False
 
 
 def _fill(path: Path, module: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Every parameter and buffer from the file, none left over, none missing, in the file's dtype."""
+    """Fill every parameter and buffer from the file, in the file's dtype. None may be missing or left over."""
     try:
         module.load_state_dict(dict(tensors), strict=True, assign=True)
     except RuntimeError as error:
         raise UserError(
-            f"{path}: its weights do not fit the local {type(module).__name__}: {one_line(error)}"
+            f"{path}: its weights do not fit the checkout's {type(module).__name__}: {one_line(error)}"
         ) from None
     module.requires_grad_(False)
 
@@ -167,7 +173,7 @@ def _source_of(module: torch.nn.Module) -> str | None:
 
 
 def _load_trusted(path: Path, key: str, overrides: Mapping[str, Any]) -> Loaded:
-    """Upstream's own way. The file's code runs here, with the rights of this process."""
+    """Load a network as upstream does. The file's code runs with the rights of this process."""
     _import(path, "torch_utils.persistence")
     try:
         with path.open("rb") as file:
@@ -176,7 +182,7 @@ def _load_trusted(path: Path, key: str, overrides: Mapping[str, Any]) -> Loaded:
         raise UserError(f"{path}: cannot be loaded, {type(error).__name__}: {one_line(error)}") from None
     module = data.get(key) if isinstance(data, dict) else data
     if not isinstance(module, torch.nn.Module):
-        raise UserError(f"{path}: it holds no network {key!r}")
+        raise UserError(f"{path}: no network {key!r} in it")
     module = module.cpu().eval().requires_grad_(False)
     for name, value in overrides.items():
         _set_everywhere(path, module, name, value)
@@ -186,13 +192,13 @@ def _load_trusted(path: Path, key: str, overrides: Mapping[str, Any]) -> Loaded:
 def _set_everywhere(path: Path, module: torch.nn.Module, name: str, value: Any) -> None:
     parts = [part for part in module.modules() if name in vars(part)]
     if not parts:
-        raise UserError(f"{path}: no part of its network has the setting {name}, which would be set to {value}")
+        raise UserError(f"{path}: cannot set {name}={value}, because no part of its network has {name}")
     for part in parts:
         setattr(part, name, value)
 
 
 def _info_of(module: torch.nn.Module) -> NetworkInfo:
-    """The same as for an inert node, from the live module: its state is what would have been pickled."""
+    """Describe a live module like an inert node: its state is what would be pickled."""
 
     def node(part: torch.nn.Module) -> Node:
         state = {name: value for name, value in vars(part).items() if not name.endswith("_hooks")}

@@ -1,4 +1,4 @@
-"""What a pickle's objects become when nothing of the file is run: data that can be looked at."""
+"""The inert data that a pickle's objects become when nothing of the file is run."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ LONGEST_INTEGER = 1024  # bits; Python refuses to print integers of more than 4,
 
 
 class ForbiddenError(Exception):
-    """The file asks for something that no network needs, and that could run code."""
+    """The file refers to something that no network needs and that could run code."""
 
 
 class BrokenError(Exception):
-    """The file is damaged, or not what it says it is."""
+    """The file is damaged, or its parts contradict each other."""
 
 
 @dataclass(eq=False)
@@ -25,35 +25,37 @@ class Node:
     """An object of a class that is not imported: its name, the source text stored with it, and its attributes."""
 
     class_name: str
-    source: str | None = None  # never run; None for a class of torch's own
+    source: str | None = None  # never run; None for a class of torch
     state: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def init_args(self) -> Any:
+        """Return the positional arguments of the constructor, as the file has them."""
         return self.state.get("_init_args")
 
     @property
     def init_kwargs(self) -> Any:
+        """Return the keyword arguments of the constructor, as the file has them."""
         return self.state.get("_init_kwargs")
 
     @property
     def is_module(self) -> bool:
-        """Whether this was a torch.nn.Module."""
+        """Return whether the object is a torch.nn.Module."""
         return all(isinstance(self.state.get(name), dict) for name in ("_parameters", "_buffers", "_modules"))
 
     def attributes(self) -> dict[str, Any]:
-        """What the object's constructor set, without what torch.nn.Module keeps for itself."""
+        """Return the attributes that the constructor has set, without those of torch.nn.Module."""
         return {name: value for name, value in self.state.items() if not name.startswith("_") and name != "training"}
 
     def modules(self) -> Iterator[tuple[str, Node]]:
-        """This module and all below it, each with its dotted name."""
+        """Yield this module and all modules below it, each with its dotted name."""
         waiting, seen = [("", self, 0)], set()
         while waiting:
             name, node, depth = waiting.pop()
             if not (isinstance(node, Node) and node.is_module):
                 raise BrokenError(f"{name or 'the network'} is not a module")
             if id(node) in seen or depth > DEEPEST_MODULE:
-                raise BrokenError(f"the module {name} stands in two places, or is nested too deep")
+                raise BrokenError(f"the module {name} occurs twice, or is nested too deeply")
             seen.add(id(node))
             yield name, node
             children = [(f"{name}.{key}" if name else str(key), child) for key, child in node.state["_modules"].items()]
@@ -62,13 +64,13 @@ class Node:
 
 @dataclass(eq=False)
 class Unknown:
-    """What a forbidden global would have made, in a survey of a file that is not loaded."""
+    """The result of a forbidden global, in a survey of a file that is not loaded."""
 
     what: str
 
 
 def plain(value: Any, *, limit: int = 1000) -> Any:
-    """A copy of `value` if it is plain data of at most `limit` items, as constructor arguments are."""
+    """Return a copy of plain data, such as constructor arguments. Refuse other data, or more than `limit` items."""
     left = [limit]
 
     def copy(item: Any, depth: int) -> Any:

@@ -1,7 +1,7 @@
-"""The numbers of a tensor, as `torch.save` writes a storage in its legacy format: five pickles, then the bytes.
+"""Reads the numbers of a tensor. `torch.save` writes them in its legacy format as five pickles, then the bytes.
 
-Stock `torch.storage._load_from_bytes` is a full unpickle. Even with `weights_only=True`, `torch.load` reserves as much
-memory as the file claims, and was not safe before torch 2.6 (CVE-2025-32434).
+`torch.storage._load_from_bytes` unpickles without any check. Even with `weights_only=True`, `torch.load` reserves as
+much memory as the file claims, and it was not safe before torch 2.6 (CVE-2025-32434).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class _Claim:
-    """What a storage says of itself before its bytes come."""
+    """What a storage claims to hold, before its bytes are read."""
 
     dtype: torch.dtype
     key: str
@@ -43,7 +43,7 @@ class _Claim:
 
 
 def read(data: Any, findings: Findings, *, survey: bool) -> torch.Tensor:
-    """The flat tensor in the bytes of a saved storage, on the CPU wherever it was saved."""
+    """Return the flat tensor in the bytes of a saved storage, on the CPU."""
     if not isinstance(data, bytes | bytearray):
         raise BrokenError("a storage that is not bytes")
     machine = Machine(_CONSTRUCTORS, findings, survey=survey)
@@ -59,7 +59,7 @@ def read(data: Any, findings: Findings, *, survey: bool) -> torch.Tensor:
 def _numbers(claim: _Claim, data: bytes | bytearray, start: int) -> torch.Tensor:
     count = int.from_bytes(data[start : start + 8], "little")
     if count != claim.numel or len(data) - start - 8 != count * claim.dtype.itemsize:
-        raise BrokenError(f"a storage that says it has {claim.numel} numbers and has not")
+        raise BrokenError(f"a storage that claims {claim.numel} numbers and holds another count")
     tensor = torch.empty(count, dtype=claim.dtype)
     tensor.view(torch.uint8).numpy()[:] = np.frombuffer(data, np.uint8, offset=start + 8)
     return tensor

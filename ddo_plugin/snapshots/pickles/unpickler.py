@@ -1,4 +1,4 @@
-"""Reading a network pickle without running anything that is in it."""
+"""Reads a network pickle without running anything in it."""
 
 from __future__ import annotations
 
@@ -15,32 +15,30 @@ from ddo_plugin.snapshots.pickles.nodes import BrokenError, ForbiddenError
 
 @dataclass(frozen=True)
 class Survey:
-    """What a pickle holds, as inert data, and what was found on the way."""
+    """The content of a pickle as inert data, and what it refers to."""
 
     value: Any
-    globals: dict[str, bool]  # every global it refers to, nested pickles included; whether it is allowed
-    refusals: tuple[str, ...]  # why it is not loaded; empty: it would be
-    damage: str | None = None  # where it could not be read to its end
+    globals: dict[str, bool]  # every global that it or a nested pickle refers to, and whether that is allowed
+    refusals: tuple[str, ...]  # the reasons against loading; empty if it can be loaded
+    damage: str | None = None  # why it could not be read to its end
 
 
 def read(path: Path, *, trust_option: str = "--trust") -> Any:
-    """The value of a network pickle, its objects inert (`nodes.Node`). `trust_option` is what the user would add."""
+    """Return the value of a network pickle with inert objects (`nodes.Node`). Errors suggest `trust_option`."""
     _require_pickle(path)
     try:
         return _run(path, Findings(), survey=False)
     except ForbiddenError as error:
         raise UserError(
-            f"{path}: not loaded, it may run code ({error}), which no network of EDM or EDM2 needs. "
-            f"If you trust whoever made it: {trust_option}"
+            f"{path}: refused, because loading it may run code ({error}), which no network needs; "
+            f"if you trust its author, add {trust_option}"
         ) from None
     except BrokenError as error:
-        raise UserError(
-            f"{path}: not a network pickle, or a damaged one ({error}); download or copy it again"
-        ) from None
+        raise UserError(f"{path}: not a network pickle, or damaged ({error}); download or copy it again") from None
 
 
 def survey(path: Path) -> Survey:
-    """The same for a person who wants to know: goes on after what `read` refuses."""
+    """Return everything about a network pickle, also about one that `read` refuses."""
     _require_pickle(path)
     findings, value, damage = Findings(), None, None
     try:

@@ -79,5 +79,5 @@ def test_a_patch_without_digests_of_all_neighbours_is_refused(digests):
 def test_a_broken_patch_is_told_in_one_line(tmp_path: Path):
     (tmp_path / "x.patch").write_text("nonsense\n")
     (tmp_path / "x.json").write_text(json.dumps(DIGESTS))
-    with pytest.raises(UserError, match=r"x\.patch cannot be used: line 1 .*reinstall"):
+    with pytest.raises(UserError, match=r"x\.patch is damaged: line 1 .*reinstall"):
         load(tmp_path / "x.patch", tmp_path / "x.json")

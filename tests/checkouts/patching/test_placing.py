@@ -97,7 +97,7 @@ def test_inserted_lines_that_were_edited_away_are_noticed(letters):
     patched = inspect(letters, LETTERS).with_lines
     found = inspect(letters, patched.replace(b"ONE\n", b"ONE and more\n"))
     assert (found.state, found.lines_found, found.without_lines) == (State.CONFLICTING, True, None)
-    assert found.reason.startswith("2 of DDO's 3 insertions stand in it")
+    assert "only 2 of DDO's 3 insertions" in found.reason
 
 
 def test_lines_that_stand_in_it_twice_are_refused(letters):
@@ -145,7 +145,7 @@ def test_a_python_file_that_does_not_parse_is_refused(make_patch):
     patch = make_patch(SCRIPT, {5: [b"    inserted()"]}, "script.py")
     found = inspect(patch, SCRIPT.replace(b"import os", b"import"))
     assert found.state is State.CONFLICTING
-    assert "no valid Python" in found.reason
+    assert "not valid Python" in found.reason
 
 
 def test_a_decorator_is_a_place_for_a_line(make_patch):

@@ -8,7 +8,7 @@ import scipy.linalg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ddo_plugin.evaluation.metrics.frechet import Moments, RunningMoments, frechet_distance, moments
+from ddo_plugin.evaluation.metrics.frechet import Moments, RunningMoments, feature_moments, frechet_distance
 
 
 def by_sqrtm(a: Moments, b: Moments) -> float:
@@ -67,7 +67,7 @@ def test_singular_covariances_are_no_trouble(ranks: tuple[int, int]) -> None:
 
 def test_fewer_samples_than_features_leave_a_set_at_distance_zero_from_itself() -> None:
     features = np.random.default_rng(0).normal(size=(50, 300))
-    assert frechet_distance(moments(features), moments(features)) == pytest.approx(0, abs=1e-10)
+    assert frechet_distance(feature_moments(features), feature_moments(features)) == pytest.approx(0, abs=1e-10)
 
 
 def test_distance_of_a_known_pair() -> None:
@@ -81,7 +81,7 @@ def test_distance_of_a_known_pair() -> None:
 
 
 def test_moments_are_the_unbiased_ones() -> None:
-    found = moments(np.array([[0.0, 0.0], [2.0, 4.0]]))
+    found = feature_moments(np.array([[0.0, 0.0], [2.0, 4.0]]))
     np.testing.assert_allclose(found.mean, [1, 2])
     np.testing.assert_allclose(found.covariance, [[2, 4], [4, 8]])
 
@@ -89,14 +89,14 @@ def test_moments_are_the_unbiased_ones() -> None:
 def test_moments_are_taken_in_float64() -> None:
     """Half-precision features far from zero: their float16 mean would overflow."""
     features = (60_000 + 32 * np.random.default_rng(0).integers(-1, 2, (1000, 2))).astype(np.float16)
-    found = moments(features)
+    found = feature_moments(features)
     assert found.mean.dtype == found.covariance.dtype == np.float64
     np.testing.assert_allclose(found.mean, features.astype(float).mean(0))
     np.testing.assert_allclose(np.diag(found.covariance), features.astype(float).var(0, ddof=1))
 
 
 def test_one_feature_has_a_one_by_one_covariance() -> None:
-    a, b = (moments(np.random.default_rng(seed).normal(seed, 1 + seed, (500, 1))) for seed in (0, 1))
+    a, b = (feature_moments(np.random.default_rng(seed).normal(seed, 1 + seed, (500, 1))) for seed in (0, 1))
     assert a.covariance.shape == (1, 1)
     by_hand = (a.mean[0] - b.mean[0]) ** 2 + (a.covariance[0, 0] ** 0.5 - b.covariance[0, 0] ** 0.5) ** 2
     assert frechet_distance(a, b) == pytest.approx(by_hand)
@@ -104,7 +104,7 @@ def test_one_feature_has_a_one_by_one_covariance() -> None:
 
 def test_samples_of_one_gaussian_get_closer_as_they_grow_in_number() -> None:
     random = np.random.default_rng(0)
-    few, many = ([moments(random.normal(size=(n, 4))) for _ in range(2)] for n in (100, 20_000))
+    few, many = ([feature_moments(random.normal(size=(n, 4))) for _ in range(2)] for n in (100, 20_000))
     assert 0 < frechet_distance(*many) < 0.1 * frechet_distance(*few)
 
 
@@ -115,7 +115,7 @@ def test_running_moments_are_those_of_all_batches_together(sizes: list[int], off
     running = RunningMoments()
     for batch in np.split(features, np.cumsum(sizes)):
         running.add(batch)
-    expected = moments(features)
+    expected = feature_moments(features)
     np.testing.assert_allclose(running.get().mean, expected.mean, rtol=1e-12, atol=1e-9)
     np.testing.assert_allclose(running.get().covariance, expected.covariance, rtol=1e-6, atol=1e-9)
 
@@ -126,5 +126,5 @@ def test_running_moments_far_from_zero_keep_what_running_sums_lose() -> None:
     for batch in np.split(features, 10):
         running.add(batch)
     by_sums = features.T @ features / 999 - np.outer(features.mean(0), features.mean(0)) * (1000 / 999)
-    assert np.abs(by_sums - moments(features).covariance).max() > 0.5
-    np.testing.assert_allclose(running.get().covariance, moments(features).covariance, rtol=1e-6)
+    assert np.abs(by_sums - feature_moments(features).covariance).max() > 0.5
+    np.testing.assert_allclose(running.get().covariance, feature_moments(features).covariance, rtol=1e-6)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddo_plugin.evaluation.metrics.frechet import frechet_distance, moments
+from ddo_plugin.evaluation.metrics.frechet import feature_moments, frechet_distance
 from ddo_plugin.evaluation.metrics.inception_score import inception_score
 from ddo_plugin.evaluation.metrics.kid import kernel_distance
 from ddo_plugin.evaluation.metrics.precision_recall import precision_recall
@@ -37,14 +37,14 @@ def frechet_of(module: ModuleType, samples: np.ndarray, real: np.ndarray) -> flo
 def test_the_frechet_distance_agrees(theirs) -> None:
     samples, real = some_features()
     expected = frechet_of(theirs("fid"), samples, real)
-    assert frechet_distance(moments(samples), moments(real)) == pytest.approx(expected, rel=1e-9)
+    assert frechet_distance(feature_moments(samples), feature_moments(real)) == pytest.approx(expected, rel=1e-9)
 
 
 def test_with_fewer_samples_than_features_ours_stays_exact_where_theirs_drifts(theirs) -> None:
     """A set's distance from itself is 0; roots of eigenvalues that are rounding errors add up to something else."""
     samples, _ = some_features(30, 300)
     assert abs(frechet_of(theirs("fid"), samples, samples)) > 1e-6
-    assert frechet_distance(moments(samples), moments(samples)) == pytest.approx(0, abs=1e-9)
+    assert frechet_distance(feature_moments(samples), feature_moments(samples)) == pytest.approx(0, abs=1e-9)
 
 
 def test_the_inception_score_agrees_on_one_split(theirs) -> None:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from ddo_integrations.demo.families import FAMILIES, build, load_snapshot
+from ddo_integrations.demo.families import build, load_snapshot
 from ddo_integrations.demo.generator import draw
+from ddo_integrations.demo.names import FAMILIES
 from ddo_integrations.demo.tokens import LENGTH, VOCABULARY, split_scales
 from ddo_plugin.base.progress import Progress
 from ddo_plugin.hooks.streams import SampleGenerators

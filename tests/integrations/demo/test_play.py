@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from ddo_integrations.demo import plugin, report
-from ddo_integrations.demo.families import FAMILIES
+from ddo_integrations.demo.names import FAMILIES
 from ddo_plugin.hooks import hookspecs
 from ddo_plugin.jobs.journal import FILE_NAME, Journal, read
 

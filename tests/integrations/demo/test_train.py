@@ -78,7 +78,7 @@ def test_a_collapse_ends_the_run_with_status_3_and_says_what_to_change(tmp_path,
         ("ddo", "{tokens}", "snapshot of the family 'tokens', not 'diffusion'"),
         ("ddo_fakes", "{tmp}", "no such reference set"),
         ("ddo_fakes", None, "--ddo needs --ddo-fakes=PATH"),
-        ("ddo_objective", "hinge", "unknown; plugins offer ddo, mle"),
+        ("ddo_objective", "hinge", "unknown objective; available are ddo, mle"),
         ("ddo_alpha", -1, "x>=0"),
         ("ddo_beta", 0, "x>0"),
     ],
@@ -120,7 +120,7 @@ def test_a_paused_run_ends_where_an_unpaused_one_does(tmp_path, data, base, fake
     for pause_after, left in ((1, [10]), (3, [10, 20, 30]), (2, [10, 20, 30])):
         done = run("train", **flags, outdir=tmp_path / "paused", ddo_pause_after=pause_after)
         assert done.returncode == 0, done.stderr
-        assert "paused; the same command without --ddo-pause-after goes on" in done.stderr
+        assert "paused; run the same command without --ddo-pause-after" in done.stderr
         assert sidecar.steps(tmp_path / "paused") == left
     assert run("train", **flags, outdir=tmp_path / "paused", ddo_pause_after=9).returncode == 0
     for file in ("network-000040.safetensors", statistics.FILE_NAME):

@@ -131,10 +131,10 @@ def test_what_lies_in_the_place_is_left_alone(tmp_path: Path) -> None:
     pack(images, tmp_path / "set", None, None)
     before = sorted(tmp_path.rglob("*"))
     for place in (images, tmp_path / "set", tmp_path):
-        with pytest.raises(UserError, match="is there already and is left alone; choose another place"):
+        with pytest.raises(UserError, match="already exists and is not overwritten; choose another place"):
             pack(images, place, None, None)
     (tmp_path / "mine.zip").write_text("mine")
-    with pytest.raises(UserError, match="is there already and is left alone"):
+    with pytest.raises(UserError, match="already exists and is not overwritten"):
         unpack(refset.open_refset(tmp_path / "set"), tmp_path / "mine.zip")
     assert (tmp_path / "mine.zip").read_text() == "mine"
     assert sorted(tmp_path.rglob("*")) == sorted([*before, tmp_path / "mine.zip"])

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from ddo_plugin.base.environment import device_name
 from ddo_plugin.base.errors import UserError
-from ddo_plugin.base.ranks import Ranks
+from ddo_plugin.base.rank_group import Ranks
 from ddo_plugin.hooks.streams import SampleGenerators
 from ddo_plugin.hooks.types import RefsetStep
 from ddo_plugin.sampling.refsets import format as refset

@@ -127,7 +127,7 @@ def test_each_step_asks_the_denoiser_once(order: int, options: tuple[bool, ...])
 def test_the_error_is_below_half_of_heuns_at_equal_evaluations(spacing: str, order: int, steps: int) -> None:
     asked_heun, asked = Counted(), Counted()
     exact = MIXTURE.transport(latents() * 80, 80, 0)
-    by_heun = heun.sample(asked_heun, latents(), noise_steps(steps))
+    by_heun = heun.heun_sample(asked_heun, latents(), noise_steps(steps))
     ours = dpm_solver_v3.sample(asked, latents(), noise_steps(2 * steps - 1, spacing=spacing), order=order)
     assert len(asked.sigmas) == len(asked_heun.sigmas) == 2 * steps - 1
     assert rms(ours - exact) < rms(by_heun - exact) / 2

@@ -46,7 +46,7 @@ def exact(start: Tensor, sigmas: Tensor) -> Tensor:
 
 def error(steps: int, sigma_min: float = 0.002) -> float:
     sigmas = noise_steps(steps, sigma_min)
-    return float((heun.sample(PreciseGaussian(), latents(), sigmas) / exact(latents(), sigmas) - 1).abs().max())
+    return float((heun.heun_sample(PreciseGaussian(), latents(), sigmas) / exact(latents(), sigmas) - 1).abs().max())
 
 
 def euler_error(steps: int) -> float:
@@ -82,7 +82,7 @@ def test_one_step_starts_at_sigma_max() -> None:
 
 def test_samples_of_a_gaussian_have_its_mean_and_variance() -> None:
     start = torch.randn(4000, 1, 2, 2, generator=torch.Generator().manual_seed(1))
-    samples = heun.sample(Gaussian(mean=2.0), start, noise_steps(32))
+    samples = heun.heun_sample(Gaussian(mean=2.0), start, noise_steps(32))
     assert samples.dtype == torch.float64
     assert float(samples.mean()) == pytest.approx(2.0, abs=0.03)
     assert float(samples.std()) == pytest.approx(SCALE, rel=0.02)
@@ -102,25 +102,25 @@ def test_eulers_method_would_be_of_first_order() -> None:
 @pytest.mark.parametrize("steps", [1, 2, 18])
 def test_each_step_but_the_last_asks_the_denoiser_twice(steps: int) -> None:
     denoise = Gaussian()
-    heun.sample(denoise, latents(), noise_steps(steps))
+    heun.heun_sample(denoise, latents(), noise_steps(steps))
     assert denoise.calls == 2 * steps - 1  # 35 for the 18 steps of the paper's CIFAR-10 results
 
 
 def test_one_step_is_the_denoised_noise() -> None:
-    found = heun.sample(Gaussian(), latents(), noise_steps(1))
+    found = heun.heun_sample(Gaussian(), latents(), noise_steps(1))
     expected = Gaussian()(latents() * 80, torch.full((4, 1, 1, 1), 80.0))
     torch.testing.assert_close(found, expected.double(), rtol=1e-4, atol=1e-5)
 
 
 def test_a_sample_does_not_depend_on_the_batch_it_is_in() -> None:
     sigmas = noise_steps(6)
-    whole = heun.sample(Gaussian(), latents(), sigmas)
-    assert torch.equal(torch.cat([heun.sample(Gaussian(), part, sigmas) for part in latents().split(1)]), whole)
+    whole = heun.heun_sample(Gaussian(), latents(), sigmas)
+    assert torch.equal(torch.cat([heun.heun_sample(Gaussian(), part, sigmas) for part in latents().split(1)]), whole)
 
 
 def test_no_graph_is_kept() -> None:
     weight = torch.ones((), requires_grad=True)
-    assert not heun.sample(lambda x, sigma: weight * x, latents(), noise_steps(2)).requires_grad
+    assert not heun.heun_sample(lambda x, sigma: weight * x, latents(), noise_steps(2)).requires_grad
 
 
 def test_noise_levels_follow_the_latents_to_their_device() -> None:
@@ -131,7 +131,7 @@ def test_noise_levels_follow_the_latents_to_their_device() -> None:
         asked.append((noisy.device, sigma.device))
         return noisy / (1 + sigma**2)
 
-    samples = heun.sample(denoise, latents().to("meta"), noise_steps(3))
+    samples = heun.heun_sample(denoise, latents().to("meta"), noise_steps(3))
     assert samples.device.type == "meta"
     assert all(noisy.type == sigma.type == "meta" for noisy, sigma in asked)
 
@@ -141,22 +141,22 @@ def test_noise_levels_follow_the_latents_to_their_device() -> None:
 
 def test_without_second_order_it_is_eulers_method() -> None:
     sigmas, denoise = noise_steps(64), Gaussian()
-    found = heun.sample(denoise, latents(), sigmas, second_order=False)
+    found = heun.heun_sample(denoise, latents(), sigmas, second_order=False)
     assert denoise.calls == 64
     assert float((found / exact(latents(), sigmas) - 1).abs().max()) == pytest.approx(euler_error(64))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_state_has_the_dtype_of_the_levels(dtype: torch.dtype) -> None:
-    assert heun.sample(Gaussian(), latents(), noise_steps(4, dtype=dtype)).dtype == dtype
+    assert heun.heun_sample(Gaussian(), latents(), noise_steps(4, dtype=dtype)).dtype == dtype
 
 
 def test_churned_samples_have_the_same_distribution_and_are_others() -> None:
     start = torch.randn(4000, 1, 2, 2, generator=torch.Generator().manual_seed(1))
     fresh = torch.Generator().manual_seed(2)
     sigmas = noise_steps(64)
-    plain = heun.sample(Gaussian(), start, sigmas)
-    churned = heun.sample(
+    plain = heun.heun_sample(Gaussian(), start, sigmas)
+    churned = heun.heun_sample(
         Gaussian(), start, sigmas, churn=heun.Churn(20.0), randn_like=lambda x: torch.randn(x.shape, generator=fresh)
     )
     assert float(churned.std()) == pytest.approx(SCALE, rel=0.03)
@@ -172,7 +172,7 @@ def test_noise_is_fresh_between_two_levels_and_drawn_elsewhere_only_if_asked(eve
         drawn.append(len(x))
         return torch.zeros_like(x)
 
-    heun.sample(Gaussian(), latents(), sigmas, churn=heun.Churn(1.0, 4, 8, 1, everywhere), randn_like=randn_like)
+    heun.heun_sample(Gaussian(), latents(), sigmas, churn=heun.Churn(1.0, 4, 8, 1, everywhere), randn_like=randn_like)
     assert len(drawn) == draws
 
 
@@ -190,5 +190,5 @@ def test_a_raised_level_is_one_that_the_network_knows() -> None:
         return noisy
 
     sigmas = torch.tensor([8.0, 4, 0], dtype=torch.float64)
-    heun.sample(denoise, latents(), sigmas, churn=heun.Churn(0.2), round_sigma=torch.round)
+    heun.heun_sample(denoise, latents(), sigmas, churn=heun.Churn(0.2), round_sigma=torch.round)
     assert asked == [9, 4, 4]

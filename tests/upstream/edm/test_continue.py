@@ -33,7 +33,7 @@ def test_a_round_goes_on_and_a_finished_one_stays_as_it_is(world, completed) -> 
     before = files(out)
     again = world.finetune(*common, "--duration=0.004", "--ddo-rampup=0")
     completed(again)
-    assert "training-state-000004.pt: this round is finished, nothing to do" in again.stderr
+    assert "training-state-000004.pt: this round is finished; nothing to do" in again.stderr
     assert files(out) == before
 
 
@@ -44,7 +44,7 @@ def test_a_paused_round_goes_on_and_what_it_left_stays_as_it_was(torchrun: str, 
     for pause_after in (1, 2):
         done = world.finetune(*common, f"--ddo-pause-after={pause_after}", torchrun=torchrun)
         completed(done)
-        assert "paused; the same command without --ddo-pause-after goes on" in done.stdout + done.stderr
+        assert "paused; run the same command without --ddo-pause-after" in done.stdout + done.stderr
         assert len(sidecar.steps(out)) == pause_after
         left = {path: sha256_file(path) for path in sidecar.snapshots(out)}
     assert "Loading training state from" in completed(world.finetune(*common, torchrun=torchrun))

@@ -72,7 +72,7 @@ def test_fakes_of_another_reference_if_strict(attempt, world, tmp_path) -> None:
     manifest = json.loads((fakes / "manifest.json").read_text())
     manifest["reference"]["sha256"] = "0" * 64
     (fakes / "manifest.json").write_text(json.dumps(manifest))
-    assert "sha256 000000000000…" in attempt("--ddo-strict", ddo_fakes=fakes)
+    assert "SHA-256 000000000000…" in attempt("--ddo-strict", ddo_fakes=fakes)
 
 
 def test_parts_of_a_batch_that_do_not_fit(attempt) -> None:
@@ -85,9 +85,9 @@ def test_guided_fakes_if_strict(attempt, world, tmp_path) -> None:
     manifest = json.loads((fakes / "manifest.json").read_text())
     manifest["sampler"]["departs_by"] = ["guidance"]
     (fakes / "manifest.json").write_text(json.dumps(manifest))
-    assert "guidance made them other than the network's own" in attempt("--ddo-strict", ddo_fakes=fakes)
+    assert "were sampled with guidance" in attempt("--ddo-strict", ddo_fakes=fakes)
 
 
 def test_a_state_of_a_run_that_was_no_ddo_run(attempt, world) -> None:
     state = world.root / "base/training-state-000001.pt"
-    assert "is no state of a DDO run" in attempt(f"--resume={state}")
+    assert "is not a training state of a DDO run" in attempt(f"--resume={state}")

@@ -144,6 +144,6 @@ def test_a_folder_of_generate_py_packs_with_the_class_that_is_told(world, comple
 def test_a_sampler_that_diverges_makes_no_black_set(world, refused, tmp_path: Path) -> None:
     flags = [f"--checkout={world.repo}", f"--network={world.base}", f"--out={tmp_path / 'set'}", "--count=3"]
     line = refused(world.python("-m", "ddo_plugin", "refset", "make", *flags, "--sigma-max=1e300"))
-    assert "sample 0 is not finite (3 of 3 made with it): the network or the sampler diverges" in line
+    assert "sample 0 is not finite (3 of 3 in its batch): the network or the sampler diverges" in line
     assert not (tmp_path / "set").exists()
     assert all(not file.stat().st_size for file in tmp_path.glob(".set.unfinished/done-*"))

@@ -146,7 +146,7 @@ def test_fakes_may_be_a_zip_of_upstreams_and_strict_refuses_what_it_cannot_tell(
     flags = [f"--ddo-fakes={zipped}", f"--outdir={world.root / 'zipped'}", "--duration=0.001"]
     process = world.finetune(*flags)
     completed(process)
-    assert "is not known to be --ddo's (unknown)" in process.stderr
+    assert "it is unknown whether the fakes were sampled from the reference" in process.stderr
     refused = world.finetune(*flags, "--ddo-strict")
     assert refused.returncode == 2
     assert "drop --ddo-strict" in refused.stderr
@@ -178,9 +178,9 @@ def test_after_a_kill_the_round_goes_on_with_its_learning_rate_and_average(world
     before = statistics.read(out / statistics.FILE_NAME)
 
     line = refused(world.finetune(*flags, f"--resume={state}", "--ddo-alpha=3"))
-    assert "is of a round with --ddo-alpha=2.0, not 3.0" in line
+    assert "belongs to a round with --ddo-alpha=2.0, not 3.0" in line
     line = refused(world.finetune(*flags, f"--resume={state}", "--lr=1e-3"))
-    assert "is of a round with --lr=0.0003, not 0.001" in line
+    assert "belongs to a round with --lr=0.0003, not 0.001" in line
     completed(world.finetune(*flags, f"--resume={state}"))
     rows = statistics.read(out / statistics.FILE_NAME)
     steps = [row["step"] for row in rows]

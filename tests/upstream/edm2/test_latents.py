@@ -98,7 +98,7 @@ def write_latents(path: Path, classes: int) -> None:
 
 @pytest.fixture(scope="module")
 def classes(latents) -> int:
-    return contents.describe(latents.base).network.label_dim
+    return contents.describe_pickle(latents.base).network.label_dim
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +167,7 @@ def test_the_first_step_has_r_exactly_0_and_the_round_learns(tuned: Path) -> Non
 
 
 def test_the_snapshot_keeps_the_references_encoder(tuned: Path, latents) -> None:
-    ours, base = (contents.describe(path).objects["encoder"] for path in (tuned / LAST, latents.base))
+    ours, base = (contents.describe_pickle(path).objects["encoder"] for path in (tuned / LAST, latents.base))
     assert ours.class_name == base.class_name == "StabilityVAEEncoder"
     assert ours.init_kwargs == base.init_kwargs == {"raw_mean": [1, 2, 3, 4]}
     assert json.loads((tuned / "training_options.json").read_text())["loss_kwargs"]["noise"]["P_mean"] == -0.4

@@ -22,13 +22,13 @@ def test_bad_inputs_that_every_upstream_refuses(bad_input, attempt) -> None:
     [
         ("--channels=64", "--channels=64, but the reference has 8; drop --channels"),
         ("--preset=edm2-img512-s", "--preset=edm2-img512-s is for other data than the reference"),
-        ("--duration=1000", "--duration=1000 must be a multiple of 128, as 896 or 1024"),
-        ("--snapshot=1536", "--snapshot=1536 must be a multiple of 1024, as 1024 or 2048"),
-        ("--batch=96", "--status=1024 must be a multiple of 96, as 960 or 1056"),
-        ("--snapshot=2048", "--duration=1024 ends before the first snapshot, that of 2048 images"),
-        ("--batch=0", "--batch=0: images are counted from 1"),
-        ("--batch=-128", "--batch=-128: images are counted from 1"),
-        ("--batch-gpu=-2", "--batch-gpu=-2: images are counted from 1"),
+        ("--duration=1000", "--duration=1000 must be a multiple of 128, for example 896 or 1024"),
+        ("--snapshot=1536", "--snapshot=1536 must be a multiple of 1024, for example 1024 or 2048"),
+        ("--batch=96", "--status=1024 must be a multiple of 96, for example 960 or 1056"),
+        ("--snapshot=2048", "--duration=1024 ends before the first snapshot at 2048 images"),
+        ("--batch=0", "--batch=0: the number of images must be at least 1"),
+        ("--batch=-128", "--batch=-128: the number of images must be at least 1"),
+        ("--batch-gpu=-2", "--batch-gpu=-2: the number of images must be at least 1"),
         ("--batch-gpu=48", "--batch=128 cannot be split over 1 ranks in parts of --batch-gpu=48"),
     ],
 )
@@ -62,7 +62,7 @@ def test_fakes_of_another_reference_if_strict(attempt, world, tmp_path) -> None:
     manifest = json.loads((fakes / "manifest.json").read_text())
     manifest["reference"]["sha256"] = "0" * 64
     (fakes / "manifest.json").write_text(json.dumps(manifest))
-    assert "sha256 000000000000…" in attempt("--ddo-strict", ddo_fakes=fakes)
+    assert "SHA-256 000000000000…" in attempt("--ddo-strict", ddo_fakes=fakes)
 
 
 @pytest.mark.parametrize(
@@ -78,13 +78,13 @@ def test_widths_of_averages_that_are_none(widths: str, why: str, world, tmp_path
 def test_a_folder_that_holds_the_states_of_a_run_without_ddo(refused, world) -> None:
     before = sorted(path.name for path in (world.root / "base").iterdir())
     line = refused(world.finetune(f"--outdir={world.root / 'base'}", "--duration=4096"))
-    assert "is no state of a DDO run" in line
+    assert "is not a training state of a DDO run" in line
     assert sorted(path.name for path in (world.root / "base").iterdir()) == before
 
 
 @pytest.mark.parametrize(
     ("reference", "message"),
-    [("trained", "belongs to a round against another reference"), ("base", "this round is finished")],
+    [("trained", "belongs to a round with another reference"), ("base", "this round is finished")],
 )
 def test_a_folder_of_another_or_a_finished_round(reference: str, message: str, round_folder, refused, world) -> None:
     ddo = world.root / "base/network-snapshot-0000002-0.050.pkl" if reference == "trained" else world.base
@@ -101,7 +101,7 @@ def round_folder(world, completed) -> Path:
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
-        ("--lr=1e-3", "is of a round with --lr=5e-05, not 0.001"),
+        ("--lr=1e-3", "belongs to a round with --lr=5e-05, not 0.001"),
         ("--seed=1", "--seed=0, not 1"),
         ("--P_mean=-1", "--P_mean=-0.8, not -1.0"),
         ("--batch=64", "--batch=128, not 64"),
@@ -114,7 +114,7 @@ def test_a_round_goes_on_with_the_settings_that_it_began_with(flag, message, rou
 def test_a_round_goes_on_with_as_many_images_as_it_began_with(round_folder, refused, world, images, tmp_path) -> None:
     images(tmp_path / "few.zip", channels=3, count=48)
     flags = [f"--outdir={round_folder}", "--duration=2048", f"--data={tmp_path / 'few.zip'}"]
-    assert "is of a round with images in --data=96, not 48" in refused(world.finetune(*flags))
+    assert "belongs to a round with images in --data=96, not 48" in refused(world.finetune(*flags))
 
 
 def test_a_finished_round_names_the_duration_that_it_has_not_yet(round_folder, refused, world) -> None:
@@ -126,5 +126,5 @@ def test_a_finished_round_is_left_as_it_is_by_the_command_that_goes_on(round_fol
     before = {path: path.stat() for path in round_folder.iterdir()}
     done = world.finetune(f"--outdir={round_folder}", "--ddo-continue", f"--duration={DURATION}")
     completed(done)
-    assert "this round is finished, nothing to do" in done.stderr + done.stdout
+    assert "this round is finished; nothing to do" in done.stderr + done.stdout
     assert {path: path.stat() for path in round_folder.iterdir()} == before

@@ -14,7 +14,7 @@ def main(base: str, images: str, out: str) -> None:
     _, labels = real_batch(images, 6)
     drawn = []
     for batch in (0, 1, 0):
-        generator = trainer.plan.generator(batch, dist.get_rank(), labels.device)
+        generator = trainer.round.generator(batch, dist.get_rank(), labels.device)
         fakes, _ = trainer.fakes.draw(labels, generator)
         drawn.append(fakes.tokens)
     torch.save(drawn, f"{out}.{dist.get_rank()}")

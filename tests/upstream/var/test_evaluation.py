@@ -10,7 +10,7 @@ import pytest
 
 from ddo_plugin.base.files import sha256_file
 from ddo_plugin.evaluation.image_sets import read_images
-from ddo_plugin.evaluation.metrics.frechet import frechet_distance, moments
+from ddo_plugin.evaluation.metrics.frechet import feature_moments, frechet_distance
 from ddo_plugin.hooks import plugins
 from ddo_plugin.hooks.types import EvaluationStep
 
@@ -73,7 +73,7 @@ def test_the_score_is_the_mean_distance_over_disjoint_seeds(world, site, complet
     features: dict = {}
     exec(PLUGIN, features)
     ours, real = (
-        moments(np.concatenate([features["features"](batch) for batch in read_images(source).batches(4)]))
+        feature_moments(np.concatenate([features["features"](batch) for batch in read_images(source).batches(4)]))
         for source in (npz, world.data / "val")
     )
     assert found["scores"][0] == pytest.approx(frechet_distance(ours, real))

@@ -112,15 +112,17 @@ def test_a_finished_round_is_not_begun_again(start, world, completed, refused) -
     before = weights.stat()
     again = world.python(*start("finished", "--ddo_iters=2", "--ddo-continue"))
     completed(again)
-    assert "this round is finished, nothing to do" in again.stderr
+    assert "this round is finished; nothing to do" in again.stderr
     assert weights.stat() == before
     other = world.python(*start("finished", "--ddo_iters=2", "--ddo-continue", "--ddo_beta=0.1"))
-    assert "is of a round with ddo_beta=0.05, not 0.1" in refused(other)
+    assert "belongs to a round with --ddo-beta=0.05, not 0.1" in refused(other)
 
 
 def test_a_round_goes_on_with_the_settings_and_ranks_that_it_began_with(start, world, refused) -> None:
     command, folder = start("began"), world.root / "began"
     killed_after(world, command, folder / "var_d2-ddo-0003.pth")
-    assert "is of a round with ddo_beta=0.05, not 0.1" in refused(world.python(*start("began", "--ddo_beta=0.1")))
+    assert "belongs to a round with --ddo-beta=0.05, not 0.1" in refused(
+        world.python(*start("began", "--ddo_beta=0.1"))
+    )
     process = world.python(*start("began", torchrun="--standalone --nproc_per_node=2"))
-    assert "is of a round with ranks=1, not 2" in process.stderr
+    assert "belongs to a round with ranks=1, not 2" in process.stderr

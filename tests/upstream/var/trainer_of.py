@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ddo_plugin.checkouts import compat
-from ddo_plugin.finetuning import session as finetuning
+from ddo_plugin.finetuning.session import prepare_session
 
 compat.apply()
 
@@ -17,7 +17,7 @@ from models import build_vae_var  # noqa: E402
 from utils.amp_sc import AmpOptimizer  # noqa: E402
 from utils.data import normalize_01_into_pm1, pil_loader  # noqa: E402
 
-from ddo_integrations.var import round as rounds  # noqa: E402
+from ddo_integrations.var.round import Round  # noqa: E402
 from ddo_integrations.var.trainer import DDOTrainer  # noqa: E402
 
 PATCHES = (1, 2, 3)
@@ -28,8 +28,8 @@ def build(base: str, outdir: str, *, ranks: bool, accumulation: int = 1, lr: flo
     """A trainer of a round from `base`, whose optimizer is plain gradient descent without clipping."""
     dist.initialize()
     options = {**OPTIONS, "ddo": base, "ddo_round": None}
-    run = finetuning.prepare("var", Path(outdir), options)
-    rounds.start(rounds.Round(run, 100, accumulation, snapshot_steps=100, state_steps=None, seed=0, settings={}))
+    session = prepare_session("var", Path(outdir), options)
+    session.position = Round(session, 100, accumulation, snapshot_steps=100, state_steps=None, seed=0)
     vae, var = build_vae_var(device=dist.get_device(), patch_nums=PATCHES, depth=2)
     vae.load_state_dict(torch.load("vae_ch160v4096z32.pth"))
     wrapped = torch.nn.parallel.DistributedDataParallel(var) if ranks else _Alone(var)

@@ -1,1 +1,1 @@
-"""Modules that python no longer has. This folder is put on sys.path where they are missing."""
+"""Modules that Python no longer has. This folder is put on sys.path where they are missing."""

@@ -1,1 +1,1 @@
-"""Stand-in for the package that python 3.12 removed: only what EDM imports."""
+"""A stand-in for the package that Python 3.12 removed, with the one function that dnnlib imports."""

@@ -1,4 +1,4 @@
-"""VAR on a CPU. It runs there by itself, alone and up to the end of its first epoch; ranks need what follows."""
+"""VAR on a CPU. A single process runs there by itself up to the end of its first epoch; ranks need this fix."""
 
 from __future__ import annotations
 
@@ -6,29 +6,24 @@ import contextlib
 import functools
 import os
 import sys
-from collections.abc import Callable, MutableMapping
+from collections.abc import MutableMapping
 from typing import Any
 
-from ddo_plugin.base.errors import UserError
-from ddo_plugin.checkouts.compat import ownership
+from ddo_integrations.var.compat.family import FAMILY
+from ddo_plugin import Fix, UserError, announce_cpu, local_rank, on_cpu, owns, under_torchrun
 
 
-def stand_in(announce: Callable[[], None]) -> None:
-    """Answer what VAR's files ask of a GPU; `announce` is called when such a run starts."""
-    _find_no_gpu(announce)
+def _apply() -> None:
+    _find_no_gpu()
     _keep_tensors()
     _let_adamw_take_the_cpu()
-
-
-def adjust() -> None:
-    """If `dist` was imported before, it has chosen its device already."""
     dist: Any = sys.modules.get("dist")
-    if dist is not None and ownership.owns(vars(dist), ownership.VAR):
+    if dist is not None and owns(vars(dist), FAMILY):  # imported before, it has chosen its device already
         vars(dist)["__device"] = "cpu"
 
 
-def _find_no_gpu(announce: Callable[[], None]) -> None:
-    """VAR's `dist` asks whether there is a GPU when it is imported and, first of all, where it starts its ranks."""
+def _find_no_gpu() -> None:
+    """VAR's `dist` asks whether there is a GPU when it is imported, and again first of all when it starts its ranks."""
     import torch
 
     original = torch.cuda.is_available
@@ -36,10 +31,10 @@ def _find_no_gpu(announce: Callable[[], None]) -> None:
     @functools.wraps(original)
     def is_available() -> bool:
         caller = sys._getframe(1)
-        if not ownership.owns(caller.f_globals, ownership.VAR):
+        if not owns(caller.f_globals, FAMILY):
             return original()
         if caller.f_globals.get("__name__") == "dist" and caller.f_code.co_name == "initialize":
-            announce()
+            announce_cpu()
             _join(caller.f_globals)
         return False
 
@@ -47,38 +42,37 @@ def _find_no_gpu(announce: Callable[[], None]) -> None:
 
 
 def _join(dist: MutableMapping[str, Any]) -> None:
-    """Upstream starts a process group on GPUs only: on a CPU each of several ranks would train for itself."""
+    """Start the process group, which upstream does on GPUs only: on a CPU each rank would train alone."""
     import torch.distributed
 
-    if "RANK" not in os.environ:
+    if not under_torchrun():
         return
     try:
         if not torch.distributed.is_initialized():
             torch.distributed.init_process_group("gloo")
-    except (RuntimeError, ValueError) as error:  # upstream would print a RuntimeError and go on alone
+    except (RuntimeError, ValueError) as error:  # upstream would print a RuntimeError and continue alone
         reason = " ".join(str(error).split())
         raise UserError(f"rank {os.environ['RANK']} cannot join the others: {reason}; start them by torchrun") from None
-    rank = torch.distributed.get_rank()
-    dist["__rank"], dist["__world_size"] = rank, torch.distributed.get_world_size()
-    dist["__local_rank"] = int(os.environ.get("LOCAL_RANK", rank))
+    dist["__rank"], dist["__world_size"] = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    dist["__local_rank"] = local_rank()
     dist["__initialized"] = True
 
 
 def _keep_tensors() -> None:
-    """VAR's collectives move their tensors to the GPU; its meters make theirs there."""
+    """Leave tensors on the CPU where VAR's collectives move them to the GPU and its meters create them there."""
     import torch
 
     original_cuda, original_tensor = torch.Tensor.cuda, torch.tensor
 
     @functools.wraps(original_cuda)
     def cuda(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if ownership.owns(sys._getframe(1).f_globals, ownership.VAR):
+        if owns(sys._getframe(1).f_globals, FAMILY):
             return self
         return original_cuda(self, *args, **kwargs)
 
     @functools.wraps(original_tensor)
     def tensor(*args: Any, **kwargs: Any) -> Any:
-        if kwargs.get("device") == "cuda" and ownership.owns(sys._getframe(1).f_globals, ownership.VAR):
+        if kwargs.get("device") == "cuda" and owns(sys._getframe(1).f_globals, FAMILY):
             kwargs["device"] = "cpu"
         return original_tensor(*args, **kwargs)
 
@@ -100,3 +94,12 @@ def _let_adamw_take_the_cpu() -> None:
         original(self, *args, **{**kwargs, "fused": None})
 
     torch.optim.AdamW.__init__ = __init__  # type: ignore[method-assign]
+
+
+FIX = Fix(
+    "cpu-var",
+    breaks="VAR's files compute on the GPU where `cpu` says CPU, and the ranks of a CPU run never meet",
+    does="VAR's files find no GPU and keep their tensors on the CPU; ranks that torchrun starts meet through gloo",
+    needed=on_cpu,
+    apply=_apply,
+)

@@ -1,4 +1,4 @@
-"""VAR asks git for branch and commit of the current folder while its options are imported."""
+"""VAR asks git for the branch and commit of the current folder while its options are imported."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import subprocess
 import sys
 from typing import Any
 
-from ddo_plugin.checkouts.compat import ownership
-from ddo_plugin.checkouts.compat.fix import Fix
+from ddo_integrations.var.compat.family import FAMILY
+from ddo_plugin import Fix, owns
 
 
 def _needed() -> bool:
@@ -24,12 +24,12 @@ def _apply() -> None:
 
     @functools.wraps(original)
     def check_output(command: Any, *args: Any, **kwargs: Any) -> Any:
-        if not (_is_git(command) and ownership.owns(sys._getframe(1).f_globals, ownership.VAR)):
+        if not (_is_git(command) and owns(sys._getframe(1).f_globals, FAMILY)):
             return original(command, *args, **kwargs)
         try:
             return original(command, *args, **{"stderr": subprocess.DEVNULL, **kwargs})
         except (subprocess.CalledProcessError, OSError):
-            return b""  # which upstream writes down as unknown
+            return b""  # which upstream records as unknown
 
     subprocess.check_output = check_output  # type: ignore[assignment]  # mypy wants the overloads repeated
 
@@ -40,11 +40,10 @@ def _is_git(command: object) -> bool:
 
 FIX = Fix(
     "git",
-    breaks="VAR does not import: it asks git for a commit, and the current folder is in no repository that has one",
-    does="branch and commit are unknown to VAR then",
+    breaks="VAR cannot be imported: it asks git for a commit, and the current folder is in no repository with commits",
+    does="VAR records branch and commit as unknown",
     needed=_needed,
     apply=_apply,
     for_imports=True,
     to_train=True,
-    families=(ownership.VAR,),
 )

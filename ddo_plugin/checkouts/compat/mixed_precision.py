@@ -1,4 +1,4 @@
-"""Mixed precision of VAR on a CPU: what asks for autocast on a GPU gets the CPU's, and gradients are scaled there."""
+"""Mixed precision on a CPU: autocast and gradient scaling that upstream requests of a GPU happen on the CPU."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ddo_plugin.base.errors import UserError
 
 
 def move_to_the_cpu() -> None:
-    """Without it torch warns, leaves autocast off and scales nothing: a run in fp32, whatever was asked for."""
+    """Redirect both to the CPU. torch alone would warn and compute in fp32."""
     _autocast()
     _scale_gradients()
 
@@ -24,7 +24,7 @@ def _autocast() -> None:
         self: Any, device_type: str, dtype: Any = None, enabled: bool = True, cache_enabled: bool | None = None
     ) -> None:
         if device_type == "cuda":
-            device_type, dtype = "cpu", dtype if enabled else None  # a GPU's may be none of the CPU's (torch 2.1)
+            device_type, dtype = "cpu", dtype if enabled else None  # torch 2.1 may lack it on CPUs
         original(self, device_type, dtype, enabled, cache_enabled)
 
     torch.autocast.__init__ = __init__  # type: ignore[method-assign]
@@ -45,6 +45,6 @@ def _refuse(*_: Any, **__: Any) -> None:
     import torch
 
     raise UserError(
-        f"torch {torch.__version__} cannot scale gradients on a CPU, and fp16 loses the small ones unscaled; "
-        "train in bf16 (--fp16=2) or in fp32 (--fp16=0)"
+        f"torch {torch.__version__} cannot scale gradients on a CPU, and without scaling fp16 loses small gradients; "
+        "train in bf16 or fp32"
     )

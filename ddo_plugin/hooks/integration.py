@@ -1,0 +1,142 @@
+"""The base class of an integration, whose methods are the hooks of one upstream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ddo_plugin.hooks.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    import click
+
+    from ddo_plugin.base.commands import Command
+    from ddo_plugin.hooks.types import (
+        EvaluationStep,
+        Fakes,
+        Generator,
+        OnlineFakes,
+        Reference,
+        RefsetStep,
+        RoundStep,
+        Upstream,
+    )
+
+PREFIX = "ddo_"  # the hook `ddo_options` calls the method `options`, and so on
+
+
+class Integration:
+    """The integration of one upstream; a subclass sets `upstream` and overrides the methods that it needs.
+
+    An instance is the plugin that an entry point names. Each hook asks its method only if the call is about this
+    upstream. Hooks that concern no single upstream, such as `ddo_features`, are added to a subclass with `hookimpl`.
+    """
+
+    upstream: Upstream
+
+    # -- methods to override; the defaults answer that there is nothing -------------------------------------------
+
+    def options(self) -> Sequence[click.Option]:
+        """Return the options that the training script gains; their names start with `--ddo`."""
+        return []
+
+    def configure(self, config: MutableMapping[str, Any], options: Mapping[str, Any]) -> None:
+        """Change the configuration that the training script built into that of a DDO run."""
+
+    def loader(self, batches: Iterable[Any], steps: int) -> tuple[Iterable[Any], int] | None:
+        """Return the batches that a DDO run trains on, and their number, for loops that count in batches."""
+
+    def reference(self, source: str, options: Mapping[str, Any]) -> Reference | None:
+        """Load and freeze the reference network from `source`, a path or URL."""
+
+    def fakes(self, source: str | None, reference: Reference, options: Mapping[str, Any]) -> Fakes | OnlineFakes | None:
+        """Open what `--ddo-fakes` names, if it is no reference set; those are opened before this is asked."""
+
+    def generator_options(self) -> Sequence[click.Option]:
+        """Return the options of `ddo sample` and `ddo refset make` that choose how a network is sampled."""
+        return []
+
+    def generator(self, source: str, options: Mapping[str, Any]) -> Generator | None:
+        """Load the network at `source`, a path or URL, to be sampled with these options."""
+
+    def convert(self, source: Path, out: Path, like: Path | None) -> str | None:
+        """Write the network in `source` to `out` in upstream's other format, and return a line that says so."""
+
+    def evaluation_options(self) -> Sequence[click.Parameter]:
+        """Return the options of the command that evaluates a network."""
+        return []
+
+    def refset_command(self, step: RefsetStep) -> Command | None:
+        """Return the command that makes a reference set."""
+
+    def round_command(self, step: RoundStep) -> Command | None:
+        """Return the command that runs a round of finetuning."""
+
+    def evaluation_command(self, step: EvaluationStep) -> Command | None:
+        """Return the command that evaluates a network."""
+
+    # -- the hooks --------------------------------------------------------------------------------------------------
+
+    def answers(self, hook: str) -> bool:
+        """Return whether this integration has an answer to the hook: its method is overridden, or it is added."""
+        method = hook.removeprefix(PREFIX)
+        default = getattr(Integration, method, None)
+        return default is None or getattr(type(self), method) is not default
+
+    @hookimpl
+    def ddo_upstreams(self) -> Sequence[Upstream]:
+        return [self.upstream]
+
+    @hookimpl
+    def ddo_options(self, upstream: str) -> Sequence[click.Option]:
+        return self.options() if upstream == self.upstream.name else []
+
+    @hookimpl
+    def ddo_configure(self, upstream: str, config: MutableMapping[str, Any], options: Mapping[str, Any]) -> bool | None:
+        if upstream != self.upstream.name:
+            return None
+        self.configure(config, options)
+        return True
+
+    @hookimpl
+    def ddo_loader(self, upstream: str, batches: Iterable[Any], steps: int) -> tuple[Iterable[Any], int] | None:
+        return self.loader(batches, steps) if upstream == self.upstream.name else None
+
+    @hookimpl
+    def ddo_reference(self, upstream: str, source: str, options: Mapping[str, Any]) -> Reference | None:
+        return self.reference(source, options) if upstream == self.upstream.name else None
+
+    @hookimpl(trylast=True)  # a reference set is a folder too, and is tried first
+    def ddo_fakes(
+        self, upstream: str, source: str | None, reference: Reference, options: Mapping[str, Any]
+    ) -> Fakes | OnlineFakes | None:
+        return self.fakes(source, reference, options) if upstream == self.upstream.name else None
+
+    @hookimpl
+    def ddo_generator_options(self, upstream: str) -> Sequence[click.Option]:
+        return self.generator_options() if upstream == self.upstream.name else []
+
+    @hookimpl
+    def ddo_generator(self, upstream: str, source: str, options: Mapping[str, Any]) -> Generator | None:
+        return self.generator(source, options) if upstream == self.upstream.name else None
+
+    @hookimpl
+    def ddo_convert(self, source: Path, out: Path, like: Path | None) -> str | None:
+        return self.convert(source, out, like)
+
+    @hookimpl
+    def ddo_evaluation_options(self, upstream: str) -> Sequence[click.Parameter]:
+        return self.evaluation_options() if upstream == self.upstream.name else []
+
+    @hookimpl
+    def ddo_refset_command(self, step: RefsetStep) -> Command | None:
+        return self.refset_command(step) if step.upstream == self.upstream.name else None
+
+    @hookimpl
+    def ddo_round_command(self, step: RoundStep) -> Command | None:
+        return self.round_command(step) if step.upstream == self.upstream.name else None
+
+    @hookimpl
+    def ddo_evaluation_command(self, step: EvaluationStep) -> Command | None:
+        return self.evaluation_command(step) if step.upstream == self.upstream.name else None

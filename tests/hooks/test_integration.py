@@ -1,0 +1,84 @@
+"""An integration as an object: the hooks of one upstream, without the question whose upstream a call is about."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import pytest
+
+from ddo_plugin import Fakes, Integration, RefsetStep, Upstream, hookimpl
+from ddo_plugin.hooks import plugins
+
+
+class Fourth(Integration):
+    upstream = Upstream("fourth", "a fourth upstream", "train.py")
+
+    def options(self):
+        return [click.Option(["--ddo-fourth"])]
+
+    def configure(self, config, options):
+        config["configured"] = options["ddo"]
+
+    def fakes(self, source, reference, options):
+        return "images"
+
+    def refset_command(self, step):
+        return "command"
+
+    @hookimpl
+    def ddo_features(self, name):
+        return name.upper()
+
+
+@pytest.fixture
+def manager() -> plugins.Manager:
+    manager = plugins.build([])
+    manager.register(Fourth(), "fourth")
+    return manager
+
+
+def step(upstream: str) -> RefsetStep:
+    return RefsetStep(upstream, Path("network"), Path("out"), 10, 0)
+
+
+def test_a_call_about_its_upstream_reaches_the_method(manager) -> None:
+    config: dict[str, str] = {}
+    assert [option.name for option in plugins.collect(manager.hook.ddo_options(upstream="fourth"))] == ["ddo_fourth"]
+    assert manager.hook.ddo_configure(upstream="fourth", config=config, options={"ddo": "network"}) == [True]
+    assert config == {"configured": "network"}
+    assert manager.hook.ddo_refset_command(step=step("fourth")) == "command"
+    assert [upstream.name for upstream in plugins.collect(manager.hook.ddo_upstreams())] == ["fourth"]
+
+
+def test_a_call_about_another_upstream_does_not(manager) -> None:
+    config: dict[str, str] = {}
+    assert list(plugins.collect(manager.hook.ddo_options(upstream="fifth"))) == []
+    assert manager.hook.ddo_configure(upstream="fifth", config=config, options={"ddo": "network"}) == []
+    assert config == {}
+    assert manager.hook.ddo_refset_command(step=step("fifth")) is None
+
+
+def test_only_the_hooks_that_it_answers_are_listed(manager) -> None:
+    hooks = {caller.name for caller in manager.get_hookcallers(manager.get_plugin("fourth"))}
+    answered = {"options", "configure", "fakes", "refset_command", "features", "upstreams"}
+    assert hooks == {f"ddo_{name}" for name in answered}
+
+
+def test_every_hook_about_one_upstream_has_a_method() -> None:
+    hooks = [name.removeprefix("ddo_") for name in vars(Integration) if name.startswith("ddo_")]
+    assert {name for name in hooks if not hasattr(Integration, name)} == {"upstreams"}
+
+
+def test_a_reference_set_is_tried_before_an_integrations_fakes(manager) -> None:
+    class Refsets:
+        @hookimpl
+        def ddo_fakes(self, source: str) -> Fakes | None:
+            return "refset" if source == "folder" else None  # type: ignore[return-value]
+
+    manager.unregister(name="fourth")
+    manager.register(Refsets(), "refsets")
+    manager.register(Fourth(), "fourth")  # a later plugin is asked first, unless it asks to be the last
+    asked = {"upstream": "fourth", "reference": None, "options": {}}
+    assert manager.hook.ddo_fakes(source="folder", **asked) == "refset"
+    assert manager.hook.ddo_fakes(source="images", **asked) == "images"
