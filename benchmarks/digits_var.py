@@ -90,7 +90,7 @@ class Judge:
         for scale, side in enumerate(SIDES):
             distances[f"codes, {side}×{side}"] = total_variation(samples.codes(scale), self.real.codes(scale))
         distances["neighbours"] = total_variation(samples.neighbours(), self.real.neighbours())
-        distances["Fréchet distance"] = frechet_distance(moments(self.features(samples.images)), self.moments)
+        distances["Fréchet distance"] = frechet_distance(feature_moments(self.features(samples.images)), self.moments)
         return distances
 
     def floor(self) -> list[dict[str, float]]:

@@ -141,7 +141,7 @@ def _upstream(checkout: Path | None, name: str | None) -> tuple[str | None, bool
 
 def _become_torchrun(ctx: click.Context, torchrun: str) -> None:
     """Replace this process by torchrun with the same command."""
-    from ddo_plugin.base.commands import Command, launcher
+    from ddo_plugin.base.commands import Command, torchrun_launcher
     from ddo_plugin.checkouts.run_script import become_process, interpreter_options, launched
 
     _, args = ctx.meta[META]

@@ -106,7 +106,7 @@ class NpzImages:
                 yield np.array(pixels.transpose(0, 3, 1, 2), order="C")
 
 
-def digest(path: Path) -> str | None:
+def image_set_sha256(path: Path) -> str | None:
     """Return the sha256 of a file or of a reference set's samples, and None for a folder of images."""
     if (path / refset.MANIFEST).exists():
         return refset.open_refset(path).samples_sha256

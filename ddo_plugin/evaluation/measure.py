@@ -97,7 +97,9 @@ class _Gathered:
         return np.concatenate(self.batches)
 
 
-def check(count: int, metrics: Sequence[str], features: Features, standard: Standard | None) -> Moments | None:
+def check_measurable(
+    count: int, metrics: Sequence[str], features: Features, standard: Standard | None
+) -> Moments | None:
     """Refuse combinations that cannot work. Return the moments that the standard stores, if the metrics need them."""
     compared = [name for name in metrics if name != "is"]
     if compared and standard is None:

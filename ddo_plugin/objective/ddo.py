@@ -95,7 +95,7 @@ class MLE:
 
 
 @torch.no_grad()
-def statistics(terms: Terms, beta: float, loss_real: Tensor, loss_fake: Tensor) -> dict[str, Tensor]:
+def objective_statistics(terms: Terms, beta: float, loss_real: Tensor, loss_fake: Tensor) -> dict[str, Tensor]:
     """Return the logged metrics, with the names of TRL: chosen = real, rejected = fake."""
     assert terms.r_real is not None and terms.r_fake is not None
     r_real, r_fake = terms.r_real.detach(), terms.r_fake.detach()

@@ -50,7 +50,9 @@ def log_likelihood(denoised: Tensor, clean: Tensor, weight: Tensor) -> Tensor:
     return -(weight * (denoised - clean).square()).flatten(1).sum(1)
 
 
-def terms(denoise: Denoiser, denoise_ref: Denoiser | None, clean: Tensor, n_real: int, levels: NoiseLevels) -> Terms:
+def diffusion_terms(
+    denoise: Denoiser, denoise_ref: Denoiser | None, clean: Tensor, n_real: int, levels: NoiseLevels
+) -> Terms:
     """Add noise to the batch once, run target and reference on it, and return the terms of an objective.
 
     `clean` holds n_real real samples followed by any number of fakes. The target runs once on all of them, because

@@ -84,7 +84,7 @@ def log_ratio(logp: Tensor, logp_ref: Tensor) -> Tensor:
     return (logp - logp_ref).sum(1)
 
 
-def terms(logp: Tensor, logp_ref: Tensor | None, n_real: int, conditional: Tensor | None = None) -> Terms:
+def token_terms(logp: Tensor, logp_ref: Tensor | None, n_real: int, conditional: Tensor | None = None) -> Terms:
     """Return the terms of an objective from the tokens' log-probabilities [N + M, L] of n_real reals and M fakes."""
     logp_real = logp[:n_real].sum(1)
     if logp_ref is None:

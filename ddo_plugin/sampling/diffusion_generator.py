@@ -56,7 +56,7 @@ class DiffusionGenerator:
         return self._decode(samples) if self._decode else samples
 
 
-def bound(network: Any, conditions: Tensor | None) -> Denoiser:
+def bind_conditions(network: Any, conditions: Tensor | None) -> Denoiser:
     """Bind conditions to a network. All samples share a noise level, which is passed once per batch, like upstream."""
     return lambda noisy, sigma: network(noisy, sigma[:1], conditions)
 

@@ -14,7 +14,7 @@ DATASET = "dataset:"  # prefix of a dataset's path in --labels
 GOLDEN = (5**0.5 - 1) / 2  # its multiples, modulo 1, are spread evenly over every stretch
 
 
-def uniform(count: int, classes: int) -> np.ndarray:
+def balanced_labels(count: int, classes: int) -> np.ndarray:
     """Return [count] class numbers 0, 1, 2, …, repeated, so that all classes are equally frequent up to one sample."""
     return np.arange(count, dtype=np.int64) % classes
 
@@ -42,7 +42,7 @@ def choose(text: str, count: int, classes: int, *, others: Sequence[str] = ()) -
             raise UserError(f"--labels={text}: the network is unconditional and has no classes; drop --labels")
         return None
     if text == "uniform":
-        return uniform(count, classes)
+        return balanced_labels(count, classes)
     if text.startswith(DATASET):
         chosen = _of_dataset(text.removeprefix(DATASET), count)
     else:

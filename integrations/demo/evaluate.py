@@ -12,9 +12,17 @@ from torch import nn
 from ddo_integrations.demo.data import CLASSES, Digits
 from ddo_integrations.demo.families import Family, build, load_snapshot
 from ddo_integrations.demo.generator import draw
-from ddo_integrations.demo.names import FEATURES
-from ddo_plugin import IntegerList, atomic_write, combine_seeds, frechet_distance, moments, progress, write_json
-from ddo_plugin.hooks import plugins
+from ddo_integrations.demo.names import FAMILIES, FEATURES
+from ddo_plugin import (
+    IntegerList,
+    atomic_write,
+    combine_seeds,
+    feature_moments,
+    features_named,
+    frechet_distance,
+    progress,
+    write_json,
+)
 
 LIKELIHOOD_DRAWS = 20  # noise levels for each real sample; exact likelihoods do not vary
 GRID_ROWS = 4
@@ -35,29 +43,29 @@ def real_likelihood(family: Family, network: nn.Module, labels: torch.Tensor) ->
 @click.option("--network", type=click.Path(exists=True, path_type=Path), required=True, help="Snapshot.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="JSON file to write.")
 @click.option("--seeds", type=IntegerList(), required=True, help="Sampling seeds, separated by commas.")
-@click.option("--count", type=click.IntRange(min=2), default=2000, show_default=True, help="Samples a seed.")
+@click.option("--count", type=click.IntRange(min=2), default=2000, show_default=True, help="Samples for each seed.")
 def main(family_name: str, data: Path, network: Path, out: Path, seeds: list[int], count: int) -> None:
-    """Write {"score": mean Fréchet distance, "scores": one a seed, "spread": their standard deviation, ...}.
+    """Write the Fréchet distance and the likelihood of a network.
 
     The file holds {"score": mean Fréchet distance, "scores": [one for each seed], "spread": standard deviation, ...}.
     Token models are compared with the digits as their tokenizer renders them, so that they can reach distance 0.
     """
     family, digits = build(family_name, data), Digits(data)
     model = load_snapshot(network, family_name, family)
-    features = plugins.manager().hook.ddo_features(name=f"{FEATURES}{data}")
-    real = moments(features(family.to_images(family.real_samples()).numpy()))
-    found = []
+    features = features_named(f"{FEATURES}{data}").extract
+    real = feature_moments(features(family.to_images(family.real_samples()).numpy()))
+    scores = []
     with progress(f"{family_name} evaluation", count * len(seeds)) as bar:
         for seed in seeds:
             images = family.to_images(draw(family, model, count, seed, bar)[0]).numpy()
-            found.append({"seed": seed, "fd": frechet_distance(moments(features(images)), real)})
+            scores.append({"seed": seed, "fd": frechet_distance(feature_moments(features(images)), real)})
             if seed == seeds[0]:
                 with atomic_write(out.with_suffix(".grid.npy")) as file:
                     np.save(file, images[: GRID_ROWS * CLASSES])
     write_json(
         out,
         {
-            **combine_seeds(found, ["fd"]),
+            **combine_seeds(scores, ["fd"]),
             "count": count,
             "logp_real": real_likelihood(family, model, torch.from_numpy(digits.labels)),
         },

@@ -110,7 +110,7 @@ class Path:
         """Return dx/dt."""
         sigma, sigma_deriv, s = self.schedule.sigma(t), self.schedule.slope(t), self.scale(t)
         s_deriv = -sigma * sigma_deriv * s**3 if self.scaled else 0.0
-        denoised = estimate(denoise, x / s, sigma)
+        denoised = estimate_clean(denoise, x / s, sigma)
         return (sigma_deriv / sigma + s_deriv / s) * x - sigma_deriv * s / sigma * denoised
 
 

@@ -65,7 +65,7 @@ def _load(source: str, options: Mapping[str, Any]) -> Reference:
         raise UserError(
             f"{source} is a {reference.info.class_name}, not a network of EDM2; run this in its own upstream's checkout"
         )
-    reference.network.to(compat.device())
+    reference.network.to(upstream_device())
     return reference
 
 
@@ -98,14 +98,14 @@ def _decoder(source: str, options: Mapping[str, Any]) -> Callable[[Tensor], Tens
 
     @cache
     def encoder() -> Any:
-        stored = contents.describe(local_file(source, sha256=options["ddo_sha256"])).objects.get("encoder")
+        stored = describe_pickle(local_file(source, sha256=options["ddo_sha256"])).objects.get("encoder")
         if stored is None or stored.class_name != LATENTS:
             name = "missing" if stored is None else stored.class_name
             raise UserError(f"{source} generates latents, but its encoder is {name}, which cannot decode them")
         built = construct_class_by_name(class_name=f"training.encoders.{LATENTS}", **stored.init_kwargs)
         built.batch_size = DECODED_TOGETHER
         try:
-            built.init(compat.device())
+            built.init(upstream_device())
         except ImportError as error:
             raise UserError(
                 f"{source}: decoding its latents needs diffusers: pip install diffusers ({error})"

@@ -69,6 +69,7 @@ class EDM2(Integration):
             ["--ddo-ema"],
             default="0.05",
             show_default=True,
+            type=FloatList(),
             callback=_widths,
             metavar="STD[,STD]",
             help="Relative standard deviations of the EMA profiles; every snapshot has one file for each.",
@@ -120,7 +121,7 @@ class EDM2(Integration):
 
 
 def _widths(context: click.Context, option: click.Parameter, widths: list[float]) -> list[float]:
-    """Refuse widths that EDM2 cannot average over, or cannot tell apart in its file names."""
+    """Refuse numbers that the EMA or the names of snapshots cannot express."""
     value = ",".join(map(str, widths))
     if not all(0 < width <= WIDEST for width in widths):
         raise click.BadParameter(f"{value!r}: each number must be above 0 and at most {WIDEST}")
@@ -142,114 +143,4 @@ def _guidance_options() -> list[click.Option]:
     ]
 
 
-@hookimpl
-def ddo_upstreams() -> Sequence[Upstream]:
-    return [
-        Upstream(
-            UPSTREAM, "EDM2 (NVlabs/edm2)", "train_edm2.py", LANDMARKS, PATCHES / "edm2.patch", PATCHES / "edm2.json"
-        )
-    ]
-
-
-@hookimpl
-def ddo_options(upstream: str) -> Sequence[click.Option]:
-    if upstream != UPSTREAM:
-        return []
-    rampup = click.Option(
-        ["--ddo-rampup"],
-        type=Number(0),
-        default=1.0,
-        show_default=True,
-        metavar="MIMG",
-        help="Learning rate rises from 0 over so many images.",
-    )
-    ema = click.Option(
-        ["--ddo-ema"],
-        type=FloatList(),
-        default="0.05",
-        show_default=True,
-        callback=_widths,
-        metavar="STD[,STD]",
-        help="Relative widths of the averages that snapshots hold.",
-    )
-    return [*finetuning_options(alpha=4.0, beta=0.05), *pickle_options(), continue_option(), rampup, ema]
-
-
-@hookimpl
-def ddo_configure(upstream: str, config: MutableMapping[str, Any], options: Mapping[str, Any]) -> bool | None:
-    if upstream != UPSTREAM:
-        return None
-    from ddo_integrations.edm2.configuration import configure
-
-    configure(config, options)
-    return True
-
-
-@hookimpl
-def ddo_reference(upstream: str, source: str, options: Mapping[str, Any]) -> Reference | None:
-    if upstream != UPSTREAM:
-        return None
-    from ddo_integrations.edm2.networks import load_settled
-
-    return load_settled(source, options)
-
-
-@hookimpl(trylast=True)  # a reference set is a folder too
-def ddo_fakes(upstream: str, source: str | None, reference: Reference) -> Fakes | None:
-    if upstream != UPSTREAM or source is None:
-        return None
-    from ddo_integrations.nvlabs.image_fakes import open_images
-
-    return open_images(Path(source), reference)
-
-
-@hookimpl
-def ddo_generator_options(upstream: str) -> Sequence[click.Option]:
-    if upstream != UPSTREAM:
-        return []
-    return [*sampler_options(STEPS), *_guidance_options(), *pickle_options()]
-
-
-@hookimpl
-def ddo_generator(upstream: str, source: str, options: Mapping[str, Any]) -> Generator | None:
-    if upstream != UPSTREAM:
-        return None
-    from ddo_integrations.edm2.generator import generator
-
-    return generator(source, options)
-
-
-@hookimpl
-def ddo_refset_command(step: RefsetStep) -> Command | None:
-    if step.upstream != UPSTREAM:
-        return None
-    from ddo_plugin import refset_command
-
-    return refset_command(step)
-
-
-@hookimpl
-def ddo_round_command(step: RoundStep) -> Command | None:
-    if step.upstream != UPSTREAM:
-        return None
-    from ddo_plugin import round_command
-
-    return round_command(step, "train_edm2.py", {"outdir": step.out})
-
-
-@hookimpl
-def ddo_evaluation_command(step: EvaluationStep) -> Command | None:
-    if step.upstream != UPSTREAM:
-        return None
-    from ddo_plugin import evaluation_command
-
-    return evaluation_command("ddo_integrations.edm2.evaluate", step)
-
-
-@hookimpl
-def ddo_evaluation_options(upstream: str) -> Sequence[click.Parameter]:
-    if upstream != UPSTREAM:
-        return []
-    from ddo_integrations.edm2.evaluate import main
-
-    return main.params
+integration = EDM2()

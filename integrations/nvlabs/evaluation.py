@@ -26,9 +26,9 @@ from ddo_plugin import (
     IntegerList,
     UserError,
     check_place,
+    checkout_command,
     combine_seeds,
-    commit,
-    digest,
+    describe_pickle,
     flags,
     free_port,
     git_commit,
@@ -40,9 +40,9 @@ from ddo_plugin import (
     open_checkout,
     open_standard,
     package_versions,
-    parse_seeds,
     progress,
     read_images,
+    torchrun_launcher,
     write_result,
 )
 
@@ -137,54 +137,53 @@ def evaluation_options(metrics: Sequence[str]) -> list[click.Parameter]:
         ),
         click.Option(["--out"], type=click.Path(path_type=Path), required=True, help="JSON file to write."),
         click.Option(["--ref"], required=True, metavar="NPZ|PKL|URL", help="Statistics of the real images."),
-        click.Option(["--checkout"], type=click.Path(path_type=Path), default=".", help="Upstream's repository."),
-        click.Option(["--metrics"], default=metrics[0], show_default=True, help=f"Of {', '.join(metrics)}."),
         click.Option(
-            ["--num"], type=click.IntRange(min=2), default=EVALUATION_SAMPLES, show_default=True, help="Samples a seed."
+            ["--checkout"],
+            type=click.Path(path_type=Path),
+            default=".",
+            show_default=True,
+            help="Checkout of the upstream.",
+        ),
+        click.Option(
+            ["--metrics"],
+            default=metrics[0],
+            show_default=True,
+            help=f"Metrics to compute, separated by commas: {', '.join(metrics)}. The first is the score.",
+        ),
+        click.Option(
+            ["--num"],
+            type=click.IntRange(min=2),
+            default=EVALUATION_SAMPLES,
+            show_default=True,
+            help="Number of samples for each seed.",
         ),
         click.Option(
             ["--seeds"],
             type=IntegerList(),
             default="0",
             show_default=True,
-            help="Seed k: image seeds k·num to (k+1)·num − 1.",
+            help="Evaluation seeds, separated by commas. Seed k uses the image seeds k·num to (k+1)·num − 1.",
         ),
-        click.Option(["--batch"], type=click.IntRange(min=1), default=64, show_default=True),
-        click.Option(["--torchrun"], metavar="OPTIONS", help="Start the scripts by torchrun."),
-        click.Option(["--sampler"], default="", metavar="ARGS", help="More arguments for upstream's sampler."),
-        click.Option(["--labels"], help="Sample by `ddo sample`, with these classes: uniform, dataset:PATH or a list."),
-        click.Option(["--trust"], is_flag=True, help="Run the code that a network's file carries."),
+        click.Option(["--batch"], type=click.IntRange(min=1), default=64, show_default=True, help="Batch size."),
+        click.Option(["--torchrun"], metavar="OPTIONS", help="Start the scripts with torchrun and these options."),
+        click.Option(["--sampler"], default="", metavar="ARGS", help="Extra arguments for upstream's sampler."),
+        click.Option(
+            ["--labels"],
+            help="Sample with `ddo sample` and these classes: uniform, dataset:PATH or a list.  [default: drawn by "
+            "upstream's sampler]",
+        ),
+        click.Option(["--trust"], is_flag=True, help="Run the code that the network's file contains."),
     ]
 
 
-    return add
-
-
-def evaluate(
-    judge: Judge,
-    judge_samples: JudgeSamples,
-    *,
-    known: Sequence[str],
-    reads: Sequence[str],
-    network: str,
-    out: Path,
-    ref: str,
-    checkout: Path,
-    metrics: str,
-    seeds: Sequence[int],
-    trust: bool,
-    sampler: str,
-    **options: Any,
-) -> None:
-    """Judge what `network` names and write {"score", "metrics", "by_seed", ...} to `out`.
-
-    Of upstream's script, `known` are the metrics and `reads` the suffixes of statistics that it reads.
-    """
-    chosen = _metrics(metrics, known)
-    opened = open_checkout(checkout)
-    check_place(out)
-    standard = open_standard(ref)  # a damaged file is found here, not after 50,000 samples
-    if standard.moments and Path(ref).suffix.lower() not in reads:
+def evaluate(scripts: Scripts, options: Mapping[str, Any]) -> None:
+    """Evaluate the network or samples that the options name, and write {"score", "metrics", "by_seed", ...}."""
+    metrics, seeds = _metrics(options["metrics"], scripts.metrics), options["seeds"]
+    source, ref, trust = options["network"], options["ref"], options["trust"]
+    checkout = open_checkout(options["checkout"])
+    check_place(options["out"])
+    standard = open_standard(ref)  # finds a damaged file now instead of after 50,000 samples
+    if standard.moments and Path(ref).suffix.lower() not in scripts.reads:
         raise UserError(
             f"--ref={ref}: the script of {checkout.upstream.title} reads statistics from {' or '.join(scripts.reads)} "
             "files only"
@@ -210,13 +209,14 @@ def evaluate(
     )
     job = Job(request)
     if is_network(path):
-        for loaded in (path, *([] if trust else map(local_file, sampler_networks(job.sampler)))):
-            refuse_foreign_code(loaded, opened, trust)
-        found = _judge_network(job, judge if job.labels is None else _by_our_samples(judge_samples), seeds)
+        for loaded in (path, *([] if trust else map(local_file, sampler_networks(request.sampler)))):
+            refuse_foreign_code(loaded, checkout, trust)
+        judge = scripts.judge if request.labels is None else _by_our_samples(scripts.judge_samples)
+        scores = _judge_network(job, judge, seeds)
     else:
-        _check_count(job)
-        found = [{"seed": seeds[0], **_judge_samples(job, judge_samples, seeds[0])}]
-    _write(job, found, network, standard.description)
+        _check_count(request)
+        scores = [{"seed": seeds[0], **_judge_samples(job, scripts.judge_samples, seeds[0])}]
+    _write(job, scores, source, standard.description)
 
 
 def is_network(path: Path) -> bool:
@@ -346,9 +346,12 @@ def _write(job: Job, scores: Sequence[Mapping[str, float]], source: str, referen
     request, checkout = job.request, job.request.checkout
     summary = combine_seeds(scores, request.metrics)
     value = {
-        **(told := combine_seeds(found, job.metrics)),
-        "count": job.num,
-        "network" if is_network(job.what) else "samples": judged,
+        **summary,
+        "count": request.num,
+        "network" if is_network(request.what) else "samples": {
+            "source": source,
+            "sha256": image_set_sha256(request.what),
+        },
         "reference": reference,
         "checkout": {
             "upstream": checkout.upstream.name,

@@ -30,45 +30,60 @@ from ddo_plugin import (
     flags,
     metrics_named,
     open_standard,
-    parse_seeds,
     progress,
     record_beside,
     write_result,
 )
-from ddo_plugin.hooks import plugins
 
 OWN = [
     click.Option(["--network"], required=True, metavar="PTH|URL", help="Plain weights, as upstream publishes them."),
     click.Option(["--out"], type=click.Path(path_type=Path), required=True, help="JSON file to write."),
-    click.Option(["--ref"], required=True, metavar="NPZ|IMAGES|URL", help="Real images or their statistics."),
-    click.Option(["--checkout"], type=click.Path(path_type=Path), default=".", help="Upstream's repository."),
-    click.Option(["--metrics"], default="fid,is", show_default=True, help="Of `ddo eval`; the first is the score."),
-    click.Option(["--features"], default="inception", show_default=True, help="Feature extractor, as `ddo eval` has."),
+    click.Option(["--ref"], required=True, metavar="NPZ|IMAGES|URL", help="Real images, or their statistics."),
     click.Option(
-        ["--num"], type=click.IntRange(min=2), default=EVALUATION_SAMPLES, show_default=True, help="Images a seed."
+        ["--checkout"],
+        type=click.Path(path_type=Path),
+        default=".",
+        show_default=True,
+        help="Checkout of the upstream.",
+    ),
+    click.Option(
+        ["--metrics"],
+        default="fid,is",
+        show_default=True,
+        help="Metrics of `ddo eval` to compute, separated by commas. The first is the score.",
+    ),
+    click.Option(["--features"], default="inception", show_default=True, help="Feature extractor, as for `ddo eval`."),
+    click.Option(
+        ["--num"],
+        type=click.IntRange(min=2),
+        default=EVALUATION_SAMPLES,
+        show_default=True,
+        help="Number of images for each seed.",
     ),
     click.Option(
         ["--seeds"],
         type=IntegerList(),
         default="0",
         show_default=True,
-        help="Seed k: image seeds k·num to (k+1)·num − 1.",
+        help="Evaluation seeds, separated by commas. Seed k uses the image seeds k·num to (k+1)·num − 1.",
     ),
-    click.Option(["--labels"], default="uniform", show_default=True, help="Classes, as `ddo sample` takes them."),
-    click.Option(["--batch"], type=click.IntRange(min=1), help="Images made together  [default: upstream's]"),
-    click.Option(["--torchrun"], metavar="OPTIONS", help="Sample in several processes."),
-    click.Option(["--sampler"], default="", metavar="ARGS", help="Further arguments for `ddo sample`."),
+    click.Option(
+        ["--labels"], default="uniform", show_default=True, help="Classes of the images, as for `ddo sample`."
+    ),
+    click.Option(["--batch"], type=click.IntRange(min=1), help="Batch size.  [default: upstream's]"),
+    click.Option(
+        ["--torchrun"], metavar="OPTIONS", help="Sample in several processes, with these options of torchrun."
+    ),
+    click.Option(["--sampler"], default="", metavar="ARGS", help="Extra arguments for `ddo sample`."),
 ]
 
 
-def _sampling_options() -> list[click.Option]:
-    options = plugins.collect(plugins.manager().hook.ddo_generator_options(upstream=UPSTREAM))
-    return [option for option in options if option.opts[0].removeprefix("--") in SAMPLED_BY]
-
-
-@click.command(params=[*OWN, *_sampling_options()])
+@click.command(params=[*OWN, *sampling_options()])
 def main(out: Path, seeds: list[int], num: int, metrics: str, **options: Any) -> None:
-    """Write {"score": the first metric, ...}. Without --cfg the network is sampled without guidance."""
+    """Compute metrics of a VAR network and write them as JSON.
+
+    `ddo sample` makes the images and `ddo eval` measures them. Without --cfg the network is sampled without guidance.
+    """
     names = metrics_named(metrics)
     _refuse_samples(options["network"])
     check_place(out)
@@ -78,12 +93,12 @@ def main(out: Path, seeds: list[int], num: int, metrics: str, **options: Any) ->
     commands: list[str] = []
     with progress("evaluation", len(seeds)) as bar:
         for seed in seeds:
-            found.append(_judge(out, range(seed * num, (seed + 1) * num), names, commands, options))
+            results.append(_judge(out, range(seed * num, (seed + 1) * num), names, commands, options))
             bar.update()
-    measured = list(dict.fromkeys([names[0], *found[0]["metrics"]]))  # `is` comes with its spread
-    by_seed = [{"seed": seed, **one["metrics"]} for seed, one in zip(seeds, found, strict=True)]
-    told = {name: found[0][name] for name in ("network", "sampler", "labels", "reference", "features", "versions")}
-    write_result(out, {**combine_seeds(by_seed, measured), "count": num, **told, "commands": commands})
+    measured = list(dict.fromkeys([names[0], *results[0]["metrics"]]))  # `is` comes with its spread
+    by_seed = [{"seed": seed, **result["metrics"]} for seed, result in zip(seeds, results, strict=True)]
+    shared = {name: results[0][name] for name in ("network", "sampler", "labels", "reference", "features", "versions")}
+    write_result(out, {**combine_seeds(by_seed, measured), "count": num, **shared, "commands": commands})
 
 
 def _refuse_samples(network: str) -> None:

@@ -100,7 +100,7 @@ def test_what_cannot_work_is_refused_before_an_image_is_looked_at(samples, stand
 
 
 def test_statistics_of_another_width_are_refused_at_the_first_batch(samples, pixels) -> None:
-    other = Standard("a.npz", {"pixels": moments(np.eye(9))})
+    other = Standard("a.npz", {"pixels": feature_moments(np.eye(9))})
     with pytest.raises(UserError, match="--ref holds statistics of 9 features, but 'pixels' has 4"):
         measure(samples, ["fid"], pixels, other, batch=1)
 

@@ -14,7 +14,7 @@ class Moments(NamedTuple):
     covariance: np.ndarray
 
 
-def moments(features: np.ndarray) -> Moments:
+def feature_moments(features: np.ndarray) -> Moments:
     """Return the unbiased moments of features [N, D], in float64."""
     features = np.asarray(features, dtype=np.float64)
     return Moments(features.mean(0), np.atleast_2d(np.cov(features, rowvar=False)))

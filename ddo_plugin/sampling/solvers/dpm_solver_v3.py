@@ -61,7 +61,7 @@ def sample(
     previous: list[Evaluation] = []  # newest first
     x_start, order_used = x, 0  # the state at the start of the last step, and that step's order
     for step, (sigma, sigma_next) in enumerate(pairwise(levels)):
-        denoised = estimate(denoise, x, sigmas[step])
+        denoised = estimate_clean(denoise, x, sigmas[step])
         if sigma_next == 0:
             return denoised
         current = Evaluation(_log_snr(sigma), (1 - rule.slope(_log_snr(sigma))) * x - denoised)

@@ -55,7 +55,7 @@ def heun_sample(
 
     def slope(x: Tensor, sigma: Tensor) -> Tensor:
         """Return dx/dσ = (x − D(x; σ)) / σ."""
-        denoised = estimate(denoise, x, sigma)
+        denoised = estimate_clean(denoise, x, sigma)
         return (x - denoised) / sigma
 
     x, steps = latents.to(sigmas.dtype) * sigmas[0], len(sigmas) - 1
