@@ -20,7 +20,7 @@ def describe() -> dict[str, str]:
         **versions(),
         "python": f"{platform.python_version()}, {sys.executable}",
         "GPU": _gpu(),
-        "processor": f"{_cores()} cores, {_memory()} of memory",
+        "processor": f"{core_count()} cores, {_memory()} of memory",
     }
 
 
@@ -64,8 +64,16 @@ def _gpu() -> str:
     return ", ".join(f"{device.name} ({_gibibytes(device.total_memory)})" for device in devices)
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def cores() -> list[int]:
+    """Return the numbers of the CPU cores that this process may use; in a container, these are not all cores."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def core_count() -> int:
+    """Return the number of CPU cores that this process may use."""
+    return len(cores())
 
 
 def _memory() -> str:
@@ -80,10 +88,20 @@ def _gibibytes(nbytes: int) -> str:
 
 
 def free_port() -> int:
-    """A port that nobody on this machine listens at now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """Return a port that no process on this machine uses now."""
+    return free_ports(1)[0]
+
+
+def free_ports(count: int) -> list[int]:
+    """Return this number of different ports that no process on this machine uses now."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for listener in sockets:
+            listener.bind(("127.0.0.1", 0))
+        return [int(listener.getsockname()[1]) for listener in sockets]
+    finally:
+        for listener in sockets:
+            listener.close()
 
 
 def cache_folder() -> Path:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
+
+from ddo_plugin.base.environment import cores, free_ports
 
 T = TypeVar("T")
 GPUS_VARIABLE = "CUDA_VISIBLE_DEVICES"
@@ -41,9 +42,9 @@ def share(count: int) -> list[Slot]:
 
     Where there are more slots than GPUs or CPUs, several slots share one.
     """
-    gpus, cpus = _gpus(), _cpus()
+    gpus, cpus = _gpus(), cores()
     slots = []
-    for number, port in enumerate(_free_ports(count)):
+    for number, port in enumerate(free_ports(count)):
         env = {"MASTER_PORT": str(port)}  # for commands that run without torchrun, which would all take the same
         if gpus:
             slots.append(Slot({**env, GPUS_VARIABLE: ",".join(_part(gpus, number, count))}))
@@ -69,20 +70,3 @@ def _gpus() -> list[str]:
     asked = [program, "--query-gpu=index", "--format=csv,noheader"]
     answer = subprocess.run(asked, capture_output=True, text=True, check=False)
     return answer.stdout.split() if answer.returncode == 0 else []
-
-
-def _cpus() -> list[int]:
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()

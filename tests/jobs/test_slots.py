@@ -42,7 +42,7 @@ def test_all_that_the_driver_knows_are_divided_if_the_variable_says_nothing(
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
 def test_cpus_are_divided_without_overlap_while_there_are_enough(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(slots.GPUS_VARIABLE, "")
-    monkeypatch.setattr(slots, "_cpus", lambda: [0, 1, 2, 3])
+    monkeypatch.setattr(slots, "cores", lambda: [0, 1, 2, 3])
     shares = slots.share(count)
     assert frozenset.union(*(slot.cpus for slot in shares)) == {0, 1, 2, 3}
     assert [slot.env["OMP_NUM_THREADS"] for slot in shares] == [str(len(slot.cpus)) for slot in shares]
