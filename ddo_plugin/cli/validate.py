@@ -19,10 +19,11 @@ def command(file: str, overrides: tuple[str, ...]) -> None:
     from ddo_plugin.selfplay.recipe.shipped import recipe_file
 
     recipe = load(recipe_file(file), overrides)
-    pairs = len(recipe.base.sweep.pairs())
-    searched = " in an adaptive search" if recipe.search.kind == "adaptive" else ""
+    first, rounds = recipe.rounds[0], len(recipe.rounds)
+    searched = " in an adaptive search" if first.search else ""
     click.echo(
-        f"{file}: {recipe.title}; {recipe.rounds} rounds, {pairs} pairs of alpha and beta{searched}. No problems."
+        f"{file}: {recipe.title}; {rounds} rounds, {len(first.candidates)} pairs of alpha and beta{searched}. "
+        "No problems."
     )
     for note in recipe.notes:
         click.echo(f"  not checked: {note}")

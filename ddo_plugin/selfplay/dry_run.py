@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ddo_plugin.jobs.journal import BEGUN, FILE_NAME, read
 from ddo_plugin.jobs.runner import Folder, Task
-from ddo_plugin.selfplay.plan import Plan, identity
+from ddo_plugin.selfplay.recipe.plan import Plan, identity
 from ddo_plugin.selfplay.steps import Steps
 
 

@@ -19,7 +19,7 @@ from ddo_plugin.jobs.executor import StepFailedError
 from ddo_plugin.jobs.parallel import together
 from ddo_plugin.jobs.runner import Runner
 from ddo_plugin.selfplay import pruning, repair
-from ddo_plugin.selfplay.plan import Candidate, Plan, Round, Search
+from ddo_plugin.selfplay.recipe.plan import Candidate, Plan, Search
 from ddo_plugin.selfplay.steps import Steps
 from ddo_plugin.selfplay.survivors import survivors
 from ddo_plugin.snapshots import sidecar
@@ -76,7 +76,7 @@ class _Play:
         self._told: set[str] = set()
 
     def play(self) -> Judged:
-        rounds = [self._announced(one) for one in self.plan.rounds]
+        rounds = [this.workload.announcement() for this in self.plan.rounds]
         self._record("plan", upstream=self.plan.upstream, rounds=rounds)
         base = self._evaluate(0, self.plan.base)
         if base is None:
@@ -97,11 +97,6 @@ class _Play:
         sha256 = sidecar.sha256(best.network) or sha256_file(best.network)
         self._record("winner", network=self.runner.relative(best.network), score=best.score, sha256=sha256)
         return best
-
-    def _announced(self, this: Round) -> dict[str, Any]:
-        """What `--status` counts by."""
-        finalists = {"finalists": this.search.finalists} if this.search else {}
-        return {"candidates": len(this.candidates), "trainings": this.expected_trainings, **finalists}
 
     def _round(self, number: int, reference: Judged) -> tuple[list[Judged], list[Judged]]:
         """The snapshots of a round, best first: those judged in full, and others that were only compared."""

@@ -13,16 +13,15 @@ from ddo_plugin.jobs import slots
 from ddo_plugin.jobs.executor import Executor, LocalExecutor
 from ddo_plugin.jobs.slurm import ScheduledExecutor
 from ddo_plugin.jobs.supervise import opened, supervise
-from ddo_plugin.selfplay import plan as plans
 from ddo_plugin.selfplay import survivors
-from ddo_plugin.selfplay.plan import Costs, Plan, Round, identity
 from ddo_plugin.selfplay.play import Judged, play
 from ddo_plugin.selfplay.recipe.load import Recipe, Resources
+from ddo_plugin.selfplay.recipe.plan import Plan, identity
 
 
 def run(recipe: Recipe, out: Path) -> Judged:
     """Play the recipe in the folder `out`, or go on where an earlier process left it; returns the best network."""
-    if recipe.search.kind == "adaptive":
+    if any(this.search for this in recipe.rounds):
         survivors.import_engine()  # missing, it is told now, not after the first trainings
     if recipe.checkout is not None:
         open_checkout(recipe.checkout)  # likewise
@@ -32,9 +31,9 @@ def run(recipe: Recipe, out: Path) -> Judged:
             "may say how to make it"
         )
     base = local_file(recipe.start, sha256=recipe.sha256).resolve()
-    plan = plans.of_recipe(recipe, base, recipe.sha256 or sha256_file(base))
+    plan = recipe.plan(base, recipe.sha256 or sha256_file(base))
     with opened(out, _executor(recipe.resources, out), identity(plan), recipe.policy) as runner:
-        (best,) = supervise(runner, total_cost(plan), [partial(play, plan, runner)])
+        (best,) = supervise(runner, plan.cost, [partial(play, plan, runner)])
     return best
 
 
@@ -42,21 +41,7 @@ def planned(recipe: Recipe) -> Plan:
     """The plan of a recipe, without fetching or reading the network that it starts from."""
     start = cache_entry(recipe.start, default_cache_dir()) if is_url(recipe.start) else Path(recipe.start).resolve()
     sha256 = recipe.sha256 or (sha256_file(start) if start.is_file() else None)
-    return plans.of_recipe(recipe, start, sha256)
-
-
-def total_cost(plan: Plan) -> float:
-    """What the progress bar counts to, as if every training left one snapshot."""
-    costs = plan.costs
-    refsets = sum(any(one.needs_fakes for one in this.candidates) for this in plan.rounds)
-    return costs.evaluation + refsets * costs.refset + sum(_trying(this, costs) for this in plan.rounds)
-
-
-def _trying(this: Round, costs: Costs) -> float:
-    """All candidates of a round; of a search, as many as may go on at each rung."""
-    if this.search is None:
-        return this.expected_trainings * (costs.training + costs.evaluation)
-    return this.expected_trainings * (costs.training + costs.comparison) + this.search.finalists * costs.evaluation
+    return recipe.plan(start, sha256)
 
 
 def _executor(resources: Resources, out: Path) -> Executor:

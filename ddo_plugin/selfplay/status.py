@@ -10,11 +10,10 @@ from typing import Any
 from ddo_plugin.base.progress import read_fraction
 from ddo_plugin.jobs.folder_lock import is_held
 from ddo_plugin.jobs.journal import BEGUN, FILE_NAME, read
-from ddo_plugin.selfplay.plan import Candidate
+from ddo_plugin.selfplay.recipe.plan import Candidate, Costs, Workload
 from ddo_plugin.selfplay.steps import COMPARISON, EVALUATION, REFSET, TRAINING
 
 Fact = Mapping[str, Any]
-Took = Mapping[str, Sequence[float]]  # seconds, by kind of step
 ENDS = ("finished", "failed", "abandoned", "collapsed", "damaged")
 
 
@@ -109,30 +108,30 @@ def _last(facts: Sequence[Fact]) -> dict[str, Fact]:
 
 
 def _time_left(out: Path, plans: Sequence[Fact], facts: Sequence[Fact]) -> str:
-    """By how long finished steps took; as if they went on one after the other where nothing shows how many at once."""
+    """Estimate the time left from the duration of finished steps.
+
+    The estimate assumes that as many steps run at a time as run now, or one if none runs.
+    """
     finished = [fact for fact in facts if fact["fact"] == "finished" and fact.get("kind")]
-    took = {kind: [one["measured"]["seconds"] for one in finished if one["kind"] == kind] for kind in _KINDS}
+    took = {kind: [fact["measured"]["seconds"] for fact in finished if fact["kind"] == kind] for kind in _KINDS}
     if not took[EVALUATION] or not took[TRAINING]:
         return "time left is known after the first training and its evaluation"
     mean = {kind: sum(seconds) / max(len(seconds), 1) for kind, seconds in took.items()}
+    costs = Costs(*(mean[kind] for kind in _KINDS))
+    snapshots = {
+        True: len(took[COMPARISON]) / len(took[TRAINING]),
+        False: max(1.0, (len(took[EVALUATION]) - len(plans)) / len(took[TRAINING])),
+    }
     running = [name for name, last in _last(facts).items() if last["fact"] == "started"]
-    rounds = [this for plan in plans for this in plan["rounds"]]
-    whole = len(plans) * mean[EVALUATION] + sum(mean[REFSET] + _trying(this, took, mean, len(plans)) for this in rounds)
-    gone = sum(map(sum, took.values())) + sum(
+    rounds = [Workload(**announced) for plan in plans for announced in plan["rounds"]]
+    total = len(plans) * costs.evaluation + sum(
+        costs.refset + this.cost(costs, snapshots[this.finalists is not None]) for this in rounds
+    )
+    elapsed = sum(map(sum, took.values())) + sum(
         read_fraction(out / f"{name}.progress") * mean.get(_kind(facts, name), 0.0) for name in running
     )
-    seconds = max(whole - gone, 0.0) / max(len(running), 1)
+    seconds = max(total - elapsed, 0.0) / max(len(running), 1)
     return f"about {_duration(seconds)} left"
-
-
-def _trying(this: Fact, took: Took, mean: Mapping[str, float], bases: int) -> float:
-    """Seconds of a round's trainings, each with as many judgements as trainings have had so far."""
-    trainings, trained = float(this["trainings"]), len(took[TRAINING])
-    if "finalists" in this:
-        compared = sum(took[COMPARISON]) / trained
-        return trainings * (mean[TRAINING] + compared) + this["finalists"] * mean[EVALUATION]
-    snapshots = max(1.0, (len(took[EVALUATION]) - bases) / trained)
-    return trainings * (mean[TRAINING] + snapshots * mean[EVALUATION])
 
 
 _KINDS = (REFSET, TRAINING, EVALUATION, COMPARISON)

@@ -12,7 +12,7 @@ from ddo_plugin.base.errors import UserError
 from ddo_plugin.hooks import plugins
 from ddo_plugin.hooks.types import EvaluationStep, RefsetStep, RoundStep
 from ddo_plugin.jobs.runner import Folder, Task
-from ddo_plugin.selfplay.plan import Candidate, Plan, Search
+from ddo_plugin.selfplay.recipe.plan import Candidate, Plan, Search
 from ddo_plugin.snapshots import sidecar
 
 REFSET, TRAINING, EVALUATION, COMPARISON = "reference set", "training", "evaluation", "comparison"
@@ -31,7 +31,7 @@ class Steps:
     def refset(self, number: int, network: Path) -> Task | None:
         """The reference set of a round; None where no candidate needs one."""
         plan, this, seed = self.plan, self.plan.at(number), self.plan.seed + number
-        if not any(candidate.needs_fakes for candidate in this.candidates):
+        if not this.needs_refset:
             return None
         out = self._out(number, "refset", {"network": network, "count": this.refset_count, "seed": seed}, this.refset)
         step = RefsetStep(plan.upstream, network, out, this.refset_count, seed, this.refset)

@@ -18,8 +18,8 @@ from ddo_plugin.jobs.disk_space import OutOfSpaceError, Space
 from ddo_plugin.jobs.executor import LocalExecutor, StepFailedError
 from ddo_plugin.jobs.journal import FILE_NAME, Journal
 from ddo_plugin.jobs.runner import DamagedError, Policy, Runner
-from ddo_plugin.selfplay.plan import Candidate, Plan, Round
 from ddo_plugin.selfplay.play import Judged, play
+from ddo_plugin.selfplay.recipe.plan import Candidate, Plan, Round
 
 Play = Callable[..., Judged]
 

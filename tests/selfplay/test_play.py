@@ -20,8 +20,8 @@ from ddo_plugin.hooks.types import EvaluationStep, RefsetStep, RoundStep
 from ddo_plugin.jobs.executor import LocalExecutor, StepFailedError
 from ddo_plugin.jobs.journal import FILE_NAME, Journal
 from ddo_plugin.jobs.runner import Runner
-from ddo_plugin.selfplay.plan import Candidate, Plan, Round
 from ddo_plugin.selfplay.play import Judged, play
+from ddo_plugin.selfplay.recipe.plan import Candidate, Plan, Round
 from ddo_plugin.selfplay.report import history
 
 # A "network" is a file with a number, its score. Every script notes that it ran.

@@ -22,8 +22,8 @@ from ddo_plugin.jobs.executor import LocalExecutor, StepFailedError, StoppedErro
 from ddo_plugin.jobs.journal import FILE_NAME, Journal
 from ddo_plugin.jobs.runner import DamagedError, Policy, Runner
 from ddo_plugin.selfplay import dry_run, status
-from ddo_plugin.selfplay.plan import Candidate, Plan, Round, Search
 from ddo_plugin.selfplay.play import Judged, play
+from ddo_plugin.selfplay.recipe.plan import Candidate, Plan, Round, Search
 from ddo_plugin.selfplay.report import history
 from ddo_plugin.selfplay.steps import Steps
 from ddo_plugin.selfplay.survivors import survivors

@@ -1,16 +1,15 @@
-"""What a self-play run is asked to do."""
+"""The plan of a self-play run: the network it starts from, and what each round does."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ddo_plugin.jobs.runner import key
 
-if TYPE_CHECKING:
-    from ddo_plugin.selfplay.recipe.load import Recipe
+# The journal stores `identity`, a hash of all fields below: a field that is renamed makes finished runs start over.
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Costs:
-    """How long the steps of a round take, relative to one another."""
+    """How long each kind of step takes. The unit is free, as only the progress bar and the time left depend on it."""
 
     refset: float = 1.0
     training: float = 1.0
@@ -38,13 +37,32 @@ class Costs:
 
 @dataclass(frozen=True)
 class Search:
-    """How a round finds its best candidate without training all of them to the end."""
+    """How a round finds its best candidate without training all candidates to the end."""
 
-    rungs: tuple[int, ...]  # after so many snapshots, candidates that lose are stopped
-    keep: float  # the share of them that goes on
-    finalists: int  # snapshots that are judged in full
-    evaluation_seeds: tuple[int, ...]  # of the cheap evaluations: the same for all candidates
+    rungs: tuple[int, ...]  # numbers of snapshots after which the candidates are compared and the worst are stopped
+    keep: float  # share of the candidates that continues after a rung
+    finalists: int  # number of snapshots that get a full evaluation at the end
+    evaluation_seeds: tuple[int, ...]  # sampling seeds of the comparisons, the same for all candidates
     evaluation: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The number of trainings and evaluations in a round."""
+
+    candidates: int
+    trainings: float  # commands; an expected value in a search, which stops some candidates early
+    finalists: int | None = None  # None: not a search, so every snapshot gets a full evaluation
+
+    def announcement(self) -> dict[str, Any]:
+        """Return the workload as the journal stores it."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    def cost(self, costs: Costs, snapshots: float = 1.0) -> float:
+        """Return the cost of all trainings and evaluations if each training leaves this number of new snapshots."""
+        if self.finalists is None:
+            return self.trainings * (costs.training + snapshots * costs.evaluation)
+        return self.trainings * (costs.training + snapshots * costs.comparison) + self.finalists * costs.evaluation
 
 
 @dataclass(frozen=True)
@@ -57,20 +75,30 @@ class Round:
     refset: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     evaluation: Mapping[str, Any] = field(default_factory=dict)
-    search: Search | None = None  # None: every candidate is trained to the end, every snapshot judged in full
+    search: Search | None = None  # None: train every candidate to the end, and evaluate every snapshot in full
 
     @property
-    def expected_trainings(self) -> float:
-        """How many training commands; of a search, as many as its rungs may let go on."""
+    def needs_refset(self) -> bool:
+        """Whether any candidate trains on samples of the reference."""
+        return any(candidate.needs_fakes for candidate in self.candidates)
+
+    @property
+    def workload(self) -> Workload:
+        """The number of trainings and evaluations."""
         count = len(self.candidates)
         if self.search is None:
-            return count
-        return sum(max(count * self.search.keep**rung, 1.0) for rung in range(len(self.search.rungs) + 1))
+            return Workload(count, count)
+        shares = [self.search.keep**rung for rung in range(len(self.search.rungs) + 1)]
+        return Workload(count, sum(max(count * share, 1.0) for share in shares), self.search.finalists)
+
+    def cost(self, costs: Costs) -> float:
+        """Return the cost of the round's reference set, trainings and evaluations."""
+        return (costs.refset if self.needs_refset else 0.0) + self.workload.cost(costs)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A self-play run: what to start from, and what each round does. The base is judged as in the first."""
+    """A self-play run: the network it starts from, and what each round does. Round 1 says how to evaluate the base."""
 
     name: str
     upstream: str
@@ -78,41 +106,18 @@ class Plan:
     rounds: tuple[Round, ...]
     seed: int
     costs: Costs = Costs()
-    base_sha256: str | None = None  # where it is known, outputs are named by it rather than by the path
+    base_sha256: str | None = None  # names the base in the hash of an output; its path does if the digest is unknown
 
     def at(self, number: int) -> Round:
-        """What round `number`, counted from 1, does; 0 is the base."""
+        """Return what round `number` does, counted from 1; 0 stands for the base."""
         return self.rounds[max(number - 1, 0)]
 
-
-def of_recipe(recipe: Recipe, base: Path, base_sha256: str | None = None) -> Plan:
-    """The plan of a recipe that starts from this network."""
-    rounds = tuple(_round(recipe, number) for number in range(1, recipe.rounds + 1))
-    return Plan(recipe.path.stem, recipe.upstream, base, rounds, recipe.seed, base_sha256=base_sha256)
-
-
-def _round(recipe: Recipe, number: int) -> Round:
-    settings = recipe.at(number)
-    sweep, needs_fakes = settings.sweep, settings.refset is not None
-    return Round(
-        candidates=tuple(Candidate(sweep.objective, alpha, beta, needs_fakes) for alpha, beta in sweep.pairs()),
-        refset_count=settings.refset_count,
-        evaluation_seeds=settings.evaluation_seeds,
-        refset=recipe.refset_settings(number),
-        training=recipe.training_settings(number),
-        evaluation=recipe.evaluation_settings(number),
-        search=_search(recipe, number),
-    )
-
-
-def _search(recipe: Recipe, number: int) -> Search | None:
-    given = recipe.search
-    if given.kind != "adaptive":
-        return None
-    evaluation = {**recipe.evaluation_settings(number), **given.evaluation}
-    return Search(given.rungs, given.keep, given.finalists, given.seeds, evaluation)
+    @property
+    def cost(self) -> float:
+        """The cost of the whole run."""
+        return self.costs.evaluation + sum(this.cost(self.costs) for this in self.rounds)
 
 
 def identity(plan: Plan) -> str:
-    """The key of all that a run is asked to do, wherever its base lies."""
+    """Return the hash of everything that the run is asked to do. It does not depend on the base's folder."""
     return key(asdict(replace(plan, base=Path(plan.base.name))))

@@ -10,7 +10,7 @@ from typing import Any
 
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.jobs.journal import FILE_NAME, read
-from ddo_plugin.selfplay.plan import Candidate
+from ddo_plugin.selfplay.recipe.plan import Candidate
 from ddo_plugin.selfplay.report import figures, history, page
 from ddo_plugin.selfplay.report.history import History, Point
 from ddo_plugin.selfplay.status import now

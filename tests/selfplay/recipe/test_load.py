@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from ddo_plugin.base.errors import UserError
-from ddo_plugin.selfplay import plan
 from ddo_plugin.selfplay.recipe import schema
 from ddo_plugin.selfplay.recipe.load import load
+from ddo_plugin.selfplay.recipe.plan import Round, Workload
 from ddo_plugin.selfplay.recipe.shipped import shipped
 from ddo_plugin.selfplay.run import run
 
@@ -127,6 +127,10 @@ def write(tmp_path: Path):
     return write
 
 
+def pairs(this: Round) -> list[tuple[float, float]]:
+    return [(candidate.alpha, candidate.beta) for candidate in this.candidates]
+
+
 def complaints(path: Path, *overrides: str) -> list[str]:
     with pytest.raises(UserError) as raised:
         load(path, overrides)
@@ -193,26 +197,24 @@ def test_every_shipped_recipe_is_right(name: str) -> None:
 def test_the_imagenet_64_recipe_changes_after_round_16() -> None:
     with as_file(shipped()["edm2-img64-s"]) as file:
         recipe = load(file)
-    before, after = recipe.training_settings(16), recipe.training_settings(17)
+    before, after = recipe.rounds[15].training, recipe.rounds[16].training
     assert {key for key in before if before[key] != after[key]} == {"ddo-round", "P_std", "lr"}
     assert (before["P_std"], before["lr"], after["P_std"], after["lr"]) == (1.6, 5e-5, 3, 2e-5)
-    assert recipe.training_settings(24)["P_std"] == 3
+    assert recipe.rounds[23].training["P_std"] == 3
 
 
 def test_settings_of_a_step_are_options_of_its_command(write, tmp_path: Path) -> None:
-    recipe = load(write(DIGITS))
-    assert recipe.training_settings(2) == {
+    first, second, _ = load(write(DIGITS)).rounds
+    assert second.training == {
         "ddo-round": 2,
         "ddo-stop-on-collapse": 2.0,
         "family": "diffusion",
         "data": tmp_path / "data",
         "steps": 4,
     }
-    assert (
-        recipe.refset_settings(1) == recipe.evaluation_settings(1) == {"family": "diffusion", "data": tmp_path / "data"}
-    )
-    assert (recipe.at(1).refset_count, recipe.at(1).evaluation_seeds) == (10, (5, 6))
-    assert recipe.at(1).sweep.pairs() == [(1, 0.1), (1, 0.3), (2, 0.1), (2, 0.3)]
+    assert first.refset == first.evaluation == {"family": "diffusion", "data": tmp_path / "data"}
+    assert (first.refset_count, first.evaluation_seeds) == (10, (5, 6))
+    assert pairs(first) == [(1, 0.1), (1, 0.3), (2, 0.1), (2, 0.3)]
 
 
 def test_changes_build_on_one_another_and_hold_from_their_round_on(write) -> None:
@@ -220,10 +222,11 @@ def test_changes_build_on_one_another_and_hold_from_their_round_on(write) -> Non
     earlier = (
         "[[change]]\nfrom_round = 3\ntraining = { lr = 1.0 }\nrefset = { count = 7 }\nevaluation = { seeds = [1] }\n"
     )
-    recipe = load(write(f"{DIGITS}{later}{earlier}"))
-    assert "lr" not in recipe.at(2).training
-    assert (recipe.at(3).training["lr"], recipe.at(3).refset_count, recipe.at(3).evaluation_seeds) == (1, 7, (1,))
-    assert (recipe.at(5).sweep.alpha, recipe.at(5).sweep.beta, recipe.at(5).training["lr"]) == ((9,), (0.1, 0.3), 1)
+    _, second, third, fourth, fifth = load(write(f"{DIGITS}{later}{earlier}"), ["rounds=5"]).rounds
+    assert "lr" not in second.training
+    for this in (third, fourth):
+        assert (this.training["lr"], this.refset_count, this.evaluation_seeds) == (1, 7, (1,))
+    assert (pairs(fifth), fifth.training["lr"]) == ([(9, 0.1), (9, 0.3)], 1)
 
 
 def test_paths_are_relative_to_the_recipe_and_typed_ones_to_the_current_folder(write, tmp_path, monkeypatch) -> None:
@@ -233,18 +236,18 @@ def test_paths_are_relative_to_the_recipe_and_typed_ones_to_the_current_folder(w
     path = write(DIGITS.replace('"base.safetensors"', '"https://host/base.safetensors"'))
     recipe = load(path, ["training.data=../typed"])
     assert recipe.start == "https://host/base.safetensors"
-    assert recipe.training_settings(1)["data"] == tmp_path / "typed"
-    assert recipe.refset_settings(1)["data"] == tmp_path / "data"
+    assert recipe.rounds[0].training["data"] == tmp_path / "typed"
+    assert recipe.rounds[0].refset["data"] == tmp_path / "data"
     assert load(path, ["start=b"]).start == str(here / "b")
 
 
 def test_a_search_is_cheaper_in_what_it_says_and_as_the_evaluation_in_the_rest(write, tmp_path: Path) -> None:
     search = '[search]\nkind = "adaptive"\nrungs = [1, 3]\nseeds = [9]\nevaluation = { count = 50, data = "other" }\n'
-    made = plan.of_recipe(load(write(DIGITS + search)), tmp_path / "base").rounds[2]
-    assert made.search is not None
-    assert (made.search.rungs, made.search.evaluation_seeds, made.search.keep) == ((1, 3), (9,), 0.3)
-    assert made.search.evaluation == {**made.evaluation, "count": 50, "data": tmp_path / "other"}
-    assert made.expected_trainings == 4 + 1.2 + 1
+    third = load(write(DIGITS + search)).rounds[2]
+    assert third.search is not None
+    assert (third.search.rungs, third.search.evaluation_seeds, third.search.keep) == ((1, 3), (9,), 0.3)
+    assert third.search.evaluation == {**third.evaluation, "count": 50, "data": tmp_path / "other"}
+    assert third.workload == Workload(candidates=4, trainings=4 + 1.2 + 1, finalists=2)
 
 
 def test_a_search_without_its_engine_is_told_before_anything_runs(write, tmp_path: Path, monkeypatch) -> None:
@@ -257,13 +260,15 @@ def test_a_search_without_its_engine_is_told_before_anything_runs(write, tmp_pat
 
 def test_without_a_table_refset_no_sets_are_made(write) -> None:
     text = DIGITS[: DIGITS.index("[refset]")] + DIGITS[DIGITS.index("[training]") :]
-    assert load(write(text)).at(1).refset is None
+    first = load(write(text)).rounds[0]
+    assert not first.needs_refset
+    assert first.refset == {}
 
 
 def test_the_bound_on_collapse_can_be_taken_away(write) -> None:
     recipe = load(write(DIGITS), ["policy.stop_on_collapse=false"])
     assert recipe.policy.stop_on_collapse is None
-    assert "ddo-stop-on-collapse" not in recipe.training_settings(1)
+    assert "ddo-stop-on-collapse" not in recipe.rounds[0].training
 
 
 def test_the_docs_have_every_key() -> None:
