@@ -35,15 +35,21 @@ class Classifier(Protocol):
 
 @dataclass(frozen=True)
 class Upstream:
-    """Somebody else's repository (or script) that an integration speaks to."""
+    """A repository (or script) that an integration finetunes networks of, and what the core must know of it."""
 
-    name: str  # how hooks, recipes and `inject` call it
-    title: str  # what a person calls it
-    script: str  # its training script: in the checkout, or anywhere if it has no landmarks
-    landmarks: Mapping[str, str] = field(default_factory=dict, hash=False)  # file -> what a line of it matches (regex)
+    name: str  # the name in hooks, recipes and `inject`
+    title: str  # the name for people
+    script: str  # the training script: a path in the checkout, or any path if there are no landmarks
+    landmarks: Mapping[str, str] = field(default_factory=dict, hash=False)  # file -> regex that a line of it matches
     patch: Traversable | None = None  # insert-only diff, as `python -m ddo_plugin.checkouts.patching.make` writes it
-    digests: Traversable | None = None  # the JSON beside it
-    needs: Mapping[str, str] = field(default_factory=dict, hash=False)  # packages imported in mid-run -> the file
+    digests: Traversable | None = None  # the JSON file beside the patch
+    needs: Mapping[str, str] = field(default_factory=dict, hash=False)  # package imported inside a function -> file
+    paths: tuple[str, ...] = ()  # options whose value is a path; a recipe resolves them against its own folder
+    # Training option that a recipe must not set -> why. What self-play sets for every upstream is known: seed, ddo, ...
+    reserved: Mapping[str, str] = field(default_factory=dict, hash=False)
+    compat: tuple[str, ...] = ()  # the compat fixes that its code needs, by their names in `ddo doctor`
+    # Class that its network pickles hold -> the module of the checkout that defines it. No other class is loaded.
+    network_classes: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,15 @@ if TYPE_CHECKING:
 
 @hookimpl
 def ddo_upstreams() -> Sequence[Upstream]:
-    return [Upstream(UPSTREAM, "the demo (scikit-learn's digits)", str(Path(__file__).with_name("train.py")))]
+    return [
+        Upstream(
+            name=UPSTREAM,
+            title="the demo (scikit-learn's digits)",
+            script=str(Path(__file__).with_name("train.py")),
+            paths=("data",),
+            reserved={"outdir": "self-play sets it"},
+        )
+    ]
 
 
 @hookimpl

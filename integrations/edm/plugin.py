@@ -34,6 +34,7 @@ LANDMARKS = {
     "training/training_loop.py": r"^def training_loop\(",
 }
 PATCHES = files("ddo_patches")
+PRECONDITIONERS = ("EDMPrecond", "VPPrecond", "VEPrecond", "iDDPMPrecond")
 STEPS = 18  # of generate.py
 
 
@@ -49,7 +50,24 @@ def _ablation_options() -> list[click.Option]:
 
 @hookimpl
 def ddo_upstreams() -> Sequence[Upstream]:
-    return [Upstream(UPSTREAM, "EDM (NVlabs/edm)", "train.py", LANDMARKS, PATCHES / "edm.patch", PATCHES / "edm.json")]
+    return [
+        Upstream(
+            name=UPSTREAM,
+            title="EDM (NVlabs/edm)",
+            script="train.py",
+            landmarks=LANDMARKS,
+            patch=PATCHES / "edm.patch",
+            digests=PATCHES / "edm.json",
+            paths=("data", "ref"),
+            reserved={
+                "outdir": "self-play sets it",
+                "resume": "a round starts from its reference and resumes by itself",
+                "transfer": "a round starts from its reference",
+            },
+            compat=("sampler", "weights-only", "sqrtm", "distutils", "numpy-pickles", "cpu"),
+            network_classes=dict.fromkeys(PRECONDITIONERS, "training.networks"),
+        )
+    ]
 
 
 @hookimpl

@@ -65,7 +65,16 @@ def _guidance_options() -> list[click.Option]:
 def ddo_upstreams() -> Sequence[Upstream]:
     return [
         Upstream(
-            UPSTREAM, "EDM2 (NVlabs/edm2)", "train_edm2.py", LANDMARKS, PATCHES / "edm2.patch", PATCHES / "edm2.json"
+            name=UPSTREAM,
+            title="EDM2 (NVlabs/edm2)",
+            script="train_edm2.py",
+            landmarks=LANDMARKS,
+            patch=PATCHES / "edm2.patch",
+            digests=PATCHES / "edm2.json",
+            paths=("data", "ref", "gnet"),
+            reserved={"outdir": "self-play sets it"},
+            compat=("sampler", "weights-only", "sqrtm", "distutils", "numpy-pickles", "cpu"),
+            network_classes={"Precond": "training.networks_edm2"},
         )
     ]
 

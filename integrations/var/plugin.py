@@ -41,13 +41,16 @@ PATCHES = files("ddo_patches")
 def ddo_upstreams() -> Sequence[Upstream]:
     return [
         Upstream(
-            UPSTREAM,
-            "VAR (FoundationVision/VAR)",
-            "train.py",
-            LANDMARKS,
-            PATCHES / "var.patch",
-            PATCHES / "var.json",
+            name=UPSTREAM,
+            title="VAR (FoundationVision/VAR)",
+            script="train.py",
+            landmarks=LANDMARKS,
+            patch=PATCHES / "var.patch",
+            digests=PATCHES / "var.json",
             needs=NEEDS,
+            paths=("data_path", "ref", "vae"),
+            reserved={"local_out_dir_path": "self-play sets it"},
+            compat=("git", "no-group", "cpu"),
         )
     ]
 
