@@ -10,12 +10,12 @@ from typing import Any, Literal
 
 from ddo_plugin.base.download import is_url
 from ddo_plugin.base.errors import UserError
+from ddo_plugin.hooks import plugins
 from ddo_plugin.jobs.runner import Policy
 from ddo_plugin.selfplay.recipe import checks, schema, toml_source
 from ddo_plugin.selfplay.recipe.plan import Candidate, Plan, Round, Search
 from ddo_plugin.selfplay.recipe.toml_source import Place, Source
 
-PATHS = ("data", "ref", "vae", "gnet")  # options that name files, whoever asks for them; so do those that end in "path"
 COPY = "dataset:"  # prefix of the label choice "the labels of this dataset"
 
 
@@ -65,6 +65,8 @@ class _Reader:
 
     def __init__(self, source: Source):
         self.source, self.values = source, source.values
+        upstreams = plugins.collect(plugins.manager().hook.ddo_upstreams())
+        self.paths = next(one for one in upstreams if one.name == self.values["upstream"]).paths
         self.tables = {name: _with_defaults(self.values.get(name, {}), keys) for name, keys in schema.TABLES.items()}
         policy = self.tables["policy"]
         self.policy = Policy(**{**policy, "stop_on_collapse": policy["stop_on_collapse"] or None})
@@ -147,7 +149,7 @@ class _Reader:
         folder = Path.cwd() if self.source.is_typed(place) else self.source.path.absolute().parent
         if value.startswith(COPY):
             return f"{COPY}{_plain(folder / value.removeprefix(COPY))}"
-        if place in (("start",), ("launch", "checkout")) or name in PATHS or name.endswith("path"):
+        if place in (("start",), ("launch", "checkout")) or name in self.paths:
             return _plain(folder / value)
         return value
 

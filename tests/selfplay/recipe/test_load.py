@@ -1,4 +1,4 @@
-"""Recipes: what is wrong with one is told all at once, and what is right becomes the settings of each round."""
+"""Recipes: all problems are reported at once, and a recipe without problems becomes the settings of each round."""
 
 from __future__ import annotations
 
@@ -87,33 +87,33 @@ refset = 3
 sweep = { beta = [] }
 """
 FOUND = """1: start: is missing; it must be a path or URL
-3: rounds: 0 is not a whole number from 1 on
-4: sed: there is no such key; did you mean 'seed'?
+3: rounds: 0 is not a whole number >= 1
+4: sed: unknown key; did you mean 'seed'?
 9: training.steps: 'many' is not a valid integer range
 10: training.warmup: 2.0 is not in the range 0<=x<=1
-11: training.warm: there is no such option; did you mean 'warmup'?
-12: training.ddo-alpha: is not set here: self-play does, by [sweep]
+11: training.warm: unknown option; did you mean 'warmup'?
+12: training.ddo-alpha: cannot be set here; self-play sets it from [sweep]
 13: training.ddo-strict: 1 is not true or false
-14: training.ddo-pause-after: is not set here: self-play does, by search.rungs
-16: sweep.beta: is missing; it must be a list of different numbers above 0
+14: training.ddo-pause-after: cannot be set here; self-play sets it from search.rungs
+16: sweep.beta: is missing; it must be a list of different numbers > 0
 17: sweep.objective: no installed plugin offers 'dd'; did you mean 'ddo'?
-18: sweep.alpha: [1, -2] is not a list of different numbers from 0 on
-22: sweep.bta: there is no such key; did you mean 'beta'?
-24: evaluation.family: is missing; the command asks for it
-26: evaluation.cont: there is no such option; did you mean 'count'?
+18: sweep.alpha: [1, -2] is not a list of different numbers >= 0
+22: sweep.bta: unknown key; did you mean 'beta'?
+24: evaluation.family: is missing; the command requires it
+26: evaluation.cont: unknown option; did you mean 'count'?
 29: search.kind: 'gird' is not one of grid, adaptive
-30: search.rungs: [2, 1] is not an ascending list of whole numbers from 1 on
-31: search.keep: 1 is not a number above 0 and below 1
+30: search.rungs: [2, 1] is not an ascending list of whole numbers >= 1
+31: search.keep: 1 is not a number between 0 and 1
 32: search.evaluation.count: 1 is not in the range x>=2
-32: search.evaluation.seeds: is not set here: it is search.seeds
-35: policy.retries: true is not a whole number from 0 on
+32: search.evaluation.seeds: cannot be set here; set search.seeds
+35: policy.retries: true is not a whole number >= 0
 36: policy.keep: -1 is not "best", "all" or a whole number
-37: policy.stop_on_collapse: 0 is not a number above 0, or false
-40: change[1].from_round: 1 is not a whole number from 2 on
+37: policy.stop_on_collapse: 0 is not a number > 0, or false
+40: change[1].from_round: 1 is not a whole number >= 2
 41: change[1].training.lr: 0.0 is not in the range x>0
 42: change[1].refset: 3 is not a table
-44: change[2].from_round: is missing; it must be a whole number from 2 on
-45: change[2].sweep.beta: [] is not a list of different numbers above 0
+44: change[2].from_round: is missing; it must be a whole number >= 2
+45: change[2].sweep.beta: [] is not a list of different numbers > 0
 """
 
 
@@ -131,7 +131,7 @@ def pairs(this: Round) -> list[tuple[float, float]]:
     return [(candidate.alpha, candidate.beta) for candidate in this.candidates]
 
 
-def complaints(path: Path, *overrides: str) -> list[str]:
+def problems(path: Path, *overrides: str) -> list[str]:
     with pytest.raises(UserError) as raised:
         load(path, overrides)
     return raised.value.message.splitlines()
@@ -139,42 +139,42 @@ def complaints(path: Path, *overrides: str) -> list[str]:
 
 def test_everything_that_is_wrong_is_told_at_once_with_lines_and_the_nearest_key(write) -> None:
     path = write(WRONG)
-    first, *rest = complaints(path)
+    first, *rest = problems(path)
     assert [line.removeprefix(f"{path}:") for line in rest] == FOUND.splitlines()
     assert first == f"{path}: {len(rest)} problems"
 
 
 def test_a_misspelt_upstream_is_told_beside_what_is_wrong_with_its_options(write) -> None:
     path = write(DIGITS.replace('"digits"\nstart', '"digit"\nstart').replace("steps", "stepz"))
-    assert complaints(path)[1:] == [
+    assert problems(path)[1:] == [
         f"{path}:2: upstream: no installed plugin knows 'digit'; did you mean 'digits'?",
-        f"{path}:11: training.steps: is missing; the command asks for it",
-        f"{path}:14: training.stepz: there is no such option; did you mean 'steps'?",
+        f"{path}:11: training.steps: is missing; the command requires it",
+        f"{path}:14: training.stepz: unknown option; did you mean 'steps'?",
     ]
 
 
 def test_overrides_are_checked_too_and_told_as_they_were_typed(write) -> None:
     path = write(DIGITS)
-    assert complaints(path, "rounds=no", "training.lrr=1")[1:] == [
-        "--set rounds=no: rounds: 'no' is not a whole number from 1 on",
-        "--set training.lrr=1: training.lrr: there is no such option; did you mean 'lr'?",
+    assert problems(path, "rounds=no", "training.lrr=1")[1:] == [
+        "--set rounds=no: rounds: 'no' is not a whole number >= 1",
+        "--set training.lrr=1: training.lrr: unknown option; did you mean 'lr'?",
     ]
 
 
 def test_an_upstream_with_a_repository_needs_a_checkout(write) -> None:
     text = DIGITS.replace('upstream = "digits"', 'upstream = "edm"')
-    assert any("launch.checkout: is missing" in line for line in complaints(write(text)))
+    assert any("launch.checkout: is missing" in line for line in problems(write(text)))
 
 
 def test_a_checkout_that_is_not_there_is_noted_and_what_is_known_without_it_is_checked(write) -> None:
     with as_file(shipped()["edm-cifar10-cond"]) as file:
         path = write(file.read_text())
-    assert load(path, ["launch.checkout=nowhere"]).notes[0].endswith("so flags of train.py were not checked")
+    assert load(path, ["launch.checkout=nowhere"]).notes[0].startswith("the flags of train.py, because the checkout")
     path = write(path.read_text().replace("duration", "ddo-rampup = 'x'\nduratoin").replace("num =", "nun ="))
-    told = [line.partition(": ")[2] for line in complaints(path, "launch.checkout=nowhere")[1:]]
+    told = [line.partition(": ")[2] for line in problems(path, "launch.checkout=nowhere")[1:]]
     assert told == [
         "training.ddo-rampup: 'x' is not a valid float range",
-        "evaluation.nun: there is no such option; did you mean 'num'?",
+        "evaluation.nun: unknown option; did you mean 'num'?",
     ]
 
 
@@ -182,7 +182,7 @@ def test_another_upstreams_checkout_is_refused(write, tmp_path: Path) -> None:
     with as_file(shipped()["edm-cifar10-cond"]) as file:
         path = write(file.read_text())
     (tmp_path / "empty").mkdir()
-    told = complaints(path, f"launch.checkout={tmp_path / 'empty'}", "rounds=0")
+    told = problems(path, f"launch.checkout={tmp_path / 'empty'}", "rounds=0")
     assert len(told) == 3
     assert "is no checkout of an upstream" in told[2]
 
