@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ddo_plugin.jobs.journal import BEGUN, FILE_NAME, read
-from ddo_plugin.jobs.runner import Folder, Task
+from ddo_plugin.jobs.runner import RunFolder, Task
 from ddo_plugin.selfplay.recipe.plan import Plan, identity
 from ddo_plugin.selfplay.steps import Steps
 
@@ -17,7 +17,7 @@ def lines(plan: Plan, out: Path) -> Iterator[str]:
     What a later command gets from an earlier one's result stands in capitals, unless the run's journal knows it.
     """
     root = out.resolve()
-    steps, known = Steps(plan, Folder(root)), _selected(plan, root)
+    steps, known = Steps(plan, RunFolder(root)), _selected(plan, root)
     suffix, reference = plan.base.suffix, plan.base
     yield from _shown(steps.evaluation(0, plan.base))
     for number in range(1, len(plan.rounds) + 1):

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from ddo_plugin.base.errors import COLLAPSE_STATUS, UserError
 from ddo_plugin.base.files import sha256_file
 from ddo_plugin.jobs.executor import StepFailedError
-from ddo_plugin.jobs.parallel import together
+from ddo_plugin.jobs.parallel import run_in_parallel
 from ddo_plugin.jobs.runner import Runner
 from ddo_plugin.selfplay import pruning, repair
 from ddo_plugin.selfplay.recipe.plan import Candidate, Plan, Search
@@ -227,7 +227,7 @@ class _Play:
         return Judged(network, evaluation)
 
     def _together(self, calls: Sequence[Callable[[], Result]]) -> list[Result]:
-        return together(calls, self.runner.executor.stop)
+        return run_in_parallel(calls, self.runner.executor.stop)
 
     def _go_on_without(self, number: int, failure: StepFailedError) -> None:
         if not self.runner.policy.allow_failures:

@@ -12,7 +12,7 @@ from ddo_plugin.checkouts.checkout import open_checkout
 from ddo_plugin.jobs import slots
 from ddo_plugin.jobs.executor import Executor, LocalExecutor
 from ddo_plugin.jobs.slurm import ScheduledExecutor
-from ddo_plugin.jobs.supervise import opened, supervise
+from ddo_plugin.jobs.supervise import open_runner, supervise
 from ddo_plugin.selfplay import survivors
 from ddo_plugin.selfplay.play import Judged, play
 from ddo_plugin.selfplay.recipe.load import Recipe, Resources
@@ -32,7 +32,7 @@ def run(recipe: Recipe, out: Path) -> Judged:
         )
     base = local_file(recipe.start, sha256=recipe.sha256).resolve()
     plan = recipe.plan(base, recipe.sha256 or sha256_file(base))
-    with opened(out, _executor(recipe.resources, out), identity(plan), recipe.policy) as runner:
+    with open_runner(out, _executor(recipe.resources, out), identity(plan), recipe.policy) as runner:
         (best,) = supervise(runner, plan.cost, [partial(play, plan, runner)])
     return best
 

@@ -11,7 +11,7 @@ from ddo_plugin.base.commands import Command
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.hooks import plugins
 from ddo_plugin.hooks.types import EvaluationStep, RefsetStep, RoundStep
-from ddo_plugin.jobs.runner import Folder, Task
+from ddo_plugin.jobs.runner import RunFolder, Task
 from ddo_plugin.selfplay.recipe.plan import Candidate, Plan, Search
 from ddo_plugin.snapshots import sidecar
 
@@ -24,7 +24,7 @@ LAUNCH = ("checkout", "torchrun")  # how a command is started, which is not what
 class Steps:
     """Builds the tasks of one plan in one folder; runs nothing."""
 
-    def __init__(self, plan: Plan, folder: Folder):
+    def __init__(self, plan: Plan, folder: RunFolder):
         self.plan, self.folder = plan, folder
         self._hook = plugins.manager().hook
 

@@ -13,7 +13,7 @@ from ddo_plugin.base.environment import core_count
 from ddo_plugin.jobs.executor import LocalExecutor
 from ddo_plugin.jobs.journal import Journal
 from ddo_plugin.jobs.runner import Runner, Task, key
-from ddo_plugin.jobs.supervise import opened, supervise
+from ddo_plugin.jobs.supervise import open_runner, supervise
 from ddo_plugin.selfplay.play import play
 from ddo_plugin.selfplay.recipe.plan import Candidate, Plan, Round
 
@@ -43,7 +43,7 @@ class Demo:
 def run(demo: Demo) -> Journal:
     """Run the demo, or go on where an earlier one was interrupted; returns the journal of what happened."""
     executor = LocalExecutor(slots=min(core_count(), MOST_SLOTS), threads_per_command=1)
-    with opened(demo.out, executor, key({**asdict(demo), "out": None})) as runner:
+    with open_runner(demo.out, executor, key({**asdict(demo), "out": None})) as runner:
         jobs = [partial(_play_arm, demo, runner, family, candidate) for family, candidate in demo.arms()]
         supervise(runner, _total_cost(demo), [*jobs, partial(_run_toy, demo, runner)])
     return runner.journal

@@ -71,7 +71,7 @@ def test_a_signal_ends_the_children_and_leaves_a_run_that_goes_on(
     process.send_signal(number)
     complaint = process.communicate(timeout=DEADLINE_S)[1]
     assert process.returncode == status
-    assert complaint.split() == f"Interrupted by {name}. The same command goes on where it stopped.".split()
+    assert complaint.split() == f"Interrupted by {name}. Run the same command again to resume.".split()
     assert not [line for line in processes_in(world.folder) if "standin_step" in line]
     assert world.facts("failed", "abandoned") == []
     assert world.run().returncode == 0

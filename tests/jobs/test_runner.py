@@ -15,7 +15,7 @@ from ddo_plugin.jobs import progress_line as board_module
 from ddo_plugin.jobs import runner as tasks
 from ddo_plugin.jobs.executor import LocalExecutor, StepFailedError
 from ddo_plugin.jobs.journal import FILE_NAME, Journal
-from ddo_plugin.jobs.progress_line import Board
+from ddo_plugin.jobs.progress_line import ProgressLine
 from ddo_plugin.jobs.runner import Runner, Task, key
 
 # Makes its output, and says so in a file that counts.
@@ -158,7 +158,7 @@ def test_the_board_follows_a_run_to_its_end(
     monkeypatch.setattr(board_module, "INTERVAL_S", 0.05)
     shared = runner(tmp_path)
     with ThreadPoolExecutor(2) as threads:
-        board = Board(shared, 2.0)
+        board = ProgressLine(shared, 2.0)
         board.bar.fp = terminal
         board.show_until([threads.submit(shared.run, task(tmp_path / name, 0.2)) for name in "ab"])
     assert board.bar.n == 2.0
@@ -170,6 +170,6 @@ def test_the_board_raises_what_a_thread_raised_without_waiting_for_the_others(tm
         slow = threads.submit(shared.run, task(tmp_path / "slow", 30))
         failing = threads.submit(shared.run, task(tmp_path / "a", code="raise SystemExit(1)"))
         with pytest.raises(StepFailedError):
-            Board(shared, 2.0).show_until([slow, failing])
+            ProgressLine(shared, 2.0).show_until([slow, failing])
         assert not slow.done()
         shared.executor.stop()

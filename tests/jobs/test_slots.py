@@ -59,6 +59,8 @@ def test_a_command_runs_on_its_slots_cpus_and_the_run_itself_stays_free(tmp_path
     before = os.sched_getaffinity(0)
     one = frozenset([min(before)])
     command = Command([sys.executable, "-c", f"import os; print(os.sched_getaffinity(0) == {set(one)})"])
-    LocalExecutor([slots.Slot({}, one)]).run(command, tmp_path / "log", tmp_path / "progress")
+    executor = LocalExecutor([slots.Slot({}, one)])
+    with executor.slot() as slot:
+        assert executor.run(slot, command, tmp_path / "log", tmp_path / "progress") > 0
     assert (tmp_path / "log").read_text() == "True\n"
     assert os.sched_getaffinity(0) == before

@@ -253,7 +253,7 @@ def test_a_round_in_which_all_collapse_is_the_last(tmp_path: Path, noted: Callab
 def test_a_collapse_without_a_word_is_recorded_too(tmp_path: Path, toy: Toy) -> None:
     root = tmp_path / "run"
     run(plan(root, candidate(8)), root)
-    assert facts(root, "collapsed")[0]["why"] == "it said nothing"
+    assert facts(root, "collapsed")[0]["why"] == "no output"
 
 
 # -- what cannot be ------------------------------------------------------------------------------------------------
