@@ -1,4 +1,4 @@
-"""A recipe, from its start to its winner."""
+"""Playing a recipe from its first reference to its winner."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from ddo_plugin.selfplay.recipe.plan import Plan, identity
 
 
 def run(recipe: Recipe, out: Path) -> Judged:
-    """Play the recipe in the folder `out`, or go on where an earlier process left it; returns the best network."""
+    """Play the recipe in the folder `out`, or resume the run in it, and return the best network."""
     if any(this.search for this in recipe.rounds):
-        survivors.import_engine()  # missing, it is told now, not after the first trainings
+        survivors.import_engine()  # fails now rather than after the first trainings
     if recipe.checkout is not None:
-        open_checkout(recipe.checkout)  # likewise
+        open_checkout(recipe.checkout)  # fails now, too
     if not is_url(recipe.start) and not Path(recipe.start).exists():
         raise UserError(
-            f"start = {recipe.start}: there is no such file; the rounds begin from a network, and the recipe's header "
-            "may say how to make it"
+            f"start = {recipe.start}: no such file; create this network first, for instance by the commands at the top "
+            "of the recipe"
         )
     base = local_file(recipe.start, sha256=recipe.sha256).resolve()
     plan = recipe.plan(base, recipe.sha256 or sha256_file(base))
@@ -38,7 +38,7 @@ def run(recipe: Recipe, out: Path) -> Judged:
 
 
 def planned(recipe: Recipe) -> Plan:
-    """The plan of a recipe, without fetching or reading the network that it starts from."""
+    """Return the plan of a recipe without downloading the network that it starts from."""
     start = cache_entry(recipe.start, default_cache_dir()) if is_url(recipe.start) else Path(recipe.start).resolve()
     sha256 = recipe.sha256 or (sha256_file(start) if start.is_file() else None)
     return recipe.plan(start, sha256)

@@ -216,7 +216,7 @@ def test_a_training_that_ends_before_a_rung_is_whole(tmp_path: Path, noted) -> N
 def test_other_comparisons_after_pruning_are_refused_and_end_nothing(tmp_path: Path, toy: Toy) -> None:
     run(plan(root := tmp_path / "run", 0.8, 0.7), root, keep="best")
     other = plan(root, 0.8, 0.7, search=replace(SEARCH, evaluation={"num": 20}))
-    with pytest.raises(UserError, match=r"was played with other settings, and the snapshots .* were deleted since"):
+    with pytest.raises(UserError, match=r"was played with other settings, and the snapshots .* were deleted"):
         run(other, root, keep="best")
     assert facts(root, "stopped") == []
     assert len(facts(root, "winner")) == 1

@@ -47,7 +47,7 @@ def test_without_a_process_the_step_was_interrupted_and_the_line_says_what_to_do
     begun(tmp_path)
     told = list(status.lines(tmp_path))
     assert "  interrupted: p round 1 training of b, 0%" in told
-    assert told[-1] == "not running; the same command goes on"
+    assert told[-1] == "not running; run the same command again to resume"
 
 
 def test_only_the_current_settings_rounds_are_told(tmp_path: Path) -> None:
