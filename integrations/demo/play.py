@@ -1,4 +1,4 @@
-"""`ddo demo`: self-play of both families beside their controls, through the machinery that real upstreams use."""
+"""`ddo demo`: self-play of both families and their controls, by the same code that real upstreams use."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MOST_SLOTS = 4  # two families with two arms each
 
 @dataclass(frozen=True)
 class Demo:
-    """What to run and where."""
+    """What the demo runs, and in which folder."""
 
     out: Path
     families: tuple[str, ...]
@@ -41,7 +41,7 @@ class Demo:
 
 
 def run(demo: Demo) -> Journal:
-    """Run the demo, or go on where an earlier one was interrupted; returns the journal of what happened."""
+    """Run the demo, or resume it, and return its journal."""
     executor = LocalExecutor(slots=min(core_count(), MOST_SLOTS), threads_per_command=1)
     with open_runner(demo.out, executor, key({**asdict(demo), "out": None})) as runner:
         jobs = [partial(_play_arm, demo, runner, family, candidate) for family, candidate in demo.arms()]
@@ -77,7 +77,7 @@ def _prepare_data(demo: Demo, runner: Runner) -> Path:
 
 
 def _pretrain(demo: Demo, runner: Runner, data: Path, family: str) -> Path:
-    """The base network: maximum likelihood from scratch."""
+    """Train the base network from scratch by maximum likelihood."""
     setting = demo.setting(family)
     flags = {"family": family, "seed": demo.seed, **setting.pretraining}
     out = runner.root / "base" / f"{family}-{key(flags)}"
