@@ -77,7 +77,7 @@ class Bench(Workshop, ABC):
 
     @abstractmethod
     def images(self, network: Path, part: int) -> np.ndarray:
-        """Return balanced images, uint8 [N, 1, 8, 8], sampled by the unpatched upstream, with equal seeds for all networks."""
+        """Return balanced images, uint8 [N, 1, 8, 8], from the unpatched upstream; all networks use the same seeds."""
 
     def prepare(self) -> None:
         """Create the digits and the dataset that upstream reads."""
