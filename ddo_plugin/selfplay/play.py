@@ -28,7 +28,7 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Judged:
+class Evaluated:
     """A network and the result of its evaluation."""
 
     network: Path
@@ -58,12 +58,12 @@ class Rung:
     count: int | None
 
 
-def _ranked(networks: Iterable[Judged]) -> list[Judged]:
+def _ranked(networks: Iterable[Evaluated]) -> list[Evaluated]:
     """Return the networks, best first."""
-    return sorted(networks, key=lambda judged: judged.score)
+    return sorted(networks, key=lambda evaluated: evaluated.score)
 
 
-def play(plan: Plan, runner: Runner) -> Judged:
+def play(plan: Plan, runner: Runner) -> Evaluated:
     """Run the plan to its end, or resume it, and return the best network."""
     return _Play(plan, runner).play()
 
@@ -76,7 +76,7 @@ class _Play:
         self._collapsed: set[tuple[int, Candidate]] = set()
         self._warnings: set[str] = set()
 
-    def play(self) -> Judged:
+    def play(self) -> Evaluated:
         rounds = [this.workload.announcement() for this in self.plan.rounds]
         self._record("plan", upstream=self.plan.upstream, rounds=rounds)
         base = self._evaluate(0, self.plan.base)
@@ -84,31 +84,31 @@ class _Play:
             raise AssertionError("the evaluation of the base returns a result or raises")
         best = reference = base
         for number in range(1, len(self.plan.rounds) + 1):
-            judged, others = self._round(number, reference)
-            if not judged:
+            snapshots, others = self._round(number, reference)
+            if not snapshots:
                 self._record("stopped", round=number, why="every candidate collapsed")
                 break
-            reference = judged[0]
+            reference = snapshots[0]
             name = self.runner.relative(reference.network)
             self._record("selected", round=number, network=name)
             self._print(f"round {number}: {reference.score:.4g}, {name}")
-            snapshots = [snapshot.network for snapshot in (*judged, *others)]
-            pruning.prune(self.runner, self.plan.name, number, snapshots)
-            best = min(best, reference, key=lambda judged: judged.score)
+            ranked = [snapshot.network for snapshot in (*snapshots, *others)]
+            pruning.prune(self.runner, self.plan.name, number, ranked)
+            best = min(best, reference, key=lambda evaluated: evaluated.score)
         self.runner.check(best.network)
         sha256 = sidecar.sha256(best.network) or sha256_file(best.network)
         self._record("winner", network=self.runner.relative(best.network), score=best.score, sha256=sha256)
         return best
 
-    def _round(self, number: int, reference: Judged) -> tuple[list[Judged], list[Judged]]:
+    def _round(self, number: int, reference: Evaluated) -> tuple[list[Evaluated], list[Evaluated]]:
         """Return the snapshots of a round, best first: those with a full evaluation, and those only compared."""
         refset = self.steps.refset(number, reference.network)
         start = Start(number, reference.network, self.runner.run(refset) if refset else None)
         search = self.plan.at(number).search
-        judged, others = self._adaptive(start, search) if search else (self._grid(start), [])
-        if not judged:
+        snapshots, others = self._adaptive(start, search) if search else (self._grid(start), [])
+        if not snapshots:
             self._check_that_all_collapsed(number)
-        return _ranked(judged), _ranked(others)
+        return _ranked(snapshots), _ranked(others)
 
     def _check_that_all_collapsed(self, number: int) -> None:
         """Refuse to end self-play after a round without snapshots, unless every candidate of the round collapsed."""
@@ -124,17 +124,17 @@ class _Play:
                 "deleted (policy.keep); return to the old settings, or choose another folder with --out"
             )
 
-    def _grid(self, start: Start) -> list[Judged]:
+    def _grid(self, start: Start) -> list[Evaluated]:
         """Train all candidates to the end, and return all their snapshots. Skip candidates that collapse or fail."""
         candidates = self.plan.at(start.number).candidates
         snapshots = self._in_parallel([partial(self._try, start, candidate) for candidate in candidates])
-        return [judged for of_candidate in snapshots for judged in of_candidate]
+        return [evaluated for of_candidate in snapshots for evaluated in of_candidate]
 
-    def _adaptive(self, start: Start, search: Search) -> tuple[list[Judged], list[Judged]]:
+    def _adaptive(self, start: Start, search: Search) -> tuple[list[Evaluated], list[Evaluated]]:
         """Return the finalists, evaluated in full, and all other snapshots, including those of stopped candidates."""
         number = start.number
         alive = list(self.plan.at(number).candidates)
-        compared: dict[Candidate, list[Judged]] = {}
+        compared: dict[Candidate, list[Evaluated]] = {}
         for rung in (*search.rungs, None):
             attempts = [partial(self._try, start, candidate, Rung(search, rung)) for candidate in alive]
             # A candidate that collapsed or failed meanwhile has no snapshots now, and so is out.
@@ -142,21 +142,21 @@ class _Play:
             if rung is not None:
                 in_race = {candidate: compared[candidate] for candidate in alive if compared[candidate]}
                 alive = self._survivors(number, rung, in_race, search)
-        ranked = _ranked([judged for of_candidate in compared.values() for judged in of_candidate])
-        made_by = {judged.network: candidate for candidate, networks in compared.items() for judged in networks}
-        finalists = [judged.network for judged in ranked[: search.finalists]]
+        ranked = _ranked([evaluated for of_candidate in compared.values() for evaluated in of_candidate])
+        made_by = {evaluated.network: candidate for candidate, networks in compared.items() for evaluated in networks}
+        finalists = [evaluated.network for evaluated in ranked[: search.finalists]]
         tasks = {network: self.steps.evaluation(number, network, made_by[network]) for network in finalists}
         if any(repair.discard_damaged(self.runner, network.parent, {network: task}) for network, task in tasks.items()):
             return self._adaptive(start, search)
         evaluations = self._in_parallel(
             [partial(self._evaluate, number, network, made_by[network]) for network in finalists]
         )
-        full = [judged for judged in evaluations if judged is not None]
-        evaluated = {judged.network for judged in full}
-        return full, [judged for judged in ranked if judged.network not in evaluated]
+        full = [evaluated for evaluated in evaluations if evaluated is not None]
+        paths = {evaluated.network for evaluated in full}
+        return full, [snapshot for snapshot in ranked if snapshot.network not in paths]
 
     def _survivors(
-        self, number: int, rung: int, compared: Mapping[Candidate, list[Judged]], search: Search
+        self, number: int, rung: int, compared: Mapping[Candidate, list[Evaluated]], search: Search
     ) -> list[Candidate]:
         """Return the candidates that continue after a rung, according to the best snapshot of each so far."""
         candidates = list(compared)
@@ -166,7 +166,7 @@ class _Play:
                 self._record("dropped", round=number, candidate=asdict(candidate), snapshots=rung)
         return [candidates[place] for place in kept]
 
-    def _try(self, start: Start, candidate: Candidate, rung: Rung | None = None) -> list[Judged]:
+    def _try(self, start: Start, candidate: Candidate, rung: Rung | None = None) -> list[Evaluated]:
         """Train a candidate to the end and evaluate its snapshots; with a rung, train it up to there and compare."""
         out = self._train(start, candidate, rung.count if rung else None)
         if out is None:
@@ -181,7 +181,7 @@ class _Play:
         evaluations = self._in_parallel(
             [partial(self._evaluate, start.number, snapshot, candidate, search) for snapshot in tasks]
         )
-        return [judged for judged in evaluations if judged is not None]
+        return [evaluated for evaluated in evaluations if evaluated is not None]
 
     def _train(self, start: Start, candidate: Candidate, part: int | None) -> Path | None:
         """Return the folder of the training's snapshots, or None if it collapsed or was abandoned."""
@@ -216,7 +216,7 @@ class _Play:
 
     def _evaluate(
         self, number: int, network: Path, candidate: Candidate | None = None, search: Search | None = None
-    ) -> Judged | None:
+    ) -> Evaluated | None:
         """Evaluate a network. Return None if the evaluation was abandoned, or if the snapshot was pruned before it."""
         task = self.steps.evaluation(number, network, candidate, search)
         if not network.exists() and not self.runner.is_finished(task) and pruning.is_pruned(self.runner, network):
@@ -238,7 +238,7 @@ class _Play:
             evaluation=self.runner.relative(task.out),
             score=evaluation["score"],
         )
-        return Judged(network, evaluation)
+        return Evaluated(network, evaluation)
 
     def _in_parallel(self, calls: Sequence[Callable[[], Result]]) -> list[Result]:
         return run_in_parallel(calls, self.runner.executor.stop)

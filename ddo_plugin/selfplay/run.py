@@ -14,12 +14,12 @@ from ddo_plugin.jobs.executor import Executor, LocalExecutor
 from ddo_plugin.jobs.slurm import ScheduledExecutor
 from ddo_plugin.jobs.supervise import open_runner, supervise
 from ddo_plugin.selfplay import survivors
-from ddo_plugin.selfplay.play import Judged, play
+from ddo_plugin.selfplay.play import Evaluated, play
 from ddo_plugin.selfplay.recipe.load import Recipe, Resources
 from ddo_plugin.selfplay.recipe.plan import Plan, identity
 
 
-def run(recipe: Recipe, out: Path) -> Judged:
+def run(recipe: Recipe, out: Path) -> Evaluated:
     """Play the recipe in the folder `out`, or resume the run in it, and return the best network."""
     if any(this.search for this in recipe.rounds):
         survivors.import_engine()  # fails now rather than after the first trainings

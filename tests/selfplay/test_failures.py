@@ -19,10 +19,10 @@ from ddo_plugin.jobs.executor import LocalExecutor, StepFailedError
 from ddo_plugin.jobs.journal import FILE_NAME, Journal
 from ddo_plugin.jobs.runner import DamagedError, Policy, Runner
 from ddo_plugin.jobs.slots import Slot
-from ddo_plugin.selfplay.play import Judged, play
+from ddo_plugin.selfplay.play import Evaluated, play
 from ddo_plugin.selfplay.recipe.plan import Candidate, Plan, Round
 
-Play = Callable[..., Judged]
+Play = Callable[..., Evaluated]
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def played(world: Any, monkeypatch: pytest.MonkeyPatch) -> Play:
         retries: int = 0,
         allow_failures: bool = False,
         keep: Any = "all",
-    ) -> Judged:
+    ) -> Evaluated:
         candidates = tuple(Candidate("ddo", alpha, 0.1) for alpha in alphas)
         each = Round(candidates, 8, (1,), training={"ddo-mode": mode})
         plan = Plan("play", "standin", world.folder / "base.net", (each,) * rounds, 0)
@@ -114,7 +114,7 @@ def flip(file: Path) -> None:
     file.write_bytes(data)
 
 
-def test_a_damaged_snapshot_that_was_not_judged_yet_is_found_and_trained_again(
+def test_a_damaged_snapshot_that_was_not_evaluated_yet_is_found_and_trained_again(
     world: Any, played: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     undisturbed = played(rounds=1).evaluation
@@ -147,7 +147,7 @@ def test_a_damaged_reference_is_refused_before_it_is_used(world: Any, played: Pl
 
 
 @pytest.mark.parametrize("selected", [False, True])
-def test_a_snapshot_that_went_away_before_it_was_judged_is_trained_again_unless_a_reference_came_from_there(
+def test_a_snapshot_that_went_away_before_it_was_evaluated_is_trained_again_unless_a_reference_came_from_there(
     world: Any, played: Play, selected: bool
 ) -> None:
     reference = played(rounds=1).network
@@ -263,7 +263,7 @@ def test_pruning_leaves_the_best_of_each_round_and_whatever_was_selected(
     assert world.notes() == before
 
 
-def test_what_was_not_judged_is_never_pruned(world: Any, played: Play) -> None:
+def test_what_was_not_evaluated_is_never_pruned(world: Any, played: Play) -> None:
     script = world.folder / "site" / "standin_step.py"
     failing = 'elif "network-2" in source.name:\n    sys.exit(5)\nelse:\n    write(out'
     script.write_text(script.read_text().replace("else:\n    write(out", failing))

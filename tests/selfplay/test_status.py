@@ -14,7 +14,7 @@ TWO = {"candidates": 2, "trainings": 2}
 
 
 def begun(out: Path) -> Journal:
-    """A base was judged in 10 s, a reference set made in 20 s, the first of two trainings is done in 100 s."""
+    """A base was evaluated in 10 s, a reference set made in 20 s, the first of two trainings is done in 100 s."""
     journal = Journal(out / FILE_NAME)
     journal.begin("settings")
     journal.append("plan", plan="p", upstream="u", rounds=[TWO, TWO])

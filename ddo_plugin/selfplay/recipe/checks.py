@@ -77,18 +77,18 @@ def _check_search(problems: Problems, search: Any, evaluation: Options) -> list[
 def _check_keys(
     problems: Problems,
     place: Place,
-    given: Mapping[str, Any],
+    table: Mapping[str, Any],
     keys: Mapping[str, schema.Key],
     also: Iterable[str] = (),
     complete: bool = True,
 ) -> None:
     known = [*keys, *also]
-    for name in given:
+    for name in table:
         if name not in known:
             problems.add((*place, name), f"unknown key{_nearest(name, known)}")
     for name, key in keys.items():
-        if name in given:
-            _check_value(problems, (*place, name), given[name], key)
+        if name in table:
+            _check_value(problems, (*place, name), table[name], key)
         elif key.default is schema.REQUIRED and complete:
             problems.add((*place, name), f"is missing; it must be {key.meaning}")
 
@@ -113,12 +113,12 @@ def _table(
 
 
 def _changes(problems: Problems, values: Mapping[str, Any]) -> list[tuple[Place, Mapping[str, Any]]]:
-    given = values.get("change", [])
-    if not isinstance(given, list) or not all(isinstance(change, dict) for change in given):
-        problems.add(("change",), f"{as_toml(given)} is not a list of tables; write [[change]]")
+    tables = values.get("change", [])
+    if not isinstance(tables, list) or not all(isinstance(change, dict) for change in tables):
+        problems.add(("change",), f"{as_toml(tables)} is not a list of tables; write [[change]]")
         return []
     changes: list[tuple[Place, Mapping[str, Any]]] = []
-    for number, change in enumerate(given):
+    for number, change in enumerate(tables):
         place = ("change", number)
         _check_keys(problems, place, change, {"from_round": schema.FROM_ROUND}, also=schema.CHANGEABLE)
         if (sweep := _table(problems, (*place, "sweep"), change, required=False)) is not None:

@@ -71,8 +71,8 @@ def scores(history: History) -> str:
     """Draw the score of every evaluated network by round, and join the selected networks by a line."""
     with matplotlib.rc_context(STYLE):
         figure, (axes,) = canvas(1)
-        judged, selected = history.judged, history.points
-        axes.scatter([p.round for p in judged], [p.score for p in judged], s=10, color=FAINT, label="evaluated")
+        evaluated, selected = history.evaluated, history.points
+        axes.scatter([p.round for p in evaluated], [p.score for p in evaluated], s=10, color=FAINT, label="evaluated")
         axes.errorbar(
             [p.round for p in selected],
             [p.score for p in selected],

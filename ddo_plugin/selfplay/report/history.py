@@ -55,7 +55,7 @@ class History:
 
     name: str
     points: list[Point] = field(default_factory=list)
-    judged: list[Point] = field(default_factory=list)  # every network with a full evaluation, in any order
+    evaluated: list[Point] = field(default_factory=list)  # every network with a full evaluation, in any order
     compared: list[Point] = field(
         default_factory=list
     )  # networks that a search compared; their scores have a scale of their own
@@ -88,7 +88,7 @@ def load(root: Path) -> dict[str, History]:
         elif fact.get("plan") not in histories:
             continue
         elif fact["fact"] == "evaluated":
-            histories[fact["plan"]].judged.append(_point(root, fact))
+            histories[fact["plan"]].evaluated.append(_point(root, fact))
         elif fact["fact"] == "compared":
             histories[fact["plan"]].compared.append(_point(root, fact))
         elif fact["fact"] == "dropped":
@@ -98,8 +98,8 @@ def load(root: Path) -> dict[str, History]:
             histories[fact["plan"]].ended = ""
             points = histories[fact["plan"]].points
             del points[fact["round"] :]  # an earlier run with other settings selected these
-            if judgement := evaluated.get((fact["plan"], fact["network"])):
-                points.append(_point(root, judgement))
+            if evaluation := evaluated.get((fact["plan"], fact["network"])):
+                points.append(_point(root, evaluation))
         elif fact["fact"] == "collapsed":
             collapses[fact["plan"], fact["round"]] = fact["why"]
         elif fact["fact"] == "stopped":

@@ -88,7 +88,7 @@ def _scores(plan: History) -> page.Section:
             "ones. Cells without colour were stopped early and show the score of an earlier snapshot."
         )
         shown.append(page.Figure(figures.sweep(best, plan.dropped), caption))
-    elif best := _best(plan.judged):
+    elif best := _best(plan.evaluated):
         caption = "The sweep: the best score of each α and β in each round. A dash marks pairs without a score."
         shown.append(page.Figure(figures.sweep(best), caption))
     return page.Section("Score by round", [plan.name], shown)
