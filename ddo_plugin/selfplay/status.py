@@ -95,7 +95,7 @@ def _steps(out: Path, facts: Sequence[Fact], current: Sequence[Fact], working: b
             share = read_fraction(out / f"{name}.progress")
             yield f"  {'running' if working else 'interrupted'}: {task}, {share:.0%}"
         elif last["fact"] == "abandoned":
-            yield f"  failed {last['attempts']} times: {task}; log: {out / last['log']}"
+            yield f"  failed {last['attempts']} time{'s' * (last['attempts'] != 1)}: {task}; log: {out / last['log']}"
         elif last["fact"] in ("failed", "damaged", "collapsed"):
             yield f"  {last['fact']}: {task}; {last.get('why') or out / last['log']}"
 

@@ -65,7 +65,7 @@ def test_steps_that_went_wrong_are_told_with_their_reason(tmp_path: Path) -> Non
     journal.append("failed", task="x", out="p/second", attempt=1, status=1, log="p/second.log")
     assert f"  failed: p round 1 training of b; {tmp_path / 'p/second.log'}" in list(status.lines(tmp_path))
     journal.append("abandoned", task="x", out="p/second", attempts=1, log="p/second.log")
-    told = f"  failed 1 times: p round 1 training of b; log: {tmp_path / 'p/second.log'}"
+    told = f"  failed 1 time: p round 1 training of b; log: {tmp_path / 'p/second.log'}"
     assert told in list(status.lines(tmp_path))
     journal.append("collapsed", plan="p", round=1, out="p/first", candidate=CANDIDATE, why="collapsed at step 7")
     assert "  collapsed: p round 1 training; collapsed at step 7" in list(status.lines(tmp_path))
