@@ -247,7 +247,7 @@ def test_the_report_of_a_finished_run_tells_its_rounds(finished: Run) -> None:
 def test_an_interrupted_run_goes_on_without_doing_again_what_was_finished(interrupted: Run) -> None:
     told = interrupted.play("--status")
     assert "interrupted: recipe round 1 training of ddo α=4 β=0.3, 23%" in told
-    assert told.splitlines()[-1] == "not running; the same command goes on"
+    assert told.splitlines()[-1] == "not running; run the same command again to resume"
 
     before, facts = interrupted.files(), interrupted.facts()
     interrupted.play()

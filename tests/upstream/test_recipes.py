@@ -79,9 +79,11 @@ def networks(checkout, completed, tmp_path_factory: pytest.TempPathFactory) -> M
 
 def dry_run(recipe: Recipe, number: int, reference: Path, fakes: Path | None, out: Path) -> dict[str, Any]:
     """The configuration that upstream prints for round `number`."""
-    alpha, beta = recipe.at(number).sweep.pairs()[0]
-    settings = recipe.training_settings(number)
-    step = RoundStep(recipe.upstream, reference, fakes, out, "ddo", alpha, beta, recipe.seed + number, settings)
+    this = recipe.rounds[number - 1]
+    first, seed = this.candidates[0], recipe.seed + number
+    step = RoundStep(
+        recipe.upstream, reference, fakes, out, first.objective, first.alpha, first.beta, seed, this.training
+    )
     command = plugins.manager().hook.ddo_round_command(step=step)
     done = started([*command.argv, "--dry-run"], out.parent, **command.env)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -159,10 +161,9 @@ def test_vars_parser_takes_the_recipes_command(name: str, parsed: str, checkout,
     for needed in ("tap", "pytz", "huggingface_hub", "tensorboard"):
         pytest.importorskip(needed)
     recipe = opened(name, checkout, f"training.data_path={tmp_path}")
-    alpha, beta = recipe.at(1).sweep.pairs()[0]
-    step = RoundStep(
-        "var", tmp_path / "a.pth", None, tmp_path / "out", "ddo", alpha, beta, 1, recipe.training_settings(1)
-    )
+    this = recipe.rounds[0]
+    setting = ("ddo", this.candidates[0].alpha, this.candidates[0].beta)
+    step = RoundStep("var", tmp_path / "a.pth", None, tmp_path / "out", *setting, 1, this.training)
     command = plugins.manager().hook.ddo_round_command(step=step)
     line = refused(started(command.argv, tmp_path, **command.env))
     assert (

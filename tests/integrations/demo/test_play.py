@@ -99,7 +99,7 @@ def test_a_folder_that_cannot_be_written_is_one_clear_line(tmp_path: Path) -> No
     command = [sys.executable, "-m", "ddo_plugin", "demo", f"--out={tmp_path / 'file' / 'below'}"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 2
-    assert "cannot be written to (Not a directory)" in result.stderr
+    assert "cannot write to this folder (Not a directory)" in result.stderr
     assert len(result.stderr.splitlines()) == 1
 
 
@@ -123,7 +123,7 @@ def test_ctrl_c_says_that_the_same_command_goes_on_and_leaves_no_process(tmp_pat
     process.send_signal(signal.SIGINT)
     printed = process.communicate(timeout=DEADLINE_S)[1]
     assert process.returncode == 130
-    assert "The same command goes on where it stopped." in printed
+    assert "Run the same command again to resume." in printed
     assert "Traceback" not in printed
     assert not processes_of(tmp_path)
 
