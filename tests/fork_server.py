@@ -12,6 +12,7 @@ import contextlib
 import gc
 import importlib
 import importlib.util
+import io
 import json
 import os
 import runpy
@@ -19,7 +20,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Any, NoReturn
 
 # The first optimizer of a process imports torch._dynamo, which takes as long as torch itself.
@@ -30,7 +31,7 @@ PRELOADED += ("requests", "psutil", "safetensors.torch", "click", "pluggy", "tqd
 def preload() -> None:
     """Import what most commands need."""
     for name in PRELOADED:
-        with contextlib.suppress(ImportError):
+        with contextlib.suppress(Exception):  # a command that needs the package will say what is wrong
             importlib.import_module(name)
     gc.collect()
     gc.freeze()  # the forks share these objects
@@ -50,7 +51,10 @@ def become(order: Mapping[str, Any]) -> None:
         opened = os.open(path, mode)
         os.dup2(opened, number)
         os.close(opened)
-    sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
+    unbuffered = bool(order["env"].get("PYTHONUNBUFFERED"))
+    out = os.fdopen(1, "wb", 0 if unbuffered else -1)
+    sys.stdin, sys.stderr = os.fdopen(0), os.fdopen(2, "w", buffering=1)
+    sys.stdout = io.TextIOWrapper(out, write_through=unbuffered)
     sys.orig_argv = [sys.executable, *order["arguments"]]
     sys.dont_write_bytecode = bool(order["env"].get("PYTHONDONTWRITEBYTECODE"))
     sys.path[:] = [*filter(None, order["env"].get("PYTHONPATH", "").split(os.pathsep)), *order["path"]]
@@ -75,14 +79,14 @@ def run(arguments: list[str]) -> None:
     if arguments[0] == "-m":
         sys.argv = ["-m", *arguments[2:]]
         runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
-    elif arguments[0] == "-c":
-        sys.argv = ["-c", *arguments[2:]]
-        main = type(sys)("__main__")
-        sys.modules["__main__"] = main
-        exec(compile(arguments[1], "<string>", "exec"), main.__dict__)
+        return
+    main = sys.modules["__main__"] = ModuleType("__main__")
+    if arguments[0] == "-c":
+        sys.argv, code = ["-c", *arguments[2:]], compile(arguments[1], "<string>", "exec", dont_inherit=True)
     else:
-        sys.argv = list(arguments)
-        runpy.run_path(arguments[0], run_name="__main__")
+        sys.argv, main.__file__ = list(arguments), str(Path(arguments[0]).absolute())
+        code = compile(Path(arguments[0]).read_bytes(), main.__file__, "exec", dont_inherit=True)
+    exec(code, main.__dict__)
 
 
 def without_our_frames(trace: TracebackType | None) -> TracebackType | None:

@@ -64,7 +64,12 @@ def server() -> ForkServer:
 
 
 def can_be_forked(arguments: Sequence[str], env: Mapping[str, str]) -> bool:
-    if os.environ.get(FORKS_VARIABLE) == "0" or any(env.get(name) for name in OWN_INTERPRETER):
+    """Return whether a fork can do what `python ARGUMENTS` does in this environment."""
+    if (
+        sys.platform != "linux"
+        or os.environ.get(FORKS_VARIABLE) == "0"
+        or any(env.get(name) for name in OWN_INTERPRETER)
+    ):
         return False
     return arguments[0] in ("-m", "-c") or not arguments[0].startswith("-")
 
