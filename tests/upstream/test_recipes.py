@@ -24,6 +24,7 @@ from ddo_plugin.hooks.types import RoundStep
 from ddo_plugin.sampling.refsets import format as refset
 from ddo_plugin.selfplay.recipe.load import Recipe, load
 from ddo_plugin.selfplay.recipe.shipped import shipped
+from tests.processes import run_python
 
 CHECKOUTS = {"edm": "edm", "edm2": "edm2", "var": "VAR"}
 MAKE = Path(__file__).with_name("make_stand_ins.py")
@@ -184,4 +185,5 @@ def started(argv: Sequence[str], folder: Path, path: str = "", **env: str) -> su
         "PATH": "/usr/bin:/bin",
     }
     cpu = {"OMP_NUM_THREADS": "1", "DDO_DEVICE": "cpu", "DDO_CACHE": str(folder / "cache")}
-    return subprocess.run(argv, cwd=folder, env={**found, **cpu, **env}, capture_output=True, text=True, check=False)
+    assert argv[0] == sys.executable
+    return run_python(argv[1:], cwd=folder, env={**found, **cpu, **env})
