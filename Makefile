@@ -1,6 +1,6 @@
 # make demo   set up and run the main job on the embedded default
 # make test   set up and run the tests; with checkouts of the upstreams, those that train in them, too
-# make test-all   those that take minutes each, too
+# make test-all   all tests, also those marked `thorough`
 # make patch UPSTREAM=edm CHECKOUT=path   write patches/edm.* from the lines inserted in a checkout (for maintainers)
 PYTHON ?= python3
 VENV ?= .venv

@@ -1,7 +1,7 @@
-"""DDO in a real upstream on scikit-learn's digits: what the proofs share.
+"""DDO in a real upstream on scikit-learn's digits: the code that the proofs share.
 
-Pristine upstream trains a small class-conditional network; its patched training script finetunes it by DDO and, as
-the control, by more maximum likelihood; pristine upstream samples them all.
+The unpatched upstream trains a small class-conditional network. The patched training script finetunes it by DDO and, as
+a control, by more maximum likelihood. The unpatched upstream then samples all networks.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from ddo_plugin.jobs.runner import Runner, Task, key
 
 CONTROL = "--ddo-objective=mle"
 ROUNDS, FAKES = 3, 4000
-SETS, PER_CLASS = 3, 150  # of the images that are judged; shares of the classes drawn at random would drown the effect
+SETS, PER_CLASS = 3, 150  # sets of images, and images of each class in a set; random class shares would hide the effect
 
 ports = itertools.count(29600)
 
 
 class Workshop:
-    """Runs the steps of a proof, each a command whose output is kept: started again, it goes on where it stopped."""
+    """Runs the steps of a proof. Each step is a command with an output that is kept, so the proof can be resumed."""
 
     def __init__(self, repo: Path, root: Path, cores: int):
         self.repo, self.root = repo, root
@@ -48,24 +48,24 @@ class Workshop:
 
     @property
     def path(self) -> Sequence[Path]:
-        """Where commands find their modules."""
+        """The folders from which commands import modules."""
         return [self.repo]
 
     def run(self, out: Path, *argv: object) -> Path:
-        """A Python command in the proof's folder; every process group needs a port of its own."""
+        """Run a Python command in the proof's folder and return its output. Each command gets a port of its own."""
         path = os.pathsep.join(map(str, self.path))
         env = {"MASTER_PORT": str(next(ports)), "DDO_DEVICE": "cpu", "PYTHONPATH": path}
         return self.runner.run(Task(out.name, out, Command([sys.executable, *map(str, argv)], env, self.root)))
 
 
 class Bench(Workshop, ABC):
-    """Base, rounds by DDO and by the control, and images of each."""
+    """The base network, rounds of DDO and of the control, and images of each network."""
 
     upstream: str
     script: str  # upstream's training script
-    channels: int  # of the images; more than one are grey too
-    arms: ClassVar[Mapping[str, Sequence[str]]]  # name -> flags of each round
-    sampling: Sequence[str] = ()  # how reference sets are sampled, where upstream's own number of steps is not it
+    channels: int  # of the images; the digits are grey, so all channels are equal
+    arms: ClassVar[Mapping[str, Sequence[str]]]  # name -> options of each round
+    sampling: Sequence[str] = ()  # options for sampling reference sets, if not upstream's defaults
 
     def __init__(self, repo: Path, root: Path, cores: int):
         super().__init__(repo, root, cores)
@@ -73,13 +73,14 @@ class Bench(Workshop, ABC):
 
     @abstractmethod
     def pretrain(self) -> Path:
-        """The base network, by pristine upstream."""
+        """Train the base network with the unpatched upstream."""
 
     @abstractmethod
     def images(self, network: Path, part: int) -> np.ndarray:
-        """uint8 [N, 1, 8, 8], as many of each class, by pristine upstream; the same seeds for every network."""
+        """Return balanced images, uint8 [N, 1, 8, 8], from the unpatched upstream; all networks use the same seeds."""
 
     def prepare(self) -> None:
+        """Create the digits and the dataset that upstream reads."""
         self.run(self.digits.path, "-m", "ddo_integrations.demo.prepare", f"--out={self.digits.path}")
         names = [f"{number:06d}.png" for number in range(len(self.digits.images))]
         with zipfile.ZipFile(self.zip, "w") as archive:
@@ -92,7 +93,7 @@ class Bench(Workshop, ABC):
             archive.writestr("dataset.json", json.dumps({"labels": labels}))
 
     def finetune(self, arm: str, base: Path) -> list[Path]:
-        """Rounds of the patched training script; each starts from the last."""
+        """Run rounds of the patched training script. Each round starts from the snapshot of the round before."""
         networks = [base]
         for number in range(1, ROUNDS + 1):
             flags = [f"--ddo={networks[-1]}", f"--data={self.zip}", *self.arms[arm]]
@@ -104,33 +105,43 @@ class Bench(Workshop, ABC):
         return networks[1:]
 
     def reference_set(self, network: Path, number: int) -> Path:
+        """Create the reference set of a round."""
         out = network.parent / f"fakes-{number}"
         flags = [f"--network={network}", f"--out={out}", f"--count={FAKES}", f"--seed={number}", *self.sampling]
         return self.run(out, "-m", "ddo_plugin", "refset", "make", *flags)
 
     def judge(self, network: Path) -> list[float]:
-        """Distances of pristine upstream's images, one a set."""
+        """Return the Fréchet distance of each set of images."""
         features = self.digits.features
         real = feature_moments(features(self.digits.images))
         return [frechet_distance(feature_moments(features(self.images(network, part))), real) for part in range(SETS)]
 
 
 def last_snapshot(folder: Path) -> Path:
+    """Return the last snapshot in a folder."""
     return max(folder.glob("network-snapshot-*.pkl"))
 
 
 def first_seed(part: int) -> int:
-    """Where the seeds of a set of images begin."""
+    """Return the first seed of a set of images."""
     return 1_000_000 * (part + 1)
 
 
 def command(bench_class: type[Bench], out: str, about: str) -> click.Command:
-    """The proof as a command: `CHECKOUT --out DIR`."""
+    """Return the proof as a command with the arguments `CHECKOUT --out DIR`."""
 
     @click.command(help=about)
     @click.argument("checkout", type=click.Path(exists=True, file_okay=False, path_type=Path))
-    @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=out, show_default=True)
-    @click.option("--cores", type=click.IntRange(min=1), default=2, show_default=True)
+    @click.option(
+        "--out",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=out,
+        show_default=True,
+        help="Folder for all files.",
+    )
+    @click.option(
+        "--cores", type=click.IntRange(min=1), default=2, show_default=True, help="Commands that run at a time."
+    )
     def main(checkout: Path, out: Path, cores: int) -> None:
         out.mkdir(parents=True, exist_ok=True)
         show(prove(bench_class(checkout.resolve(), out.resolve(), cores)))
@@ -139,7 +150,7 @@ def command(bench_class: type[Bench], out: str, about: str) -> click.Command:
 
 
 def prove(bench: Bench) -> dict[str, list[float]]:
-    """Distances of base, control and DDO by name; also written to distances.json."""
+    """Return the distances of base, control and DDO by name, and write them to distances.json."""
     bench.prepare()
     base = bench.pretrain()
     with ThreadPoolExecutor() as threads:
@@ -153,6 +164,7 @@ def prove(bench: Bench) -> dict[str, list[float]]:
 
 
 def show(judged: dict[str, list[float]]) -> None:
+    """Print the distances as a Markdown table."""
     print("| network | Fréchet distance |\n|---|---|")
     for name, distances in judged.items():
         print(f"| {name} | {statistics.mean(distances):.2f} ± {statistics.stdev(distances):.2f} |")

@@ -1,4 +1,7 @@
-"""DDO in the real EDM, on a CPU: `python -m benchmarks.digits_edm CHECKOUT --out DIR`. Half an hour on two cores."""
+"""DDO in the real EDM, on a CPU: `python -m benchmarks.digits_edm CHECKOUT --out DIR`.
+
+Takes half an hour on two cores.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from ddo_integrations.demo.data import CLASSES
 NETWORK = ["--arch=ddpmpp", "--cbase=16", "--cres=1,2", "--augment=0"]
 COMMON = ["--cond=1", "--batch=64", "--tick=4", "--dump=1000", "--seed=0", "--nosubdir"]
 BASE_KIMG, ROUND_KIMG = 160, 16
-# Upstream's learning rate rises over 10 Mimg, whatever the duration: 0.06 is an effective 1e-3 at 160 kimg.
+# Upstream's learning rate rises over 10 Mimg, whatever the duration is: 0.06 becomes 1e-3 at 160 kimg.
 BASE = ["--lr=0.06", "--ema=0.01", "--snap=10"]
 SCHEDULE = ["--lr=1e-4", "--ddo-rampup=0.004", "--ema=0.004", "--augment=0", "--snap=100"]
 ROUND = [*SCHEDULE, *COMMON, f"--duration={ROUND_KIMG / 1000}"]
@@ -22,20 +25,20 @@ DDO = ["--ddo-alpha=2", "--ddo-beta=1"]
 
 
 class EDM(Bench):
-    """generate.py takes one class at a time; left alone, it draws classes at random."""
+    """EDM. Its generate.py samples one class at a time, because without --class it draws random classes."""
 
     upstream, script, channels = "edm", "train.py", 1
     arms: ClassVar = {"mle": [*ROUND, CONTROL], "ddo": [*ROUND, *DDO]}
 
     def pretrain(self) -> Path:
-        """Pristine train.py."""
+        """Train the base network with the unpatched train.py."""
         out = self.root / "base"
         flags = [*NETWORK, *COMMON, *BASE, f"--data={self.zip}", f"--outdir={out}", f"--duration={BASE_KIMG / 1000}"]
         self.run(out, "-m", "ddo_plugin.checkouts.compat", self.repo / "train.py", *flags)
         return last_snapshot(out)
 
     def images(self, network: Path, part: int) -> np.ndarray:
-        """Pristine generate.py."""
+        """Sample balanced images with the unpatched generate.py."""
         pixels = []
         for number in range(CLASSES):
             first = first_seed(part) + 1000 * number
@@ -47,7 +50,7 @@ class EDM(Bench):
         return np.stack(pixels)[:, None]
 
 
-main = command(EDM, "digits-edm", "Base, control and DDO in the real EDM, by Fréchet distance.")
+main = command(EDM, "digits-edm", "Compare base, control and DDO in the real EDM by Fréchet distance.")
 
 if __name__ == "__main__":
     main()

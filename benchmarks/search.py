@@ -1,8 +1,8 @@
 """Adaptive search against the whole grid, on the demo's digits: `python -m benchmarks.search [--out DIR]`.
 
-One round over the same 16 pairs of α and β, with three training seeds: what each way costs (processor seconds of the
-whole run; other work on the machine does not count), and what its choice is worth by sampling seeds that neither has
-seen. Started again, it keeps the runs that were through. About 50 minutes on two CPU cores.
+Runs one round over the same 16 pairs of α and β in both ways, with three training seeds. Prints the cost of each way in
+processor seconds, and the Fréchet distance of the snapshot that it chose, with sampling seeds that neither way used.
+Takes about 50 minutes on two CPU cores. If it is started again, it keeps the runs that were finished.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ UNSEEN = ",".join(map(str, range(201, 211)))
 
 
 @dataclass(frozen=True)
-class Found:
-    """What one way to search chose, what it cost, and how many commands of each kind it ran."""
+class Outcome:
+    """The choice of one way to search, its cost, and the number of commands of each kind."""
 
     network: Path
     setting: str
@@ -83,7 +83,7 @@ class Found:
 
 
 def run(root: Path, *arguments: str) -> float:
-    """Seconds of the processor that a Python command takes, its own commands included."""
+    """Run a Python command and return its processor seconds, including those of its child processes."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, "-m", *arguments], cwd=root, check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -91,20 +91,21 @@ def run(root: Path, *arguments: str) -> float:
 
 
 def prepare(root: Path) -> None:
-    """The digits, and the network that every search starts from."""
+    """Create the digits, and the network that every search starts from."""
     root.mkdir(parents=True, exist_ok=True)
     (root / "recipe.toml").write_text(RECIPE)
     if not (root / BASE).exists():
-        run(root, "ddo_integrations.demo.data", "--out=data")
+        run(root, "ddo_integrations.demo.prepare", "--out=data")
         flags = ["--family=diffusion", "--data=data", "--outdir=base", "--steps=3000"]
         run(root, "ddo_integrations.demo.train", *flags, "--lr=1e-3", "--decay=0.5", "--ema=100")
 
 
-def search(root: Path, kind: str, seed: int) -> Found:
+def search(root: Path, kind: str, seed: int) -> Outcome:
+    """Run one way to search, unless it was finished before."""
     out = root / f"{kind}-{seed}"
     cost = root / f"{out.name}.json"
     if not cost.exists():
-        shutil.rmtree(out, ignore_errors=True)  # begun, and not measured from its beginning to its end
+        shutil.rmtree(out, ignore_errors=True)  # a run that was interrupted, so its cost is unknown
         chosen = [f"--set=search.kind={kind}", f"--set=seed={seed}"]
         write_json(cost, run(root, "ddo_plugin", "selfplay", "recipe.toml", f"--out={out.name}", *chosen))
     facts = journal.read(out / journal.FILE_NAME)
@@ -112,11 +113,11 @@ def search(root: Path, kind: str, seed: int) -> Found:
     candidate = next(f["candidate"] for f in facts if f["fact"] == "evaluated" and f["network"] == selected)
     commands = Counter(fact["kind"] for fact in facts if fact["fact"] == "finished")
     setting = f"α={candidate['alpha']:g} β={candidate['beta']:g} {Path(selected).stem.removeprefix('network-')}"
-    return Found(out / selected, setting, json.loads(cost.read_text()), commands)
+    return Outcome(out / selected, setting, json.loads(cost.read_text()), commands)
 
 
 def judge(root: Path, network: Path) -> Sequence[float]:
-    """Fréchet distances by seeds that no search has used."""
+    """Return Fréchet distances with sampling seeds that no search used."""
     out = network.with_name(f"{network.stem}-unseen.json")
     if not out.exists():
         flags = ["--family=diffusion", "--data=data", f"--network={network}", f"--seeds={UNSEEN}", "--count=2000"]
@@ -125,14 +126,24 @@ def judge(root: Path, network: Path) -> Sequence[float]:
     return scores
 
 
-def told(scores: Sequence[float]) -> str:
+def mean_and_spread(scores: Sequence[float]) -> str:
+    """Return the mean and the standard deviation as text."""
     return f"{statistics.mean(scores):.2f} ± {statistics.stdev(scores):.2f}"
 
 
 @click.command()
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), default="search-benchmark", show_default=True)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default="search-benchmark",
+    show_default=True,
+    help="Folder for all files.",
+)
 def main(out: Path) -> None:
-    """Print a table; ± is the standard deviation over ten unseen sampling seeds."""
+    """Compare the adaptive search with the grid.
+
+    Prints a table. ± is the standard deviation over ten sampling seeds that no search used.
+    """
     root = out.resolve()
     prepare(root)
     rows = []
@@ -140,7 +151,7 @@ def main(out: Path) -> None:
         grid, adaptive = search(root, "grid", seed), search(root, "adaptive", seed)
         best, chosen = judge(root, grid.network), judge(root, adaptive.network)
         misses = (statistics.mean(chosen) - statistics.mean(best)) / statistics.stdev(best)
-        cells = [grid.setting, told(best), adaptive.setting, told(chosen), f"{misses:+.1f}"]
+        cells = [grid.setting, mean_and_spread(best), adaptive.setting, mean_and_spread(chosen), f"{misses:+.1f}"]
         cost = f"{adaptive.seconds:.0f} / {grid.seconds:.0f} s = {adaptive.seconds / grid.seconds:.2f}"
         rows.append(f"| {seed} | {' | '.join(cells)} | {cost} |")
         ran = ", ".join(f"{adaptive.commands[kind]} {kind}s" for kind in (TRAINING, COMPARISON, EVALUATION))

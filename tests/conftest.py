@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from tests.processes import FORKS_VARIABLE, build_once, run_python
+
 PLUGIN = """
 import os, sys
 from pathlib import Path
@@ -170,6 +172,28 @@ class World:
         from ddo_plugin.jobs.journal import FILE_NAME, read
 
         return [fact for fact in read(self.out / FILE_NAME) if not names or fact["fact"] in names]
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """A function: name, what fills a folder -> the folder, which all workers of this test run share unchanged."""
+    own = tmp_path_factory.getbasetemp()
+    root = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared"
+    root.mkdir(exist_ok=True)
+    return lambda name, build: build_once(root / name, build)
+
+
+@pytest.fixture
+def own_interpreters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have each command of the test start a Python of its own, which imports torch itself."""
+    monkeypatch.setenv(FORKS_VARIABLE, "0")
+
+
+@pytest.fixture(scope="session")
+def demo_data(shared) -> Path:
+    """The demo's data with its classifier."""
+    prepare = ["-m", "ddo_integrations.demo.prepare"]
+    return shared("demo-data", lambda out: run_python([*prepare, f"--out={out / 'data'}"]).check_returncode()) / "data"
 
 
 @pytest.fixture

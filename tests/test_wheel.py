@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import run_python
+
 ROOT = Path(__file__).parent.parent
 SHIPPED = {
     "ddo_plugin": "ddo_plugin",
@@ -84,25 +86,28 @@ def test_the_demo_computes_in_the_new_environment(environment: Path, tmp_path: P
     assert (tmp_path / "toy.npz").exists()
 
 
-def test_the_example_plugin_adds_its_option_and_objective(environment: Path, tmp_path: Path) -> None:
+def test_the_example_plugin_adds_its_option_and_objective(environment: Path, demo_data: Path, tmp_path: Path) -> None:
     example, site = tmp_path / "example", tmp_path / "site"
     shutil.copytree(ROOT / "examples/ddo-hinge", example)
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
     run(*pip, "--target", site, example, cwd=tmp_path)
 
-    def demo(module: str, *flags: str) -> str:
-        return run(
-            environment / "python", "-m", f"ddo_integrations.demo.{module}", *flags, cwd=tmp_path, PYTHONPATH=str(site)
-        )
-
     assert "hinge  ddo-hinge 0.1.0" in run(environment / "ddo", "plugins", cwd=tmp_path, PYTHONPATH=str(site))
+
+    def python(*command: str) -> str:
+        done = run_python(["-m", *command], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(site)})
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def demo(module: str, *flags: str) -> str:
+        return python(f"ddo_integrations.demo.{module}", *flags)
+
     assert "--ddo-hinge-margin" in demo("train", "--help")
-    demo("prepare", "--out=data")
-    common = ["--family=diffusion", "--data=data", "--steps=3"]
+    common = ["--family=diffusion", f"--data={demo_data}", "--steps=3"]
     demo("train", *common, "--outdir=base")
     network = "base/network-000003.safetensors"
     fakes = ["--upstream=digits", *common[:2], f"--network={network}", "--out=fakes", "--count=20"]
-    run(environment / "ddo", "refset", "make", *fakes, cwd=tmp_path)
+    python("ddo_plugin", "refset", "make", *fakes)
     ddo = [f"--ddo={network}", "--ddo-fakes=fakes", "--ddo-objective=hinge", "--ddo-hinge-margin=2"]
     demo("train", *common, "--outdir=tuned", *ddo, "--ddo-alpha=1")
     first = (tmp_path / "tuned/ddo-stats.jsonl").read_text().splitlines()[0]

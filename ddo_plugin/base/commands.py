@@ -1,4 +1,4 @@
-"""Command lines of ours: settings as options, modules as processes, torchrun in front."""
+"""Command lines: settings as options, modules as processes, and torchrun as the launcher."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    pass
+from typing import Any
 
 
 def flags(settings: Mapping[str, Any]) -> list[str]:
-    """A switch stands alone if it is on; what is off or None is left out, and 0, which equals False, is not."""
-    given = {name: value for name, value in settings.items() if value is not None and value is not False}
-    return [f"--{name}" if value is True else f"--{name}={value}" for name, value in given.items()]
+    """Return settings as options: `--NAME=VALUE`, or `--NAME` for True. None and False are left out, but 0 is not."""
+    present = {name: value for name, value in settings.items() if value is not None and value is not False}
+    return [f"--{name}" if value is True else f"--{name}={value}" for name, value in present.items()]
 
 
 def module_command(module: str, arguments: Sequence[str]) -> Command:
-    """`python -m MODULE ARGUMENTS`, safe from the user's folder: its statistics.py would stand in for Python's own."""
+    """Return `python -m MODULE ARGUMENTS`, which does not import from the current folder.
+
+    Otherwise a file such as statistics.py in the user's folder would replace Python's own module.
+    """
     return Command([sys.executable, "-m", module, *arguments], {"PYTHONSAFEPATH": "1"})
 
 
 def torchrun_launcher(torchrun: str | None) -> list[str]:
-    """What stands between `python` and a script that these options of torchrun start; None: nothing."""
+    """Return the arguments between `python` and a script that torchrun starts with these options; None: no torchrun."""
     return [] if torchrun is None else ["-m", "ddo_plugin.base.torchrun", *shlex.split(torchrun)]
 
 
 @dataclass(frozen=True)
 class Command:
-    """An ordinary command that a person could also type."""
+    """A command with its environment variables and its folder; `str` returns it as a shell line."""
 
     argv: Sequence[str]
     env: Mapping[str, str] = field(default_factory=dict)

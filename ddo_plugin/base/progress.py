@@ -1,4 +1,4 @@
-"""Progress of a command: a bar where a person looks at it, a small file where an executor does."""
+"""The progress of a command: a bar on a terminal, or a small file if an executor runs the command."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 PROGRESS_VARIABLE = "DDO_PROGRESS"  # the file that the executor reads
-PARENT_VARIABLE = "DDO_PARENT"  # the executor's process; a command whose executor died ends too
+PARENT_VARIABLE = "DDO_PARENT"  # the executor's process; the command ends if that process is gone
 _INTERVAL_S = 0.2
 
 
 class Progress:
-    """Counts up to `total`. Of several ranks one is `shown`."""
+    """Counts up to `total`. Only one of several ranks is `shown`."""
 
     def __init__(self, description: str, total: int, done: int = 0, *, unit: str = "it", shown: bool = True):
         self.total, self.done = total, done
@@ -30,20 +30,22 @@ class Progress:
         self._bar = tqdm(desc=description, total=total, initial=done, unit=unit, disable=hidden)
 
     def update(self, count: int = 1) -> None:
+        """Add to the count, and end the process if its executor is gone."""
         self.done += count
         self._bar.update(count)
         now = time.monotonic()
         if self._file and (now - self._written >= _INTERVAL_S or self.done >= self.total):
             self._written = now
             if self._parent_is_gone():
-                sys.exit(
-                    "the process that started this command is gone; the same run, started again, goes on from here"
-                )
-            temporary = self._file.with_name(f"{self._file.name}.{os.getpid()}.tmp")  # ranks share the variable
+                sys.exit("the process that started this command is gone; start the same run again to resume from here")
+            temporary = self._file.with_name(
+                f"{self._file.name}.{os.getpid()}.tmp"
+            )  # several ranks may have the same variable
             temporary.write_text(json.dumps({"done": self.done, "total": self.total}))
             temporary.replace(self._file)
 
     def close(self) -> None:
+        """Close the bar."""
         self._bar.close()
 
 
@@ -51,7 +53,7 @@ class Progress:
 def progress(
     description: str, total: int, done: int = 0, *, unit: str = "it", shown: bool = True
 ) -> Iterator[Progress]:
-    """A counter for a `with` block."""
+    """Yield a counter and close it after the `with` block."""
     counter = Progress(description, total, done, unit=unit, shown=shown)
     try:
         yield counter
@@ -60,7 +62,7 @@ def progress(
 
 
 def read_fraction(file: Path) -> float:
-    """How much of a command is done, 0 to 1, by its progress file."""
+    """Return the share of a command that is done, 0 to 1, from its progress file."""
     try:
         state = json.loads(file.read_text())
         return min(1.0, state["done"] / max(state["total"], 1))
@@ -69,13 +71,13 @@ def read_fraction(file: Path) -> float:
 
 
 def _watch_parent() -> Callable[[], bool]:
-    """Tells whether the executor's process has ended. It need not be our own parent: launchers stand between."""
+    """Return a function that says whether the executor's process has ended. A launcher may stand in between."""
     variable = os.environ.get(PARENT_VARIABLE)
     if not variable or os.name != "posix":
         return lambda: False
     executor = int(variable)
     if os.getppid() == executor:
-        return lambda: os.getppid() != executor  # true even while nobody has collected the dead executor
+        return lambda: os.getppid() != executor  # also true while the dead executor is a zombie
     return lambda: not _exists(executor)
 
 

@@ -13,7 +13,11 @@ from ddo_plugin.base.errors import UserError
 @click.argument("name")
 @click.argument("dest", type=click.Path(path_type=Path), required=False)
 def command(name: str, dest: Path | None) -> None:
-    """Copy the recipe NAME to the file or folder DEST, which is this folder unless given."""
+    """Copy a recipe to edit it.
+
+    NAME is the name of a recipe that `ddo ls` lists. DEST is the file or folder to copy it to, by default the current
+    folder. An existing file is never overwritten.
+    """
     from ddo_plugin.base.files import atomic_write
     from ddo_plugin.selfplay.recipe.shipped import named
 
@@ -22,10 +26,10 @@ def command(name: str, dest: Path | None) -> None:
     if target.is_dir():
         target /= source.name
     if target.exists():
-        raise UserError(f"{target} exists, and nothing is overwritten; name another file")
+        raise UserError(f"{target} already exists and is not overwritten; pass another file")
     try:
         with atomic_write(target) as file:
             file.write(source.read_bytes())
     except OSError as error:
-        raise UserError(f"{target} cannot be written ({error.strerror}); name another file") from None
-    click.echo(f"{target}: edit its paths, then: ddo validate {target}")
+        raise UserError(f"cannot write {target}: {error.strerror}; pass another file") from None
+    click.echo(f"Wrote {target}. Edit its paths, then check it: ddo validate {target}")

@@ -7,7 +7,7 @@ import click
 
 @click.command("ls")
 def command() -> None:
-    """List the recipes that come with the package, and what the paper reports of each."""
+    """List the recipes and the results that the paper reports."""
     from ddo_plugin.selfplay.recipe import toml_source
     from ddo_plugin.selfplay.recipe.shipped import shipped
 
@@ -17,6 +17,6 @@ def command() -> None:
         values = toml_source.parse(file.read_text(encoding="utf-8"))
         click.echo(f"{name:{width}}  {values['title']}")
         if expected := values.get("expected"):
-            told = ", ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in expected.items())
-            click.echo(f"{'':{width}}  {told}")
-    click.echo("\nddo cp NAME copies one; ddo selfplay runs the copy.")
+            results = ", ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in expected.items())
+            click.echo(f"{'':{width}}  {results}")
+    click.echo("\nCopy a recipe with `ddo cp NAME`, and run the copy with `ddo selfplay NAME.toml`.")

@@ -15,9 +15,10 @@ from ddo_plugin.base.errors import UserError
 @click.command("report")
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def command(folder: Path) -> None:
-    """Write report.html of the self-play run in FOLDER: scores, sweep, rewards, likelihood, where the best came from.
+    """Write an HTML report of a self-play run.
 
-    It needs nothing of the run but its folder, and can be made at any time, also while it runs.
+    FOLDER is the folder of the run, where the report is written to report.html. It shows the scores, the sweep, the
+    rewards, the likelihood of the real data, and the networks that the winner came from. The run may still be going on.
     """
     if any(find_spec(module) is None for module in ("matplotlib", "jinja2")):
         raise UserError("the report needs matplotlib and jinja2: pip install 'ddo-plugin[report]'")

@@ -18,16 +18,23 @@ if TYPE_CHECKING:
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for networks and journal  [default: selfplay-NAME, after the recipe's file]",
+    help="Folder for networks, evaluations and the journal.  [default: selfplay-RECIPE]",
 )
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Another value, as policy.retries=3.")
-@click.option("--dry-run", is_flag=True, help="Print every command, and run none.")
-@click.option("--status", is_flag=True, help="Say how far the run in this folder is; also while it runs.")
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Replace a value of the recipe, as in policy.retries=3. May be repeated.",
+)
+@click.option("--dry-run", is_flag=True, help="Print all commands without running them.")
+@click.option("--status", is_flag=True, help="Show how far the run in this folder is. The run may still be going on.")
 def command(recipe: Path, out: Path | None, overrides: tuple[str, ...], dry_run: bool, status: bool) -> None:
-    """Play the rounds of the file RECIPE: reference set, training, evaluation, selection, and again.
+    """Run the rounds of self-play that a recipe describes.
 
-    After an interruption, a kill or a failure the same command goes on where the run was. `ddo report` shows what
-    came of it, also while it runs.
+    RECIPE is a recipe in TOML. Each round makes a reference set, finetunes the reference, evaluates the snapshots, and
+    selects the best one as the next reference. After an interruption or a failure, run the same command again to
+    resume. `ddo report` shows the results, also while the run goes on.
     """
     from ddo_plugin.selfplay.recipe import load as recipes
     from ddo_plugin.selfplay.recipe.shipped import recipe_file
@@ -38,7 +45,7 @@ def command(recipe: Path, out: Path | None, overrides: tuple[str, ...], dry_run:
         return
     loaded = recipes.load(recipe_file(str(recipe)), overrides)
     for note in loaded.notes:
-        click.secho(note, fg="yellow", err=True)
+        click.secho(f"not checked: {note}", fg="yellow", err=True)
     if dry_run:
         _dry_run(loaded, out)
     else:
@@ -56,7 +63,7 @@ def _run(recipe: Recipe, out: Path) -> None:
     except StepFailedError as failure:
         raise click.ClickException(failure.line()) from None
     click.echo(f"Best: {best.score:.4g}, {best.network}")
-    click.echo(f"`ddo report {out}` shows how it came about")
+    click.echo(f"`ddo report {out}` writes a report of the run")
 
 
 def _dry_run(recipe: Recipe, out: Path) -> None:
@@ -71,6 +78,6 @@ def _status(out: Path) -> None:
     from ddo_plugin.selfplay.status import lines
 
     if not out.is_dir():
-        raise UserError(f"{out}: no run has begun here; give its folder by --out")
+        raise UserError(f"{out}: no self-play run in this folder; pass the folder of a run with --out")
     for line in lines(out):
         click.echo(line)

@@ -8,21 +8,28 @@ import click
 @click.command("validate")
 @click.argument("file")
 @click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="As sweep.alpha=[1,2]. May be given again."
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Replace a value of the recipe, as in sweep.alpha=[1,2]. May be repeated.",
 )
 def command(file: str, overrides: tuple[str, ...]) -> None:
-    """Check the recipe FILE; everything that is wrong with it is reported at once, with its line.
+    """Check a recipe and report all its problems.
 
-    Options of upstream's training script are checked against the source in the recipe's checkout, if that is there.
+    FILE is a recipe in TOML. Each problem is reported with its line and the nearest valid key. Options of upstream's
+    training script are checked against its source in the recipe's checkout; if the checkout does not exist, a line says
+    that they were not checked.
     """
     from ddo_plugin.selfplay.recipe.load import load
     from ddo_plugin.selfplay.recipe.shipped import recipe_file
 
     recipe = load(recipe_file(file), overrides)
-    pairs = len(recipe.base.sweep.pairs())
-    searched = " in an adaptive search" if recipe.search.kind == "adaptive" else ""
+    first, rounds = recipe.rounds[0], len(recipe.rounds)
+    searched = " in an adaptive search" if first.search else ""
     click.echo(
-        f"{file}: {recipe.title}; {recipe.rounds} rounds, {pairs} pairs of alpha and beta{searched}. No problems."
+        f"{file}: {recipe.title}; {rounds} rounds, {len(first.candidates)} pairs of alpha and beta{searched}. "
+        "No problems."
     )
     for note in recipe.notes:
         click.echo(f"  not checked: {note}")

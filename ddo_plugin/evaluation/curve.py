@@ -14,7 +14,7 @@ from ddo_plugin.base.errors import UserError
 from ddo_plugin.base.files import atomic_write, write_json
 from ddo_plugin.jobs.executor import LocalExecutor, StepFailedError
 from ddo_plugin.jobs.runner import Runner, Task, key
-from ddo_plugin.jobs.supervise import opened, supervise
+from ddo_plugin.jobs.supervise import open_runner, supervise
 
 SCALE, OUT = "{scale}", "{out}"
 RESULT, PICTURE = "curve.json", "curve.png"
@@ -39,7 +39,7 @@ def run(
             raise UserError(
                 f"the command lacks {needed}; add it, because every scale would otherwise run the same command"
             )
-    with opened(out, LocalExecutor(slots=jobs), key({"command": list(template)})) as runner:
+    with open_runner(out, LocalExecutor(slots=jobs), key({"command": list(template)})) as runner:
         root = runner.root
         tasks = [_task(root, template, scale) for scale in scales]
         ends = supervise(runner, len(tasks), [partial(_attempt, runner, task) for task in tasks])

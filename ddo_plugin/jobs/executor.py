@@ -1,4 +1,4 @@
-"""Runs commands on this machine: at most `slots` at a time, each with its log and its progress file."""
+"""Running commands on this machine: at most one in each slot, each with its log and its progress file."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import queue
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Protocol
 
 from ddo_plugin.base.commands import Command
 from ddo_plugin.base.errors import UserError
@@ -19,30 +20,29 @@ from ddo_plugin.base.files import size_of
 from ddo_plugin.base.progress import PARENT_VARIABLE, PROGRESS_VARIABLE
 from ddo_plugin.jobs.slots import Slot
 
-TAIL_LINES = 60  # torchrun writes half of that after its ranks have ended
+TAIL_LINES = 60  # torchrun writes about half as many lines after its ranks have ended
 GRACE_S = 5.0
-_NOTHING: AbstractContextManager[Any] = contextlib.nullcontext()
-_KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows has only one way
+_KILL = getattr(signal, "SIGKILL", signal.SIGTERM)  # Windows has no SIGKILL
 
 
 class StepFailedError(Exception):
-    """A command ended with a status other than 0. What its log says before byte `begun`, earlier attempts said."""
+    """A command ended with a status other than 0. Its output begins at byte `begun` of the log."""
 
     def __init__(self, command: Command, status: int, log: Path, name: str = "", begun: int = 0):
         self.command, self.status, self.log, self.name = command, status, log, name
-        told = log.read_bytes()[begun:].decode(errors="replace") if log.exists() else ""
-        self.tail = "\n".join(told.splitlines()[-TAIL_LINES:])
+        output = log.read_bytes()[begun:].decode(errors="replace") if log.exists() else ""
+        self.tail = "\n".join(output.splitlines()[-TAIL_LINES:])
         super().__init__(f"exit status {status}: {command}\nlog: {log}\n{self.tail}")
 
     @property
     def words(self) -> str:
-        """The command's own: its last line that names an error, after which torchrun speaks; else the last one."""
+        """The last line that begins with "Error: ", because torchrun writes more after it; else the last line."""
         lines = [line.strip() for line in self.tail.splitlines() if line.strip()]
         errors = [line for line in lines if line.startswith("Error: ")]
-        return (errors or lines or ["it said nothing"])[-1]
+        return (errors or lines or ["no output"])[-1]
 
     def line(self) -> str:
-        """The failure in one line."""
+        """Return the failure in one line."""
         return f"{self.name or self.command}: exit status {self.status}: {self.words}; log: {self.log}"
 
 
@@ -51,31 +51,27 @@ class StoppedError(Exception):
 
 
 class Executor(Protocol):
-    """Runs commands somewhere, each with its log and its progress file."""
+    """Runs commands, each with its log and its progress file."""
 
     @property
     def stopping(self) -> threading.Event:
         """Set once `stop` was called."""
 
-    def run(
-        self,
-        command: Command,
-        log: Path,
-        progress: Path,
-        name: str = "",
-        during: AbstractContextManager[Any] = ...,
-    ) -> None:
-        """Wait for a slot, then run the command in it, `during` around it."""
+    def slot(self) -> AbstractContextManager[Slot]:
+        """Wait for a free slot and hold it during the `with` block. Raise StoppedError after `stop`."""
+
+    def run(self, slot: Slot, command: Command, log: Path, progress: Path, name: str = "") -> float:
+        """Run the command in a slot that the caller holds, and return the seconds that it took."""
 
     def stop(self) -> None:
-        """End every command, and start no other."""
+        """End all commands, and start no further command."""
 
     def cancel_leftovers(self) -> None:
-        """End what an earlier run in the same folder, which was killed, left running elsewhere."""
+        """End the commands that a killed run in the same folder left on other machines."""
 
 
 class LocalExecutor:
-    """A pool of slots. `run` blocks its thread until the command has ended; `stop` ends all of them."""
+    """A pool of slots on this machine."""
 
     def __init__(self, slots: int | Sequence[Slot] = 1, threads_per_command: int | None = None):
         self._free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
@@ -86,30 +82,29 @@ class LocalExecutor:
         self._lock = threading.Lock()
         self.stopping = threading.Event()
 
-    def run(
-        self,
-        command: Command,
-        log: Path,
-        progress: Path,
-        name: str = "",
-        during: AbstractContextManager[Any] = _NOTHING,
-    ) -> None:
-        """Wait for a slot, then run the command in it, `during` around it."""
+    @contextlib.contextmanager
+    def slot(self) -> Iterator[Slot]:
+        """Wait for a free slot and hold it during the `with` block. Raise StoppedError after `stop`."""
         slot = self._free.get()
-        begun = size_of(log)
         try:
             if self.stopping.is_set():
                 raise StoppedError
-            with during:
-                status = self._run_in(slot, command, log, progress)
+            yield slot
         finally:
             self._free.put(slot)
+
+    def run(self, slot: Slot, command: Command, log: Path, progress: Path, name: str = "") -> float:
+        """Run the command in a slot that the caller holds, and return the seconds that it took."""
+        begun, start = size_of(log), time.monotonic()
+        status = self._status_of(self._start(slot, command, log, progress), progress)
         if self.stopping.is_set():
             raise StoppedError
         if status != 0:
             raise StepFailedError(command, status, log, name, begun)
+        return time.monotonic() - start
 
     def stop(self) -> None:
+        """End all commands, and start no further command."""
         with self._lock:
             self.stopping.set()
             running = list(self._running)
@@ -122,10 +117,10 @@ class LocalExecutor:
                 _signal(process, _KILL)
 
     def cancel_leftovers(self) -> None:
-        """Nothing: what runs on this machine is found by its environment, whoever started it."""
+        """Do nothing: all commands run on this machine, where `leftovers` finds them."""
 
-    def _run_in(self, slot: Slot, command: Command, log: Path, progress: Path) -> int:
-        process = self._start(slot, command, log, progress)
+    def _status_of(self, process: subprocess.Popen[bytes], progress: Path) -> int:
+        """Return the command's exit status once it has ended."""
         try:
             return process.wait()
         finally:
@@ -141,7 +136,7 @@ class LocalExecutor:
             if self.stopping.is_set():
                 raise StoppedError
             log.parent.mkdir(parents=True, exist_ok=True)
-            progress.unlink(missing_ok=True)  # of an earlier attempt that was killed
+            progress.unlink(missing_ok=True)  # an earlier attempt that was killed may have left it
             with slot.pinned():
                 process = _popen(command, log, {**env, **command.env})
             self._running.add(process)
@@ -150,7 +145,7 @@ class LocalExecutor:
 
 @contextlib.contextmanager
 def appended(log: Path) -> Iterator[IO[bytes]]:
-    """The log of a further attempt: on a line of its own, for a kill may have cut the last one short."""
+    """Open a log for another attempt, which begins on a line of its own even if a kill cut the last line short."""
     with log.open("a+b") as out:
         if out.tell():
             out.seek(-1, os.SEEK_END)
@@ -170,7 +165,7 @@ def _popen(command: Command, log: Path, env: Mapping[str, str]) -> subprocess.Po
                 stderr=subprocess.STDOUT,
                 cwd=command.cwd,
                 env=env,
-                start_new_session=True,  # so that `stop` reaches what the command itself has started
+                start_new_session=True,  # so that `stop` also ends the processes that the command started
             )
         except OSError as error:
             raise UserError(f"cannot start `{command}`: {error}") from None

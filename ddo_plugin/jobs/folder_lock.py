@@ -1,4 +1,4 @@
-"""A folder that one run has to itself."""
+"""A lock on a run's folder, so that only one process works in it."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ LOCK = ".lock"
 
 
 def hold(out: Path) -> filelock.AcquireReturnProxy:
-    """Make the folder and hold it for this process alone, as long as the `with` block lasts."""
+    """Create the folder and lock it for the duration of a `with` block."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         return filelock.FileLock(out / LOCK).acquire(timeout=0)
     except filelock.Timeout:
-        raise UserError(f"another run is working in {out}; wait for it, or choose another --out") from None
+        raise UserError(f"another run is working in {out}; wait for it, or choose another folder with --out") from None
     except OSError as error:
-        raise UserError(f"--out={out}: cannot be written to ({error.strerror}); choose another folder") from None
+        raise UserError(f"--out={out}: cannot write to this folder ({error.strerror}); choose another one") from None
 
 
 def is_held(out: Path) -> bool:
-    """Whether a process works in the folder now."""
+    """Return whether a process works in the folder now."""
     if not (out / LOCK).exists():
         return False
     try:

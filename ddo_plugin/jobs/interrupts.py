@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: children end first, then the run says in one line that it can go on."""
+"""Ctrl-C and SIGTERM: the run ends its commands, then says in one line how to resume."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ import click
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class InterruptedBySignal(KeyboardInterrupt):  # as KeyboardInterrupt itself
+class InterruptedBySignal(KeyboardInterrupt):
+    """The user asked the run to end."""
+
     def __init__(self, number: int):
         self.number = number
         super().__init__(signal.Signals(number).name)
@@ -21,13 +23,13 @@ class InterruptedBySignal(KeyboardInterrupt):  # as KeyboardInterrupt itself
 
 @contextmanager
 def resumable() -> Iterator[None]:
-    """Exit status 130 after Ctrl-C and 143 after SIGTERM, as a shell would report them; a second signal waits."""
+    """Exit with status 130 after Ctrl-C and 143 after SIGTERM, as shells do. Ignore further signals meanwhile."""
     before = {number: signal.signal(number, _interrupt) for number in SIGNALS}
     try:
         yield
     except InterruptedBySignal as interrupt:
         name = "Ctrl-C" if interrupt.number == signal.SIGINT else "SIGTERM"
-        click.echo(f"\nInterrupted by {name}. The same command goes on where it stopped.", err=True)
+        click.echo(f"\nInterrupted by {name}. Run the same command again to resume.", err=True)
         sys.exit(128 + interrupt.number)
     finally:
         for number, handler in before.items():
@@ -36,5 +38,5 @@ def resumable() -> Iterator[None]:
 
 def _interrupt(number: int, _frame: Any) -> None:
     for further in SIGNALS:
-        signal.signal(further, signal.SIG_IGN)  # the children are being ended already
+        signal.signal(further, signal.SIG_IGN)  # the commands are already being ended
     raise InterruptedBySignal(number)

@@ -1,4 +1,4 @@
-"""The only state of a self-play run: an append-only file, one JSON line a fact, on disk before it counts."""
+"""The journal, the only state of a run: an append-only file of facts, one JSON line each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BEGUN = "begun"
 
 
 class Journal:
-    """Facts in the order in which they became true. Safe to append to from several threads of one process."""
+    """The facts of a run, in the order in which they became true. Threads of one process may append to it."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -25,10 +25,10 @@ class Journal:
         _drop_unfinished_line(path)
         self.facts = read(path)
         begun = [number for number, fact in enumerate(self.facts) if fact["fact"] == BEGUN]
-        self._current = begun[-1] if begun else 0  # where the facts of the current run begin
+        self._current = begun[-1] if begun else 0  # index of the first fact of the current run
 
     def begin(self, settings: str) -> None:
-        """A run with these settings goes on, or takes over: what an earlier run concluded is then recorded again."""
+        """Resume the last run if it had these settings; otherwise begin a new run, which records its facts again."""
         entry = {"fact": BEGUN, "settings": settings}
         with self._lock:
             if self.facts[self._current : self._current + 1] != [entry]:
@@ -36,18 +36,18 @@ class Journal:
                 self._write(entry)
 
     def append(self, fact: str, **data: Any) -> None:
-        """Record a fact, unless the current run has recorded it already: restarted, it repeats what it concludes."""
+        """Record a fact, unless the current run recorded it before, as a resumed run repeats its conclusions."""
         entry = json.loads(json.dumps({"fact": fact, **data}))
         with self._lock:
             if entry not in self.facts[self._current :]:
                 self._write(entry)
 
     def find(self, fact: str, **data: Any) -> list[dict[str, Any]]:
-        """The facts of this name that carry these values."""
+        """Return the facts of this name that have these values."""
         return [f for f in self.facts if f["fact"] == fact and all(f.get(k) == v for k, v in data.items())]
 
     def about(self, out: str) -> list[dict[str, Any]]:
-        """The facts about one output."""
+        """Return the facts about one output."""
         return [fact for fact in self.facts if fact.get("out") == out]
 
     def _write(self, entry: dict[str, Any]) -> None:
@@ -59,13 +59,15 @@ class Journal:
                 os.fsync(file.fileno())
         except OSError as error:
             with contextlib.suppress(OSError):
-                os.truncate(self.path, whole)  # a part of a line, on a full disk
-            raise UserError(f"{self.path}: cannot be written to ({error.strerror}); mend that, and go on") from None
+                os.truncate(self.path, whole)  # remove the part of a line that a full disk left
+            raise UserError(
+                f"cannot write to {self.path} ({error.strerror}); solve this and run the same command again to resume"
+            ) from None
         self.facts.append(entry)
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Facts of a journal, also while its run goes on: a line that is not finished yet is left out."""
+    """Return the facts of a journal. Its run may still be writing: a line without an end is left out."""
     if not path.exists():
         return []
     *lines, _unfinished = path.read_bytes().split(b"\n")
@@ -80,13 +82,13 @@ def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
         return fact
     except ValueError:
         raise UserError(
-            f"{path}: line {number} is damaged, so what the run had finished is not known; delete the line, and what "
-            "it recorded is done again"
+            f"{path}: line {number} is damaged, so it is unknown which step had finished; delete the line to repeat "
+            "that step"
         ) from None
 
 
 def _drop_unfinished_line(path: Path) -> None:
-    """A kill may cut the last line short; its fact never counted."""
+    """Remove a last line that a kill cut short. Its fact has not counted yet."""
     if path.exists():
         whole = path.read_bytes().rfind(b"\n") + 1
         os.truncate(path, whole)

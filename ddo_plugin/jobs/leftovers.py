@@ -1,4 +1,4 @@
-"""Commands of an earlier run that was killed: still writing where this one is about to."""
+"""Commands that an earlier run left behind when it was killed, and that still write to its folder."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from ddo_plugin.base.progress import PROGRESS_VARIABLE
 WAIT_S = 10.0
 
 
-def end_orphans(root: Path) -> int:
-    """Kill what still runs of earlier runs in this folder (whose lock the caller holds); tells how many there were.
+def end_leftovers(root: Path) -> int:
+    """Kill the commands that earlier runs left in this folder, and return their number. The caller holds its lock.
 
-    They are known by the progress file that their executor gave them, which whatever they start inherits. Where the
-    system does not show that (it is Linux that does), they are left to notice by themselves.
+    A command is recognised by the progress file in its environment, which its children inherit. Only Linux shows the
+    environment of a process; on other systems the commands end by themselves, at their next report of progress.
     """
     mark = f"{PROGRESS_VARIABLE}={root}{os.sep}".encode()
-    found = [int(entry.name) for entry in Path("/proc").glob("[0-9]*") if _has(entry / "environ", mark)]
-    orphans = [process for process in found if process != os.getpid()]
-    for process in orphans:
+    marked = [int(entry.name) for entry in Path("/proc").glob("[0-9]*") if _has(entry / "environ", mark)]
+    leftovers = [process for process in marked if process != os.getpid()]
+    for process in leftovers:
         with contextlib.suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
     end = time.monotonic() + WAIT_S
-    while any(_has(Path("/proc") / str(process) / "environ", mark) for process in orphans) and time.monotonic() < end:
+    while any(_has(Path("/proc") / str(process) / "environ", mark) for process in leftovers) and time.monotonic() < end:
         time.sleep(0.02)
-    return len(orphans)
+    return len(leftovers)
 
 
-def _has(file: Path, mark: bytes) -> bool:
+def _has(environment: Path, mark: bytes) -> bool:
     try:
-        return any(variable.startswith(mark) for variable in file.read_bytes().split(b"\0"))
-    except OSError:  # somebody else's, or gone
+        return any(variable.startswith(mark) for variable in environment.read_bytes().split(b"\0"))
+    except OSError:  # the process belongs to another user, or has ended
         return False

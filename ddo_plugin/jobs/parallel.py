@@ -1,4 +1,4 @@
-"""Several pieces of a round at once."""
+"""Function calls that run at the same time, in threads."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from ddo_plugin.jobs.executor import StoppedError
 Result = TypeVar("Result")
 
 
-def together(calls: Sequence[Callable[[], Result]], stop: Callable[[], None]) -> list[Result]:
-    """The results of all calls, in their order. The first to fail stops the others, and its exception is raised."""
+def run_in_parallel(calls: Sequence[Callable[[], Result]], stop: Callable[[], None]) -> list[Result]:
+    """Return the results of all calls, in order. If a call fails, call `stop` and raise its exception."""
     if len(calls) <= 1:
         return [call() for call in calls]
     with ThreadPoolExecutor(len(calls)) as threads:
@@ -22,7 +22,5 @@ def together(calls: Sequence[Callable[[], Result]], stop: Callable[[], None]) ->
             stop()
     failures = [failure for future in futures if (failure := future.exception())]
     if failures:
-        raise min(
-            failures, key=lambda failure: isinstance(failure, StoppedError)
-        )  # rather than what was merely stopped
+        raise min(failures, key=lambda failure: isinstance(failure, StoppedError))  # the cause, not its consequences
     return [future.result() for future in futures]

@@ -1,4 +1,4 @@
-"""One line on the terminal for a whole self-play run: how far it is, what runs, how long it will still take."""
+"""One line on the terminal for a whole run: the share that is done, the running steps, and the time left."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from ddo_plugin.jobs.runner import Runner
 INTERVAL_S = 0.5
 
 
-class Board:
+class ProgressLine:
+    """Shows the progress of a runner's tasks, out of a total cost."""
+
     def __init__(self, runner: Runner, total_cost: float):
         self.runner = runner
         done, _ = runner.state()
@@ -21,17 +23,17 @@ class Board:
         self.bar = tqdm(total=total_cost, initial=done, bar_format=bar_format, disable=None)
 
     def show_until(self, futures: Sequence[Future[Any]]) -> None:
-        """Follow the run until every future is done; the first exception ends it and is raised here."""
+        """Update the line until all futures are done. Raise the first exception of a future at once."""
         with self.bar:
             while True:
                 finished, waiting = wait(futures, INTERVAL_S, return_when=FIRST_EXCEPTION)
                 for future in finished:
                     future.result()
-                self._show()
+                self._update()
                 if not waiting:
                     return
 
-    def _show(self) -> None:
+    def _update(self) -> None:
         done, running = self.runner.state()
         self.bar.set_postfix_str(" · ".join(f"{name} {share:.0%}" for name, share in running), refresh=False)
         self.bar.n = min(done, self.bar.total)

@@ -1,15 +1,16 @@
-"""Slots of the local pool: a share of the machine's GPUs, or of the CPUs this process may use."""
+"""Slots: each gives one command a share of the machine's GPUs, or of the CPU cores this process may use."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
+
+from ddo_plugin.base.environment import cores, free_ports
 
 T = TypeVar("T")
 GPUS_VARIABLE = "CUDA_VISIBLE_DEVICES"
@@ -17,19 +18,19 @@ GPUS_VARIABLE = "CUDA_VISIBLE_DEVICES"
 
 @dataclass(frozen=True)
 class Slot:
-    """What a command that runs in this slot may use. The empty one: whatever there is."""
+    """What a command in this slot may use. An empty slot sets no limit."""
 
     env: Mapping[str, str] = field(default_factory=dict)
     cpus: frozenset[int] = frozenset()
 
     @contextmanager
     def pinned(self) -> Iterator[None]:
-        """Keep this thread, and what it starts meanwhile, on the slot's CPUs."""
+        """Keep this thread, and the processes that it starts, on the slot's CPU cores during the `with` block."""
         if not self.cpus or not hasattr(os, "sched_setaffinity"):
             yield
             return
         before = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, self.cpus)  # of the calling thread; a child inherits it
+        os.sched_setaffinity(0, self.cpus)  # for the calling thread; its children inherit it
         try:
             yield
         finally:
@@ -37,14 +38,14 @@ class Slot:
 
 
 def share(count: int) -> list[Slot]:
-    """`count` slots. With GPUs, each gets its share of them; without, its share of the CPUs.
+    """Divide the GPUs among this number of slots, or the CPU cores if there are no GPUs.
 
-    Where there are more slots than GPUs or CPUs, several slots share one.
+    If there are more slots than GPUs or cores, several slots share one.
     """
-    gpus, cpus = _gpus(), _cpus()
+    gpus, cpus = _gpus(), cores()
     slots = []
-    for number, port in enumerate(_free_ports(count)):
-        env = {"MASTER_PORT": str(port)}  # for commands that run without torchrun, which would all take the same
+    for number, port in enumerate(free_ports(count)):
+        env = {"MASTER_PORT": str(port)}  # commands without torchrun would all use the same default port
         if gpus:
             slots.append(Slot({**env, GPUS_VARIABLE: ",".join(_part(gpus, number, count))}))
         else:
@@ -54,35 +55,19 @@ def share(count: int) -> list[Slot]:
 
 
 def _part(all_of: Sequence[T], number: int, count: int) -> Sequence[T]:
+    """Return part `number` of `count` equal parts."""
     if count >= len(all_of):
         return [all_of[number % len(all_of)]]
     return all_of[number * len(all_of) // count : (number + 1) * len(all_of) // count]
 
 
 def _gpus() -> list[str]:
-    """As the variable names them: those it lists, or all that NVIDIA's driver knows."""
+    """Return the names of the GPUs that CUDA_VISIBLE_DEVICES lists, or of all GPUs if it is not set."""
     if (listed := os.environ.get(GPUS_VARIABLE)) is not None:
         return [name for name in listed.split(",") if name and name != "-1"]
     program = shutil.which("nvidia-smi")
     if program is None:
         return []
-    asked = [program, "--query-gpu=index", "--format=csv,noheader"]
-    answer = subprocess.run(asked, capture_output=True, text=True, check=False)
+    query = [program, "--query-gpu=index", "--format=csv,noheader"]
+    answer = subprocess.run(query, capture_output=True, text=True, check=False)
     return answer.stdout.split() if answer.returncode == 0 else []
-
-
-def _cpus() -> list[int]:
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()

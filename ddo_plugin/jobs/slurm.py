@@ -1,14 +1,13 @@
-"""Runs commands through submitit: as jobs of a Slurm cluster, requeued when they are preempted."""
+"""Running commands as jobs of a Slurm cluster, by submitit. A job that is preempted is queued again."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,22 +18,23 @@ from ddo_plugin.base.errors import UserError
 from ddo_plugin.base.files import size_of
 from ddo_plugin.base.progress import PARENT_VARIABLE, PROGRESS_VARIABLE
 from ddo_plugin.jobs.executor import StepFailedError, StoppedError, appended
+from ddo_plugin.jobs.slots import Slot
 
 POLL_S = 1.0
-CANCEL_S = 120.0  # Slurm itself kills what ignores it after half a minute
-LOST = -1  # the status of a job that ended without telling its own
+CANCEL_S = 120.0  # Slurm kills a cancelled job that is still alive after half a minute
+LOST = -1  # exit status of a job that ended without reporting one
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a node runs. Preempted, it is queued again, and the command goes on where it stopped."""
+    """What a node runs. If the job is preempted, it is queued again, and the command resumes."""
 
     command: Command
     log: Path
     progress: Path
 
     def __call__(self) -> int:
-        told = {PROGRESS_VARIABLE: str(self.progress), PARENT_VARIABLE: str(os.getpid())}
+        variables = {PROGRESS_VARIABLE: str(self.progress), PARENT_VARIABLE: str(os.getpid())}
         with appended(self.log) as out:
             return subprocess.call(
                 list(self.command.argv),
@@ -42,18 +42,18 @@ class Job:
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 cwd=self.command.cwd,
-                env={**os.environ, **told, **self.command.env},
+                env={**os.environ, **variables, **self.command.env},
             )
 
     def checkpoint(self) -> Any:
-        """submitit asks for this when a job is preempted or out of time: what to queue in its place."""
+        """Return what submitit queues in place of a job that was preempted or ran out of time."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
 
 class ScheduledExecutor:
-    """At most `slots` jobs at a time. `run` blocks its thread until the job has ended; `stop` cancels all of them."""
+    """Submits at most `slots` jobs at a time."""
 
     def __init__(self, slots: int, folder: Path, parameters: Mapping[str, Any], cluster: str = "slurm"):
         if find_spec("submitit") is None:
@@ -64,41 +64,39 @@ class ScheduledExecutor:
             self._executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
             self._executor.update_parameters(**parameters)
         except (RuntimeError, NameError, TypeError, ValueError) as error:
-            raise UserError(f"resources.slurm cannot be used: {' '.join(str(error).split())}") from None
+            raise UserError(f"cannot use resources.slurm: {' '.join(str(error).split())}") from None
         self._folder, self._cluster = folder, cluster
         self._slots = threading.Semaphore(slots)
         self._submitting = threading.Lock()
         self.stopping = threading.Event()
 
-    def run(
-        self,
-        command: Command,
-        log: Path,
-        progress: Path,
-        name: str = "",
-        during: AbstractContextManager[Any] | None = None,
-    ) -> None:
-        """Wait for a slot, then run the command as a job, `during` around it."""
+    @contextmanager
+    def slot(self) -> Iterator[Slot]:
+        """Wait until a job may be submitted. The slot is empty, because Slurm assigns GPUs and cores."""
         with self._slots:
-            begun = size_of(log)
             if self.stopping.is_set():
                 raise StoppedError
-            with during or contextlib.nullcontext():
-                log.parent.mkdir(parents=True, exist_ok=True)
-                progress.unlink(missing_ok=True)
-                with self._submitting:
-                    job = self._executor.submit(Job(command, log, progress))
-                status = self._status_of(job)
-                progress.unlink(missing_ok=True)
+            yield Slot()
+
+    def run(self, slot: Slot, command: Command, log: Path, progress: Path, name: str = "") -> float:
+        """Run the command as a job, and return the seconds until its end, which include the time in Slurm's queue."""
+        begun, start = size_of(log), time.monotonic()
+        log.parent.mkdir(parents=True, exist_ok=True)
+        progress.unlink(missing_ok=True)
+        with self._submitting:
+            job = self._executor.submit(Job(command, log, progress))
+        status = self._status_of(job)
+        progress.unlink(missing_ok=True)
         if status != 0:
             raise StepFailedError(command, status, log, name, begun)
+        return time.monotonic() - start
 
     def stop(self) -> None:
-        """Every thread cancels its own job."""
+        """Make every thread cancel its own job."""
         self.stopping.set()
 
     def cancel_leftovers(self) -> None:
-        """Cancel the jobs of an earlier run that was killed, and wait for their end; submitit's folder names them."""
+        """Cancel the jobs of an earlier run that was killed, and wait for their end. submitit's folder lists them."""
         if self._cluster != "slurm":
             return
         submitted = {path.name.split("_")[0] for path in self._folder.glob("*_submitted.pkl")}
@@ -119,11 +117,11 @@ class ScheduledExecutor:
                 job.cancel()
                 raise StoppedError
         try:
-            return max(map(int, job.results()), key=abs)  # one of each node
+            return max(map(int, job.results()), key=abs)  # each node has one
         except (FailedJobError, UncompletedJobError):
             return LOST
 
 
 def _queued(jobs: Sequence[str]) -> bool:
-    asked = ["squeue", "--noheader", "--jobs", ",".join(jobs)]
-    return bool(subprocess.run(asked, check=False, capture_output=True).stdout.strip())
+    query = ["squeue", "--noheader", "--jobs", ",".join(jobs)]
+    return bool(subprocess.run(query, check=False, capture_output=True).stdout.strip())

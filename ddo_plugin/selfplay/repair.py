@@ -1,4 +1,4 @@
-"""Snapshots whose bytes are no longer those that training wrote."""
+"""Damaged snapshots: their training is done again."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from ddo_plugin.selfplay import pruning
 
 
 def discard_damaged(runner: Runner, out: Path, evaluations: Mapping[Path, Task]) -> bool:
-    """Whether the training in `out` has to be done again, because a snapshot that is yet to be judged is damaged.
+    """Discard the training in `out` if a snapshot that is not evaluated yet is damaged; return whether it was.
 
-    A training is redone once. One that also holds a reference is left to a person: its successors were made from it.
+    This happens once for a training. A second time, or if the folder also holds a reference of a later round, raise
+    DamagedError instead.
     """
     damaged = [
         reason
@@ -28,7 +29,7 @@ def discard_damaged(runner: Runner, out: Path, evaluations: Mapping[Path, Task])
         raise damaged[0]
     aside = out.with_name(f".{out.name}.damaged")
     shutil.rmtree(aside, ignore_errors=True)
-    out.rename(aside)  # at once: a kill leaves no half of it, and the training is then done again anyway
+    out.rename(aside)  # atomic: if the run is killed now, no half of the folder stays
     runner.journal.append("damaged", out=name, why=damaged[0].format_message())
     shutil.rmtree(aside)
     return True

@@ -1,4 +1,4 @@
-"""A recipe, from its start to its winner."""
+"""Playing a recipe from its first reference to its winner."""
 
 from __future__ import annotations
 
@@ -12,51 +12,36 @@ from ddo_plugin.checkouts.checkout import open_checkout
 from ddo_plugin.jobs import slots
 from ddo_plugin.jobs.executor import Executor, LocalExecutor
 from ddo_plugin.jobs.slurm import ScheduledExecutor
-from ddo_plugin.jobs.supervise import opened, supervise
-from ddo_plugin.selfplay import plan as plans
+from ddo_plugin.jobs.supervise import open_runner, supervise
 from ddo_plugin.selfplay import survivors
-from ddo_plugin.selfplay.plan import Costs, Plan, Round, identity
-from ddo_plugin.selfplay.play import Judged, play
+from ddo_plugin.selfplay.play import Evaluated, play
 from ddo_plugin.selfplay.recipe.load import Recipe, Resources
+from ddo_plugin.selfplay.recipe.plan import Plan, identity
 
 
-def run(recipe: Recipe, out: Path) -> Judged:
-    """Play the recipe in the folder `out`, or go on where an earlier process left it; returns the best network."""
-    if recipe.search.kind == "adaptive":
-        survivors.import_engine()  # missing, it is told now, not after the first trainings
+def run(recipe: Recipe, out: Path) -> Evaluated:
+    """Play the recipe in the folder `out`, or resume the run in it, and return the best network."""
+    if any(this.search for this in recipe.rounds):
+        survivors.import_engine()  # fails now rather than after the first trainings
     if recipe.checkout is not None:
-        open_checkout(recipe.checkout)  # likewise
+        open_checkout(recipe.checkout)  # fails now, too
     if not is_url(recipe.start) and not Path(recipe.start).exists():
         raise UserError(
-            f"start = {recipe.start}: there is no such file; the rounds begin from a network, and the recipe's header "
-            "may say how to make it"
+            f"start = {recipe.start}: no such file; create this network first, for instance by the commands at the top "
+            "of the recipe"
         )
     base = local_file(recipe.start, sha256=recipe.sha256).resolve()
-    plan = plans.of_recipe(recipe, base, recipe.sha256 or sha256_file(base))
-    with opened(out, _executor(recipe.resources, out), identity(plan), recipe.policy) as runner:
-        (best,) = supervise(runner, total_cost(plan), [partial(play, plan, runner)])
+    plan = recipe.plan(base, recipe.sha256 or sha256_file(base))
+    with open_runner(out, _executor(recipe.resources, out), identity(plan), recipe.policy) as runner:
+        (best,) = supervise(runner, plan.cost, [partial(play, plan, runner)])
     return best
 
 
 def planned(recipe: Recipe) -> Plan:
-    """The plan of a recipe, without fetching or reading the network that it starts from."""
+    """Return the plan of a recipe without downloading the network that it starts from."""
     start = cache_entry(recipe.start, default_cache_dir()) if is_url(recipe.start) else Path(recipe.start).resolve()
     sha256 = recipe.sha256 or (sha256_file(start) if start.is_file() else None)
-    return plans.of_recipe(recipe, start, sha256)
-
-
-def total_cost(plan: Plan) -> float:
-    """What the progress bar counts to, as if every training left one snapshot."""
-    costs = plan.costs
-    refsets = sum(any(one.needs_fakes for one in this.candidates) for this in plan.rounds)
-    return costs.evaluation + refsets * costs.refset + sum(_trying(this, costs) for this in plan.rounds)
-
-
-def _trying(this: Round, costs: Costs) -> float:
-    """All candidates of a round; of a search, as many as may go on at each rung."""
-    if this.search is None:
-        return this.expected_trainings * (costs.training + costs.evaluation)
-    return this.expected_trainings * (costs.training + costs.comparison) + this.search.finalists * costs.evaluation
+    return recipe.plan(start, sha256)
 
 
 def _executor(resources: Resources, out: Path) -> Executor:

@@ -1,4 +1,4 @@
-"""The steps of a plan as tasks: an integration's commands, their outputs named by what they are made from."""
+"""The steps of a plan as tasks: the integration's commands, with outputs named by a hash of their inputs."""
 
 from __future__ import annotations
 
@@ -11,37 +11,40 @@ from ddo_plugin.base.commands import Command
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.hooks import plugins
 from ddo_plugin.hooks.types import EvaluationStep, RefsetStep, RoundStep
-from ddo_plugin.jobs.runner import Folder, Task
-from ddo_plugin.selfplay.plan import Candidate, Plan, Search
+from ddo_plugin.jobs.runner import RunFolder, Task
+from ddo_plugin.selfplay.recipe.plan import Candidate, Plan, Search
 from ddo_plugin.snapshots import sidecar
 
 REFSET, TRAINING, EVALUATION, COMPARISON = "reference set", "training", "evaluation", "comparison"
 FILES = {EVALUATION: "eval", COMPARISON: "compare"}
 NETWORKS = ("network", "reference")
-LAUNCH = ("checkout", "torchrun")  # how a command is started, which is not what its output is made from
+LAUNCH = ("checkout", "torchrun")  # settings that say how a command starts, which does not change its output
 
 
 class Steps:
-    """Builds the tasks of one plan in one folder; runs nothing."""
+    """Builds the tasks of one plan in one folder. It runs none of them."""
 
-    def __init__(self, plan: Plan, folder: Folder):
+    def __init__(self, plan: Plan, folder: RunFolder):
         self.plan, self.folder = plan, folder
         self._hook = plugins.manager().hook
 
     def refset(self, number: int, network: Path) -> Task | None:
-        """The reference set of a round; None where no candidate needs one."""
+        """Return the task that makes a round's reference set; None if no candidate needs one."""
         plan, this, seed = self.plan, self.plan.at(number), self.plan.seed + number
-        if not any(candidate.needs_fakes for candidate in this.candidates):
+        if not this.needs_refset:
             return None
         out = self._out(number, "refset", {"network": network, "count": this.refset_count, "seed": seed}, this.refset)
         step = RefsetStep(plan.upstream, network, out, this.refset_count, seed, this.refset)
-        command = self._answered(self._hook.ddo_refset_command(step=step), "ddo_refset_command")
+        command = self._required(self._hook.ddo_refset_command(step=step), "ddo_refset_command")
         return Task(self._title(number, REFSET), out, command, plan.costs.refset, REFSET, (network,))
 
     def training(
         self, number: int, candidate: Candidate, reference: Path, fakes: Path | None, part: int | None = None
     ) -> Task:
-        """One candidate's finetuning, or so many snapshots of it; its output is the folder of its snapshots."""
+        """Return the task that finetunes a candidate. With `part`, it pauses after this number of snapshots.
+
+        Its output is the folder of its snapshots.
+        """
         plan, seed, settings = self.plan, self.plan.seed + number, self.plan.at(number).training
         fakes = fakes if candidate.needs_fakes else None
         made_from = {"reference": reference, "fakes": fakes, "seed": seed, **asdict(candidate)}
@@ -49,26 +52,26 @@ class Steps:
         setting = (candidate.objective, candidate.alpha, candidate.beta)
         pause = {} if part is None else {"ddo-pause-after": part}
         step = RoundStep(plan.upstream, reference, fakes, out, *setting, seed, {**settings, **pause})
-        command = self._answered(self._hook.ddo_round_command(step=step), "ddo_round_command")
+        command = self._required(self._hook.ddo_round_command(step=step), "ddo_round_command")
         title = self._title(number, TRAINING, candidate)
         return Task(title, out, command, plan.costs.training, TRAINING, (reference,), part)
 
     def evaluation(
         self, number: int, network: Path, candidate: Candidate | None = None, search: Search | None = None
     ) -> Task:
-        """The judgement of a network: beside a snapshot, in the run's folder for the base.
+        """Return the task that evaluates a network; with `search`, the cheaper evaluation that compares candidates.
 
-        With `search` a cheaper one, good for telling candidates of a round from one another.
+        Its output lies beside a snapshot; for the base, it lies in the run's folder.
         """
         plan, this = self.plan, self.plan.at(number)
-        what, cost = (COMPARISON, plan.costs.comparison) if search else (EVALUATION, plan.costs.evaluation)
-        asked = search or this
+        kind, cost = (COMPARISON, plan.costs.comparison) if search else (EVALUATION, plan.costs.evaluation)
+        settings = search or this
         stem = self.folder.root / "base" / network.stem if network == plan.base else network.with_suffix("")
-        named = self._key({"network": network, "seeds": asked.evaluation_seeds}, asked.evaluation)
-        out = stem.with_name(f"{stem.name}-{FILES[what]}-{named}.json")
-        step = EvaluationStep(plan.upstream, network, out, asked.evaluation_seeds, asked.evaluation)
-        command = self._answered(self._hook.ddo_evaluation_command(step=step), "ddo_evaluation_command")
-        return Task(self._title(number, what, candidate), out, command, cost, what, (network,))
+        digest = self._key({"network": network, "seeds": settings.evaluation_seeds}, settings.evaluation)
+        out = stem.with_name(f"{stem.name}-{FILES[kind]}-{digest}.json")
+        step = EvaluationStep(plan.upstream, network, out, settings.evaluation_seeds, settings.evaluation)
+        command = self._required(self._hook.ddo_evaluation_command(step=step), "ddo_evaluation_command")
+        return Task(self._title(number, kind, candidate), out, command, cost, kind, (network,))
 
     def _out(self, number: int, what: str, made_from: Mapping[str, Any], settings: Mapping[str, Any]) -> Path:
         return self.folder.root / self.plan.name / f"r{number:02d}-{what}-{self._key(made_from, settings)}"
@@ -79,7 +82,7 @@ class Steps:
         return self.folder.key({**made_from, **networks, **chosen})
 
     def _identity(self, network: Path) -> Path | str:
-        """A network by its contents where they are known: a file that was made anew under its old name is another."""
+        """Return what stands for a network in a key: its digest if that is known, else its path."""
         sha256 = self.plan.base_sha256 if network == self.plan.base else sidecar.sha256(network)
         return f"sha256 {sha256}" if sha256 else network
 
@@ -88,7 +91,7 @@ class Steps:
         tried = f" of {candidate}" if candidate and len(self.plan.at(number).candidates) > 1 else ""
         return f"{self.plan.name} {where} {what}{tried}"
 
-    def _answered(self, command: Command | None, hook: str) -> Command:
+    def _required(self, command: Command | None, hook: str) -> Command:
         if command is None:
             raise UserError(f"no plugin answers {hook} for upstream '{self.plan.upstream}'; `ddo plugins` lists them")
         return command

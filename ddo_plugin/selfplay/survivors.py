@@ -1,4 +1,4 @@
-"""Which candidates of a round go on after a rung: Optuna's percentile pruner decides."""
+"""The choice of the candidates that continue after a rung, by Optuna's percentile pruner."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ddo_plugin.base.errors import UserError
 
 
 def survivors(scores: Sequence[float], keep: float) -> list[int]:
-    """The places of those whose score, lower is better, is within the best share `keep` of all, rounded up.
+    """Return the indices of the best scores: the share `keep` of all, rounded up. Lower scores are better.
 
-    All of a round's candidates are compared at once. A pruner that meets them one by one, as successive halving in
-    Optuna does, lets go on who merely came first, and forgets who came late.
+    All candidates of a round are compared at once. A pruner that sees them one after the other, such as successive
+    halving in Optuna, favours early reporters over late ones.
     """
     optuna = import_engine()
     study = optuna.create_study(pruner=optuna.pruners.PercentilePruner(100 * keep, n_startup_trials=0))
@@ -21,10 +21,10 @@ def survivors(scores: Sequence[float], keep: float) -> list[int]:
     for score in sound.values():
         study.add_trial(optuna.trial.create_trial(value=score, intermediate_values={RUNG: score}))
     kept = sorted((place for place, score in sound.items() if not _is_pruned(study, score)), key=sound.__getitem__)
-    return sorted(kept[: math.ceil(keep * len(scores))])  # of those that tie, no more
+    return sorted(kept[: math.ceil(keep * len(scores))])  # ties do not make it more
 
 
-RUNG = 1  # the step at which all have reported; each rung has a study of its own
+RUNG = 1  # the step at which all candidates report; each rung has its own study
 
 
 def _is_pruned(study: Any, score: float) -> bool:
@@ -34,12 +34,12 @@ def _is_pruned(study: Any, score: float) -> bool:
 
 
 def import_engine() -> Any:
-    """Optuna, or a line on how to get it."""
+    """Return the module optuna, or say how to install it."""
     try:
         import optuna
     except ImportError:
         raise UserError(
-            "search.kind = 'adaptive' needs optuna: pip install 'ddo-plugin[search]', or set it to 'grid'"
+            "search.kind = 'adaptive' needs optuna: pip install 'ddo-plugin[search]', or set search.kind to 'grid'"
         ) from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna

@@ -16,22 +16,27 @@ EXTRA = {"sklearn": "scikit-learn", "matplotlib": "matplotlib", "jinja2": "jinja
 
 
 @click.command("demo")
-@click.option("--family", type=click.Choice(list(FAMILIES)), default="both", show_default=True, help="Models to run.")
-@click.option("--rounds", type=click.IntRange(min=1), help="Rounds of self-play  [default: diffusion 3, tokens 1]")
+@click.option(
+    "--family", type=click.Choice(list(FAMILIES)), default="both", show_default=True, help="Model families to run."
+)
+@click.option(
+    "--rounds", type=click.IntRange(min=1), help="Number of self-play rounds.  [default: diffusion 3, tokens 1]"
+)
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
     default="ddo-demo",
     show_default=True,
-    help="Folder for networks, journal and report.",
+    help="Folder for the networks, the journal and the report.",
 )
-@click.option("--quick", is_flag=True, help="The same in under a minute: shorter, one round, smaller effect.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of all randomness.")
+@click.option("--quick", is_flag=True, help="Train for fewer steps, with a smaller effect; takes under a minute.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed.")
 def command(family: str, rounds: int | None, out: Path, quick: bool, seed: int) -> None:
-    """DDO self-play on scikit-learn's digits, end to end on a CPU.
+    """Run DDO self-play on scikit-learn's digits, on a CPU.
 
-    Trains two tiny models from scratch, finetunes them by DDO and by a maximum-likelihood control, and writes
-    report.html. The same seed gives the same numbers; after an interruption the same command goes on.
+    Trains two tiny models from scratch. Finetunes each by DDO and, as a control, by more maximum likelihood. Prints the
+    Fréchet distances and writes report.html. The same seed gives the same numbers. After an interruption, run the same
+    command again to resume.
     """
     _require_extra()
     from ddo_integrations.demo import report
@@ -44,7 +49,7 @@ def command(family: str, rounds: int | None, out: Path, quick: bool, seed: int) 
         with resumable():
             run(Demo(out, FAMILIES[family], QUICK if quick else FULL, rounds, seed))
     except StepFailedError as failure:
-        raise click.ClickException(f"a step failed, {failure}") from None
+        raise click.ClickException(f"a step failed: {failure}") from None
     families = report.by_family(out, FAMILIES[family])
     click.echo(f"\nFréchet distance, lower is better:\n\n{report.terminal(report.table(families))}\n")
     for arms in families.values():

@@ -1,4 +1,4 @@
-"""The diffusion family: a tiny class-conditional network with EDM's interface, net(noisy, sigma, one-hot labels)."""
+"""The diffusion family: a tiny class-conditional denoiser, called as EDM's: net(noisy, sigma, one-hot labels)."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class DenoiserMLP(nn.Module):
 
 
 class _Block(nn.Module):
-    """A residual layer whose scale and shift follow noise level and class."""
+    """A residual layer; noise level and class set its scale and shift."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -70,7 +70,7 @@ class _Block(nn.Module):
 
 
 class DiffusionFamily:
-    """Images as they are; likelihoods by Eq. 14-16; samples by Heun's method."""
+    """Trains on images; computes likelihoods by Eq. 14-16; samples by Heun's method."""
 
     kind: SampleKind = "images"
     sampler: Mapping[str, Any] = MappingProxyType({"name": "heun", "steps": 18})
@@ -94,7 +94,7 @@ class DiffusionFamily:
     def terms(
         self, network: nn.Module, reference: nn.Module | None, real: Tensor, labels: Tensor, fakes: Fakes | None
     ) -> Terms:
-        """Reals and as many fakes, noised alike, through one forward of the target and one of the reference."""
+        """Return the terms of a batch: reals and as many fakes, with the same noise for target and reference."""
         n_real, samples = len(real), real
         if fakes is not None:
             fake, fake_labels = fakes.draw(n_real)
@@ -104,7 +104,7 @@ class DiffusionFamily:
         return diffusion_terms(_conditioned(network, labels), denoise_ref, to_unit(samples), n_real, self.levels)
 
     def log_likelihood(self, network: nn.Module, samples: Tensor, labels: Tensor) -> Tensor:
-        """[N] the surrogate −w‖D − y‖², averaged over σ and noise by what the caller repeats."""
+        """Return the surrogate −w‖D − y‖² [N] for one random σ and noise. Callers average over several calls."""
         return diffusion_terms(
             _conditioned(network, labels), None, to_unit(samples), len(samples), self.levels
         ).logp_real

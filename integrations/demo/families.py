@@ -1,4 +1,4 @@
-"""The two families of the demo behind one face, and their snapshots."""
+"""The two model families of the demo behind one interface, and their snapshot files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ddo_plugin import Fakes, SampleGenerators, SampleKind, Terms, UserError, at
 
 
 class Family(Protocol):
-    """A likelihood model of the digits: what it trains on, what it says of it, how it samples."""
+    """A likelihood model of the digits: its training samples, its log-likelihood, and its sampler."""
 
     kind: SampleKind
     sampler: Mapping[str, Any]
@@ -36,17 +36,19 @@ class Family(Protocol):
 
 
 def build(name: str, data: Path) -> Family:
+    """Return the family of this name for a prepared data folder."""
     digits = Digits(data)
     return DiffusionFamily(digits) if name == "diffusion" else TokensFamily(digits)
 
 
 def save_snapshot(network: nn.Module, family: str, path: Path) -> None:
+    """Write a network to a safetensors file that names its family."""
     with atomic_write(path) as file:
         file.write(save(network.state_dict(), metadata={"family": family}))
 
 
 def load_snapshot(path: Path, family_name: str, family: Family) -> nn.Module:
-    """The network of a snapshot, without its dropout."""
+    """Load the network of a snapshot, without dropout."""
     try:
         with safe_open(path, "pt") as file:
             made_for = (file.metadata() or {}).get("family")

@@ -1,4 +1,4 @@
-"""The demo's networks as generators."""
+"""The demo's networks as generators of samples."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BATCH = 500
 
 
 class DigitsGenerator:
-    """A network of the demo, ready to be sampled."""
+    """A network of the demo that can be sampled."""
 
     classes, batch = CLASSES, BATCH
     device = torch.device("cpu")
@@ -30,22 +30,24 @@ class DigitsGenerator:
         self.shape, self.dtype = tuple(sample.shape), str(sample.numpy().dtype)
 
     def sample(self, streams: SampleGenerators, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return a sample for each stream, and the class labels, which are drawn unless they are given."""
         labels = streams.randint(CLASSES) if labels is None else labels
         return self.family.sample(self.network, labels, streams), labels
 
     def images(self, samples: Tensor) -> Tensor:
+        """Return samples as uint8 images."""
         return self.family.to_images(samples)
 
 
 def generator(source: str, options: Mapping[str, Any]) -> DigitsGenerator:
-    """The network of a snapshot."""
+    """Return the network of a snapshot as a generator."""
     path, family = Path(source), build(options["family"], options["data"])
     reference = {"source": path.name, "sha256": sha256_file(path)}
     return DigitsGenerator(family, load_snapshot(path, options["family"], family), reference)
 
 
 def draw(family: Family, network: nn.Module, count: int, seed: int, bar: Progress) -> tuple[Tensor, Tensor]:
-    """`count` samples with balanced classes, and their labels: what a reference set of this seed holds."""
+    """Return samples with balanced classes, and their labels, as a reference set of this seed holds them."""
     labels = torch.from_numpy(balanced_labels(count, CLASSES))
     parts = []
     for rows in np.array_split(np.arange(count), range(BATCH, count, BATCH)):

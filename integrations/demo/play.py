@@ -1,8 +1,7 @@
-"""`ddo demo`: self-play of both families beside their controls, through the machinery that real upstreams use."""
+"""`ddo demo`: self-play of both families and their controls, by the same code that real upstreams use."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -10,12 +9,13 @@ from pathlib import Path
 from ddo_integrations.demo.names import UPSTREAM
 from ddo_integrations.demo.plugin import command
 from ddo_integrations.demo.settings import CONTROL, Setting, Settings, training_flags
+from ddo_plugin.base.environment import core_count
 from ddo_plugin.jobs.executor import LocalExecutor
 from ddo_plugin.jobs.journal import Journal
 from ddo_plugin.jobs.runner import Runner, Task, key
-from ddo_plugin.jobs.supervise import opened, supervise
-from ddo_plugin.selfplay.plan import Candidate, Plan, Round
+from ddo_plugin.jobs.supervise import open_runner, supervise
 from ddo_plugin.selfplay.play import play
+from ddo_plugin.selfplay.recipe.plan import Candidate, Plan, Round
 
 DATA_COST, TOY_COST = 5.0, 12.0
 MOST_SLOTS = 4  # two families with two arms each
@@ -23,7 +23,7 @@ MOST_SLOTS = 4  # two families with two arms each
 
 @dataclass(frozen=True)
 class Demo:
-    """What to run and where."""
+    """What the demo runs, and in which folder."""
 
     out: Path
     families: tuple[str, ...]
@@ -32,25 +32,34 @@ class Demo:
     seed: int = 0
 
     def setting(self, family: str) -> Setting:
+        """Return the settings of a family."""
         return self.settings.families[family]
+
+    def arms(self) -> list[tuple[str, Candidate]]:
+        """Return each family with DDO and with the control."""
+        return [(family, arm) for family in self.families for arm in (self.setting(family).candidate, CONTROL)]
 
 
 def run(demo: Demo) -> Journal:
-    """Run the demo, or go on where an earlier one was interrupted; returns the journal of what happened."""
-    executor = LocalExecutor(slots=min(_cores(), MOST_SLOTS), threads_per_command=1)
-    arms = [(family, arm) for family in demo.families for arm in (demo.setting(family).candidate, CONTROL)]
-    with opened(demo.out, executor, key({**asdict(demo), "out": None})) as runner:
-        jobs = [partial(_play_arm, demo, runner, family, candidate) for family, candidate in arms]
+    """Run the demo, or resume it, and return its journal."""
+    executor = LocalExecutor(slots=min(core_count(), MOST_SLOTS), threads_per_command=1)
+    with open_runner(demo.out, executor, key({**asdict(demo), "out": None})) as runner:
+        jobs = [partial(_play_arm, demo, runner, family, candidate) for family, candidate in demo.arms()]
         supervise(runner, _total_cost(demo), [*jobs, partial(_run_toy, demo, runner)])
     return runner.journal
 
 
 def _play_arm(demo: Demo, runner: Runner, family: str, candidate: Candidate) -> None:
-    """Everything one arm needs; what it shares with another arm is run by whichever comes first."""
-    setting = demo.setting(family)
+    """Run one arm of a family. The step that it shares with another arm runs once, for whichever arm comes first."""
     data = _prepare_data(demo, runner)
     base = _pretrain(demo, runner, data, family)
-    common = {"family": family, "data": data}
+    rounds, costs = _rounds(demo, family, candidate, data), demo.setting(family).costs
+    play(Plan(f"{family}/{candidate.objective}", UPSTREAM, base, rounds, demo.seed, costs), runner)
+
+
+def _rounds(demo: Demo, family: str, candidate: Candidate, data: Path) -> tuple[Round, ...]:
+    """Return the rounds of one arm, all alike."""
+    setting, common = demo.setting(family), {"family": family, "data": data}
     each = Round(
         candidates=(candidate,),
         refset_count=setting.refset_count,
@@ -59,8 +68,7 @@ def _play_arm(demo: Demo, runner: Runner, family: str, candidate: Candidate) -> 
         training=training_flags(setting) | common,
         evaluation=common | {"count": setting.evaluation_count},
     )
-    rounds = (each,) * (demo.rounds or setting.rounds)
-    play(Plan(f"{family}/{candidate.objective}", UPSTREAM, base, rounds, demo.seed, setting.costs), runner)
+    return (each,) * (demo.rounds or setting.rounds)
 
 
 def _prepare_data(demo: Demo, runner: Runner) -> Path:
@@ -69,7 +77,7 @@ def _prepare_data(demo: Demo, runner: Runner) -> Path:
 
 
 def _pretrain(demo: Demo, runner: Runner, data: Path, family: str) -> Path:
-    """The base network: maximum likelihood from scratch."""
+    """Train the base network from scratch by maximum likelihood."""
     setting = demo.setting(family)
     flags = {"family": family, "seed": demo.seed, **setting.pretraining}
     out = runner.root / "base" / f"{family}-{key(flags)}"
@@ -85,17 +93,13 @@ def _run_toy(demo: Demo, runner: Runner) -> None:
     runner.journal.append("toy", out=runner.relative(out))
 
 
-def _cores() -> int:
-    """Those this process may use, which in a container are fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _total_cost(demo: Demo) -> float:
-    total = DATA_COST + TOY_COST
-    for family in demo.families:
-        setting = demo.setting(family)
-        rounds = demo.rounds or setting.rounds
-        costs = setting.costs
-        total += setting.pretraining_cost + costs.evaluation
-        total += rounds * (costs.refset + 2 * (costs.training + costs.evaluation))
-    return total
+    """Return the cost of all steps. The two arms of a family share the base network and its evaluation."""
+    families = [demo.setting(family) for family in demo.families]
+    shared = DATA_COST + TOY_COST + sum(setting.pretraining_cost + setting.costs.evaluation for setting in families)
+    rounds = [
+        this.cost(demo.setting(family).costs)
+        for family, candidate in demo.arms()
+        for this in _rounds(demo, family, candidate, demo.out)
+    ]
+    return shared + sum(rounds)

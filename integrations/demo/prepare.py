@@ -1,10 +1,9 @@
-"""The demo's data folder: digits, classifier and codes, made from what scikit-learn ships."""
+"""Preparing the demo's data folder: the digits of scikit-learn, a classifier, and the token codes."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 import numpy as np
@@ -16,15 +15,11 @@ from ddo_integrations.demo.data import classifier, to_unit
 from ddo_integrations.demo.tokens import Tokenizer
 from ddo_plugin import UserError, atomic_folder, progress
 
-if TYPE_CHECKING:
-    from torch import nn
-
-
 CLASSIFIER_STEPS, CLASSIFIER_BATCH = 400, 128
 
 
 def _train_classifier(images: np.ndarray, labels: np.ndarray, seed: int) -> tuple[nn.Sequential, float]:
-    """Train on noisy digits; returns the network and its accuracy on the clean ones."""
+    """Train a classifier on noisy digits, and return it with its accuracy on the clean digits."""
     torch.manual_seed(seed)
     network, x, y = classifier(), to_unit(torch.from_numpy(images)), torch.from_numpy(labels)
     optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
@@ -41,14 +36,14 @@ def _train_classifier(images: np.ndarray, labels: np.ndarray, seed: int) -> tupl
 
 
 @click.command()
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to write.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder to create.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Random seed.")
 def main(out: Path, seed: int) -> None:
-    """Prepare the digits: images, labels, classifier, and the token model's codes."""
+    """Write images, labels, classifier and token codes to a folder."""
     try:
         from sklearn.datasets import load_digits
     except ImportError:
-        raise UserError("the demo needs scikit-learn, which holds the digits: pip install 'ddo-plugin[demo]'") from None
+        raise UserError("the demo needs the digits of scikit-learn: pip install 'ddo-plugin[demo]'") from None
     digits = load_digits()
     images = np.rint(digits.images * (255 / 16)).astype(np.uint8)[:, None]
     labels = digits.target.astype(np.int64)

@@ -1,4 +1,4 @@
-"""The demo's table and report, from what its journal and files say."""
+"""The demo's table and report, made from its journal and the files beside it."""
 
 from __future__ import annotations
 
@@ -18,29 +18,30 @@ from ddo_plugin.selfplay.report import figures, history, page
 from ddo_plugin.selfplay.report.history import History
 
 ARMS = ("ddo", "mle")
-Arms = Mapping[str, History]  # of one family
+Arms = Mapping[str, History]  # arm -> history, within one family
 
 TITLES = {"diffusion": "Diffusion (an EDM-type network)", "tokens": "Tokens (next-scale prediction, as in VAR)"}
 TEXTS = {
     "diffusion": (
-        "Likelihoods are the weighted denoising error of one noise level a sample (Eq. 14-16), samples come from "
-        "Heun's method. The base was trained until more maximum likelihood gains nothing, as the control shows."
+        "The likelihood is the weighted denoising error at one noise level for each sample (Eq. 14-16). Samples come "
+        "from Heun's method. The base was trained until more maximum likelihood gains nothing, as the control shows."
     ),
     "tokens": (
-        "Likelihoods are exact (Eq. 1). The base was trained with dropout and is finetuned without, as the paper does "
-        "with VAR: taking dropout away explains what the control gains, DDO goes further. An exactly normalised model "
-        "at its maximum of likelihood is a stationary point of DDO; without such a first push, nothing moves."
+        "Likelihoods are exact (Eq. 1). The base was trained with dropout and is finetuned without it, as the paper "
+        "does with VAR. The control gains because dropout is gone; DDO gains more. An exactly normalised model at its "
+        "maximum of likelihood is a stationary point of DDO, so without this change nothing would move."
     ),
 }
 
 
 def by_family(root: Path, families: Sequence[str]) -> dict[str, Arms]:
-    """Histories of plans named "family/arm"; the folder may hold other families too, finished or not."""
-    found = history.load(root)
-    return {family: {arm: found[f"{family}/{arm}"] for arm in ARMS} for family in families}
+    """Return the histories of each family's arms. The folder may also hold other families, finished or not."""
+    histories = history.load(root)
+    return {family: {arm: histories[f"{family}/{arm}"] for arm in ARMS} for family in families}
 
 
 def table(families: Mapping[str, Arms]) -> page.Table:
+    """Return the Fréchet distances of base, control and DDO, one row for each family."""
     rows = []
     for family, arms in families.items():
         base, control, ddo = arms["ddo"].base, arms["mle"].best, arms["ddo"].best
@@ -54,26 +55,27 @@ def table(families: Mapping[str, Arms]) -> page.Table:
         )
     head = ("", "base", "control", "DDO", "against base", "against control")
     note = (
-        "Fréchet distance in the features of a small classifier (lower is better): mean and standard deviation over "
-        "sampling seeds, the same seeds for all. The control is the same run with more maximum likelihood instead of "
-        "DDO; each arm shows its best round."
+        "Fréchet distance in the features of a small classifier, mean and standard deviation over sampling seeds. "
+        "Lower is better. All networks use the same seeds. The control is the same run with more maximum likelihood "
+        "instead of DDO. Control and DDO show their best round."
     )
     return page.Table(head, rows, best=3, note=note)
 
 
-def terminal(found: page.Table) -> str:
-    """The table as aligned text."""
-    cells = [list(found.head), *found.rows]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(found.head))]
+def terminal(table: page.Table) -> str:
+    """Return the table as aligned text."""
+    cells = [list(table.head), *table.rows]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(table.head))]
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in cells)
 
 
 def warnings(arms: Arms) -> list[str]:
+    """Return a line for each arm that ended early."""
     return [f"{history.name}: {history.ended}" for history in arms.values() if history.ended]
 
 
 def write(root: Path, families: Mapping[str, Arms], command: str) -> Path:
-    """Write report.html beside the journal, and overview.png, its essence for a README."""
+    """Write report.html and overview.png, a summary for a README, beside the journal. Return the report's path."""
     grids = {family: _grids(root, arms) for family, arms in families.items()}
     with atomic_write(root / "overview.png") as file:
         file.write(figures.overview(families, grids))
@@ -84,8 +86,8 @@ def write(root: Path, families: Mapping[str, Arms], command: str) -> Path:
         path,
         title="DDO on the digits",
         lead=(
-            "Direct Discriminative Optimization finetunes a likelihood model against its own frozen copy. Here two "
-            "tiny models of scikit-learn's 8×8 digits, trained from scratch, play against themselves on a CPU."
+            "Direct Discriminative Optimization finetunes a likelihood model against its own frozen copy. Here it "
+            "finetunes two tiny models of scikit-learn's 8×8 digits, which were trained from scratch on a CPU."
         ),
         table=table(families),
         sections=sections,
@@ -100,26 +102,26 @@ def _family_section(root: Path, family: str, arms: Arms, grids: Mapping[str, np.
     shown = [
         page.Figure(
             figures.rounds(arms),
-            "Left: distance by round, bars are standard deviations over sampling seeds. Right: what that costs in "
-            "likelihood of the real data.",
+            "Left: distance by round; bars are standard deviations over sampling seeds. Right: the likelihood of the "
+            "real data, which DDO lowers.",
         )
     ]
     if arms["ddo"].points[1:]:
         shown.append(
             page.Figure(
                 figures.training(arms["ddo"]),
-                "DDO training, all rounds one after the other. r is the log-ratio of target and reference, an accuracy "
-                "the share of samples whose r has the right sign.",
+                "DDO training, all rounds one after the other. r is the log-ratio of target and reference. The "
+                "accuracy is the share of samples for which r has the right sign.",
             )
         )
     shown.append(
-        page.Figure(figures.grids(grids), "Real digits; samples of base, control and DDO from the same noise.")
+        page.Figure(figures.grids(grids), "Real digits, and samples of base, control and DDO from the same noise.")
     )
     return page.Section(TITLES[family], [TEXTS[family], setting], shown, warnings(arms))
 
 
 def _grids(root: Path, arms: Arms) -> dict[str, np.ndarray]:
-    """Real digits, and samples of the three networks."""
+    """Return real digits, and samples of the three networks."""
     networks = {"base": arms["ddo"].base, "control": arms["mle"].best, "DDO": arms["ddo"].best}
     real = {"real": Digits(_data(root)).images[: GRID_ROWS * CLASSES]}
     return real | {name: images for name, point in networks.items() if (images := point.images()) is not None}
@@ -130,20 +132,20 @@ def _toy_section(file: Path) -> page.Section:
         names = {"data": "data", "base": "maximum likelihood", "control": "more of it", "ddo": "DDO"}
         clouds = {f"{title}: {float(stored[f'near_{name}']):.0%}": stored[name] for name, title in names.items()}
     text = (
-        "The idea of the paper's Figure 1: a network too small for a ring of eight narrow modes spreads density "
-        "between them to cover them all. DDO finds its own samples there, and takes them back."
+        "The idea of the paper's Figure 1: a network is too small for a ring of eight narrow modes. To cover all of "
+        "them, it puts density between the modes. DDO finds its own samples there and moves this density back."
     )
-    caption = "Density of 20,000 samples, and the share of them within three standard deviations of a mode."
+    caption = "Density of 20,000 samples. The percentage is the share within three standard deviations of a mode."
     return page.Section("A toy in the plane", [text], [page.Figure(figures.clouds(clouds), caption)])
 
 
 def _settings(root: Path, plan: str) -> str:
-    tried = [fact["candidate"] for fact in _facts(root, "evaluated") if fact["plan"] == plan and fact["candidate"]]
-    return "α = {alpha:g}, β = {beta:g}.".format(**tried[-1]) if tried else ""
+    candidates = [fact["candidate"] for fact in _facts(root, "evaluated") if fact["plan"] == plan and fact["candidate"]]
+    return "α = {alpha:g}, β = {beta:g}.".format(**candidates[-1]) if candidates else ""
 
 
 def _data(root: Path) -> Path:
-    """Any prepared data folder: whatever their seeds, they hold the same digits."""
+    """Return any prepared data folder: all hold the same digits, whatever their seeds."""
     return next(root.glob("data-*/about.json")).parent
 
 

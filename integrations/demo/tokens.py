@@ -1,4 +1,4 @@
-"""The token family in VAR's manner: a residual pyramid of codes, and a transformer that predicts it scale by scale."""
+"""The token family, modelled on VAR: a residual pyramid of codes, and a transformer that predicts it by scales."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ddo_integrations.demo.data import CLASSES, Digits, to_uint8, to_unit
 from ddo_plugin import Fakes, SampleGenerators, SampleKind, Terms, drop_labels, token_logp_from_head, token_terms
 
 PATCH = 2  # a cell of the finest map is a 2×2 patch of the 8×8 image
-CELL = PATCH * PATCH  # values in it
+CELL = PATCH * PATCH  # values in a cell
 SIDES = (1, 2, 4)  # side lengths of the token maps, coarse to fine
 LENGTH = sum(side * side for side in SIDES)
 VOCABULARY = 64
@@ -23,7 +23,7 @@ NO_LABEL = CLASSES
 
 
 class Tokenizer(nn.Module):
-    """Images [N, 1, 8, 8] <-> tokens [N, L]: at each scale the code nearest to what the coarser ones left over."""
+    """Images [N, 1, 8, 8] <-> tokens [N, L]: at each scale, the code nearest to the residual of the coarser scales."""
 
     codes: Tensor
 
@@ -44,6 +44,7 @@ class Tokenizer(nn.Module):
         return self
 
     def encode(self, images: Tensor) -> Tensor:
+        """Return the tokens [N, L] of images in [-1, 1]."""
         rest, maps = pixel_unshuffle(images, PATCH), []
         for scale in range(len(SIDES)):
             maps.append(self._nearest(scale, rest))
@@ -51,11 +52,12 @@ class Tokenizer(nn.Module):
         return torch.cat(maps, 1)
 
     def decode(self, tokens: Tensor) -> Tensor:
+        """Return the images in [-1, 1] of tokens."""
         total = torch.stack([self.spread(scale, map_) for scale, map_ in enumerate(split_scales(tokens))]).sum(0)
         return pixel_shuffle(total, PATCH).clamp(-1, 1)
 
     def contexts(self, tokens: Tensor) -> Tensor:
-        """[N, L − 1, 4] what each later scale is predicted from: the sum of the coarser ones, shrunk to it."""
+        """Return the inputs [N, L − 1, 4] for all scales but the first: the sum of the coarser scales, downsampled."""
         total, parts = torch.zeros(len(tokens), CELL, SIDES[-1], SIDES[-1]), []
         for scale, map_ in enumerate(split_scales(tokens)[:-1]):
             total = total + self.spread(scale, map_)
@@ -63,7 +65,7 @@ class Tokenizer(nn.Module):
         return torch.cat(parts, 1)
 
     def spread(self, scale: int, map_: Tensor) -> Tensor:
-        """[N, 4, 4, 4] the codes of one token map, upsampled to the finest."""
+        """Return the codes of one token map, upsampled to the finest scale: [N, 4, 4, 4]."""
         side = SIDES[scale]
         cells = self.codes[scale][map_].transpose(1, 2).reshape(len(map_), CELL, side, side)
         return cells if side == SIDES[-1] else interpolate(cells, size=(SIDES[-1],) * 2, mode="bicubic")
@@ -73,6 +75,7 @@ class Tokenizer(nn.Module):
 
 
 def split_scales(tokens: Tensor) -> tuple[Tensor, ...]:
+    """Return the token map of each scale."""
     return tokens.split([side * side for side in SIDES], 1)
 
 
@@ -82,13 +85,13 @@ def _shrink(maps: Tensor, side: int) -> Tensor:
 
 
 class TokenTransformer(nn.Module):
-    """p(tokens | label): all tokens of a scale at once, given the coarser scales."""
+    """Models p(tokens | label): predicts all tokens of a scale at once from the coarser scales."""
 
     mask: Tensor
 
     def __init__(self, width: int, depth: int, heads: int, dropout: float):
         super().__init__()
-        self.label = nn.Embedding(CLASSES + 1, width)  # the last one stands for "no label"
+        self.label = nn.Embedding(CLASSES + 1, width)  # the last index means "no label"
         self.enter = nn.Linear(CELL, width)
         self.position = nn.Parameter(0.02 * torch.randn(LENGTH, width))
         self.dropout = nn.Dropout(dropout)
@@ -99,7 +102,7 @@ class TokenTransformer(nn.Module):
         self.register_buffer("mask", scale_of[:, None] >= scale_of[None, :], persistent=False)
 
     def forward(self, contexts: Tensor, labels: Tensor) -> Tensor:
-        """Last hidden states [N, l, width] of the first l tokens, from the contexts [N, l − 1, 4]."""
+        """Return the last hidden states [N, l, width] of the first l tokens, from the contexts [N, l − 1, 4]."""
         label = self.label(labels)[:, None]
         h = torch.cat([torch.zeros_like(label), self.enter(contexts)], 1) + label
         length = h.shape[1]
@@ -128,12 +131,12 @@ class _Block(nn.Module):
 
 
 class TokensFamily:
-    """Images as token pyramids; exact likelihoods by Eq. 1; ancestral samples."""
+    """Trains on token pyramids; computes exact likelihoods by Eq. 1; draws ancestral samples."""
 
     kind: SampleKind = "tokens"
     sampler: Mapping[str, Any] = MappingProxyType({"name": "ancestral"})
     clip_grad_norm: float | None = 2.0
-    label_drop = 0.1  # the paper's 50 % serves guidance later on; the demo samples without
+    label_drop = 0.1  # the paper uses 50 % for guidance, which the demo does not use
 
     def __init__(self, digits: Digits):
         self.digits = digits
@@ -152,7 +155,7 @@ class TokensFamily:
     def terms(
         self, network: nn.Module, reference: nn.Module | None, real: Tensor, labels: Tensor, fakes: Fakes | None
     ) -> Terms:
-        """A share of the reals loses its label; fakes stand against the others alone (α = 0 for the unconditional)."""
+        """Return the terms of a batch. Some reals lose their label; no fakes oppose them (α = 0 without a label)."""
         n_real, samples = len(real), real
         labels, kept = drop_labels(labels, NO_LABEL, self.label_drop)
         if fakes is not None:
@@ -168,11 +171,12 @@ class TokensFamily:
         return token_terms(logp, logp_ref, n_real)
 
     def log_likelihood(self, network: nn.Module, samples: Tensor, labels: Tensor) -> Tensor:
-        """[N] log p(tokens | label), exact."""
+        """Return the exact log p(tokens | label), [N]."""
         return _token_logp(network, self.tokenizer.contexts(samples), labels, samples).sum(1)
 
     @torch.no_grad()
     def sample(self, network: nn.Module, labels: Tensor, generators: SampleGenerators) -> Tensor:
+        """Return tokens [N, L], drawn scale by scale."""
         uniforms = split_scales(generators.rand(LENGTH))
         drawn, contexts = torch.zeros(len(labels), 0, dtype=torch.long), torch.zeros(len(labels), 0, CELL)
         total = torch.zeros(len(labels), CELL, SIDES[-1], SIDES[-1])
@@ -190,7 +194,7 @@ class TokensFamily:
 
 
 def _draw(logits: Tensor, uniform: Tensor) -> Tensor:
-    """[N, l] tokens by inverting the cumulative distribution at uniform numbers [N, l]."""
+    """Draw tokens [N, l] by inverting the cumulative distribution at uniform numbers [N, l]."""
     cumulative = logits.double().softmax(-1).cumsum(-1)
     return torch.searchsorted(cumulative, uniform.double()[..., None]).squeeze(-1).clamp(max=VOCABULARY - 1)
 

@@ -1,4 +1,4 @@
-"""The paper's Figure 1 as a toy: a mixture in the plane, and a diffusion network too small for it."""
+"""The paper's Figure 1 as a toy: a mixture in the plane, and a diffusion network that is too small for it."""
 
 from __future__ import annotations
 
@@ -34,25 +34,28 @@ ALPHA, BETA = 1.0, 0.1
 
 
 def centers() -> Tensor:
+    """Return the centers of the modes, [8, 2]."""
     angles = torch.arange(MODES) * (2 * math.pi / MODES)
     return RADIUS * torch.stack([angles.cos(), angles.sin()], 1)
 
 
 def real(count: int) -> Tensor:
-    """[count, 2] points of a ring of narrow Gaussians."""
+    """Draw points [count, 2] from a ring of narrow Gaussians."""
     return centers()[torch.randint(MODES, (count,))] + STD * torch.randn(count, 2)
 
 
 def near_a_mode(points: Tensor) -> float:
-    """The share of points within three standard deviations of a mode (98.9 % of the data)."""
+    """Return the share of points within three standard deviations of a mode. For the data it is 98.9 %."""
     return float((torch.cdist(points, centers()).min(1).values < 3 * STD).float().mean())
 
 
 def denoiser(network: nn.Module) -> Denoiser:
+    """Return the network as a denoiser without classes."""
     return lambda noisy, sigma: network(noisy, sigma, noisy.new_ones(len(noisy), 1))
 
 
 def sample(network: nn.Module, count: int, seed: int) -> Tensor:
+    """Draw samples [count, 2] by Heun's method."""
     torch.manual_seed(seed)
     return heun_sample(denoiser(network), torch.randn(count, 2), noise_steps(18)).float()
 
@@ -66,7 +69,7 @@ def train(
     bar: Progress,
     fakes: Tensor | None = None,
 ) -> nn.Module:
-    """Train a copy against its frozen original; returns the moving average."""
+    """Train a copy of the network against the frozen original, and return the moving average of its weights."""
     torch.manual_seed(seed)
     target, average = copy.deepcopy(network), copy.deepcopy(network)
     optimizer = torch.optim.Adam(target.parameters(), lr=lr)
@@ -90,11 +93,16 @@ def train(
 
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path), required=True, help=".npz file to write.")
-@click.option("--base-steps", type=click.IntRange(min=1), default=3000, show_default=True)
+@click.option(
+    "--base-steps", type=click.IntRange(min=1), default=3000, show_default=True, help="Training steps of the base."
+)
 @click.option("--steps", type=click.IntRange(min=1), default=800, show_default=True, help="Finetuning steps.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True, help="Random seed.")
 def main(out: Path, base_steps: int, steps: int, seed: int) -> None:
-    """Fit the mixture by maximum likelihood, then finetune once by DDO and once by more maximum likelihood."""
+    """Train on the mixture, then finetune by DDO and by a control.
+
+    The base and the control are trained by maximum likelihood. The .npz file holds samples of all three networks.
+    """
     torch.manual_seed(seed)
     with progress("toy", base_steps + 2 * steps) as bar:
         base = train(DenoiserMLP(2, 1, WIDTH, 1), MLE(), base_steps, 3e-3, seed, bar)

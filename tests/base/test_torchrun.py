@@ -11,18 +11,20 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import run_python
+
 TWO = ["--standalone", "--nproc_per_node=2"]
 
 
 def command(tmp_path: Path, code: str, *options: str) -> list[str]:
     script = tmp_path / "script.py"
     script.write_text(code)
-    return [sys.executable, "-m", "ddo_plugin.base.torchrun", *options, str(script)]
+    return ["-m", "ddo_plugin.base.torchrun", *options, str(script)]
 
 
 def run(tmp_path: Path, code: str, *options: str) -> subprocess.CompletedProcess[str]:
     env = {**os.environ, "OMP_NUM_THREADS": "1"}  # else torchrun speaks of it
-    return subprocess.run(command(tmp_path, code, *options), env=env, capture_output=True, text=True, check=False)
+    return run_python(command(tmp_path, code, *options), env=env)
 
 
 REFUSES = """
@@ -46,6 +48,7 @@ def test_an_error_of_another_rank_is_said_too(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr.count("Error: nothing is there")) == (2, 1)
 
 
+@pytest.mark.usefixtures("own_interpreters")
 def test_a_crash_says_all_that_torchrun_says(tmp_path: Path) -> None:
     done = run(tmp_path, "raise KeyError('lost')", "--standalone", "--nproc_per_node=1")
     assert done.returncode == 1
@@ -54,7 +57,8 @@ def test_a_crash_says_all_that_torchrun_says(tmp_path: Path) -> None:
 
 def test_a_signal_ends_it_without_a_traceback(tmp_path: Path) -> None:
     code = f"import pathlib, time\npathlib.Path({str(tmp_path / 'begun')!r}).touch()\ntime.sleep(60)"
-    with subprocess.Popen(command(tmp_path, code, *TWO), stderr=subprocess.PIPE, text=True) as process:
+    argv = [sys.executable, *command(tmp_path, code, *TWO)]
+    with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as process:
         while not (tmp_path / "begun").exists():
             time.sleep(0.05)
         process.send_signal(signal.SIGTERM)

@@ -8,13 +8,15 @@ import pickletools
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+
+from tests.processes import run_python
 
 # Older ones lack nothing there.
 LATER_SAMPLER = pytest.mark.skipif(torch.__version__ < "2.10", reason="torch's Sampler takes a data source")
@@ -117,57 +119,17 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-# Imports torch once and forks: a process of its own for every script, and seconds saved for each.
-FORKS = """
-import json, os, runpy, sys, traceback
-import click, numpy, scipy.linalg, torch, torch.distributed
-
-for line in sys.stdin:
-    script, env = json.loads(line)
-    child = os.fork()
-    if child == 0:
-        os.environ.update(env)
-        os.chdir(os.path.dirname(script))
-        sys.argv, sys.path[0] = [script], os.path.dirname(script)
-        for number, name in ((1, "stdout"), (2, "stderr")):
-            os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-        status = 0
-        try:
-            runpy.run_path(script, run_name="__main__")
-        except SystemExit as exit:
-            status = exit.code or 0
-        except BaseException:
-            traceback.print_exc()
-            status = 1
-        sys.stdout.flush()
-        os._exit(status)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
-
-
-@pytest.fixture(scope="module")
-def forks() -> Iterator[subprocess.Popen[str]]:
-    env = {name: value for name, value in os.environ.items() if not name.startswith("DDO_")}
-    command, pipe = [sys.executable, "-c", FORKS], subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, bufsize=1, env=env) as process:
-        yield process
-
-
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def run(checkout: Path, forks: subprocess.Popen[str]) -> Run:
+def run(checkout: Path) -> Run:
     """A function: code of a script in the checkout, and environment variables -> what became of it."""
 
     def start(code: str, **env: str) -> subprocess.CompletedProcess[str]:
-        script = checkout / "script.py"
-        script.write_text(code)
-        assert forks.stdin and forks.stdout
-        forks.stdin.write(json.dumps([str(script), env]) + "\n")
-        status = int(forks.stdout.readline())
-        texts = [(checkout / name).read_text() for name in ("stdout", "stderr")]
-        return subprocess.CompletedProcess([str(script)], status, *texts)
+        (checkout / "script.py").write_text(code)
+        others = {name: value for name, value in os.environ.items() if not name.startswith("DDO_")}
+        return run_python(["script.py"], cwd=checkout, env=others | env)
 
     return start
 

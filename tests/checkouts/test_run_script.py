@@ -10,6 +10,7 @@ import pytest
 
 from ddo_plugin.checkouts.patching.format import render
 from ddo_plugin.checkouts.patching.make import compare
+from tests.processes import run_python
 
 TRAIN = """import json
 import multiprocessing
@@ -156,8 +157,7 @@ def ddo(tmp_path, monkeypatch):
     monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
 
     def run(*arguments: str, cwd: Path = tmp_path, status: int = 0) -> str:
-        command = [sys.executable, "-m", "ddo_plugin", *arguments]
-        done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=120)
+        done = run_python(["-m", "ddo_plugin", *arguments], cwd=cwd)
         assert done.returncode == status, done.stdout + done.stderr
         return done.stdout if status == 0 else done.stderr
 
@@ -174,6 +174,7 @@ def facts(output: str) -> dict:
     return json.loads(output.removeprefix("DDO was here\n"))
 
 
+@pytest.mark.usefixtures("own_interpreters")
 def test_run_behaves_as_the_patched_script_and_leaves_the_checkout_pristine(ddo, checkout, tmp_path):
     ran = facts(ddo("run", "checkout", "train.py", "--", "--outdir=out", "rel/ative", "--", "-x"))
     assert git_status(checkout) == ""
@@ -211,8 +212,9 @@ def test_torchrun_starts_it_too_from_outside_and_from_inside(ddo, checkout, monk
     two, expected = ["--standalone", "--nproc_per_node=2"], ["rank 0 ['a']", "rank 1 ['a']"]
     told = ddo("run", "--torchrun", " ".join(two), "ranks.py", "--", "a", cwd=checkout)
     assert sorted(told.split("\n"))[1:] == expected
-    inside = [sys.executable, "-m", "torch.distributed.run", *two, "-m", "ddo_plugin", "run", "ranks.py", "--", "a"]
-    done = subprocess.run(inside, cwd=checkout, capture_output=True, text=True, check=True)
+    inside = ["-m", "torch.distributed.run", *two, "-m", "ddo_plugin", "run", "ranks.py", "--", "a"]
+    done = run_python(inside, cwd=checkout)
+    assert done.returncode == 0, done.stderr
     assert sorted(done.stdout.split("\n"))[1:] == expected
 
 
@@ -223,9 +225,9 @@ def test_torchrun_leaves_the_scripts_own_arguments_alone(ddo, checkout):
     assert ddo("run", "--torchrun", " ".join(one), "arguments.py", "--", argument, "--", "-m", cwd=checkout) == repr(
         [argument, "--", "-m"]
     )
-    pristine = [sys.executable, "-m", "torch.distributed.run", *one, "arguments.py", argument]
-    if "--numa" in subprocess.run([*pristine[:3], "--help"], capture_output=True, text=True, check=True).stdout:
-        assert subprocess.run(pristine, cwd=checkout, capture_output=True, check=False).returncode != 0
+    torchrun = ["-m", "torch.distributed.run"]
+    if "--numa" in run_python([*torchrun, "--help"]).stdout:
+        assert run_python([*torchrun, *one, "arguments.py", argument], cwd=checkout).returncode != 0
 
 
 @pytest.mark.parametrize("script", ["./train.py", "pkg/../train.py", "ABSOLUTE", "LINKED"])

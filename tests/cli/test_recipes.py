@@ -44,7 +44,7 @@ def test_nothing_is_overwritten(ddo, tmp_path: Path) -> None:
     (tmp_path / "digits.toml").write_text("mine")
     done = ddo("cp", "digits")
     assert done.exit_code == 2
-    assert "nothing is overwritten" in done.output
+    assert "not overwritten" in done.output
     assert (tmp_path / "digits.toml").read_text() == "mine"
 
 

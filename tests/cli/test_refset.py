@@ -18,22 +18,21 @@ from safetensors.torch import save_file
 
 from ddo_plugin.base.files import sha256_file
 from ddo_plugin.sampling.refsets import format as refset
+from tests.processes import run_python
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def network(demo_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Prepared digits and an untrained network of the demo."""
     from ddo_integrations.demo.families import build
 
     root = tmp_path_factory.mktemp("network")
-    data = root / "data"
-    subprocess.run([sys.executable, "-m", "ddo_integrations.demo.prepare", f"--out={data}"], check=True)
     torch.manual_seed(0)
-    state = build("diffusion", data).network().state_dict()
+    state = build("diffusion", demo_data).network().state_dict()
     save_file(state, root / "network.safetensors", metadata={"family": "diffusion"})
-    return data, root / "network.safetensors"
+    return demo_data, root / "network.safetensors"
 
 
 @pytest.fixture
@@ -43,8 +42,8 @@ def ddo(network: tuple[Path, Path], tmp_path: Path):
         own = ["--upstream=digits", "--family=diffusion", f"--data={data}", f"--network={path}"]
         flags = own if command[-1] == "--own" else []
         launcher = ["--torchrun=--standalone --nproc_per_node=2"] if torchrun else []
-        argv = [sys.executable, "-m", "ddo_plugin", *[one for one in command if one != "--own"], *flags, *launcher]
-        return subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
+        arguments = [argument for argument in command if argument != "--own"]
+        return run_python(["-m", "ddo_plugin", *arguments, *flags, *launcher], cwd=tmp_path)
 
     return run
 
@@ -76,6 +75,7 @@ def test_torchrun_makes_the_same_set(ddo, tmp_path: Path) -> None:
     assert set(one.labels.tolist()) == {0, 1, 2, 3}
 
 
+@pytest.mark.thorough  # quick: one rank is killed in tests/sampling/refsets/test_make.py
 def test_two_ranks_that_are_killed_twice_make_the_set_of_one_that_is_not(network, ddo, tmp_path: Path) -> None:
     """The whole process group, by SIGKILL, each time after some blocks more are on the disk."""
     data, path = network
@@ -98,6 +98,7 @@ def test_two_ranks_that_are_killed_twice_make_the_set_of_one_that_is_not(network
     assert killed == whole
 
 
+@pytest.mark.usefixtures("own_interpreters")
 def test_a_damaged_set_is_found(ddo, tmp_path: Path) -> None:
     assert ddo("refset", "make", "--out=set", "--count=5", "--own").returncode == 0
     file = tmp_path / "set/images.npy"
@@ -258,8 +259,7 @@ def test_a_gpu_that_is_not_there_is_told_in_one_line(ddo, monkeypatch) -> None:
 
 def test_help_shows_the_options_of_an_upstreams_networks() -> None:
     def help_of(*flags: str) -> str:
-        argv = [sys.executable, "-m", "ddo_plugin", "refset", "make", *flags, "--help"]
-        return subprocess.run(argv, capture_output=True, text=True, check=True, cwd="/").stdout
+        return run_python(["-m", "ddo_plugin", "refset", "make", *flags, "--help"], cwd="/").stdout
 
     assert "--S_churn" not in help_of()
     assert "run this in its checkout or add --upstream" in " ".join(help_of().split())

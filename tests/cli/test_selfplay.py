@@ -71,7 +71,7 @@ def test_a_signal_ends_the_children_and_leaves_a_run_that_goes_on(
     process.send_signal(number)
     complaint = process.communicate(timeout=DEADLINE_S)[1]
     assert process.returncode == status
-    assert complaint.split() == f"Interrupted by {name}. The same command goes on where it stopped.".split()
+    assert complaint.split() == f"Interrupted by {name}. Run the same command again to resume.".split()
     assert not [line for line in processes_in(world.folder) if "standin_step" in line]
     assert world.facts("failed", "abandoned") == []
     assert world.run().returncode == 0
@@ -133,7 +133,7 @@ def test_a_start_that_is_not_what_the_recipe_says_is_refused(world: Any) -> None
 def test_status_of_a_folder_without_a_run_is_one_clear_line(world: Any) -> None:
     result = world.run("--status")
     assert result.returncode == 2
-    assert "no run has begun here" in result.stderr
+    assert "no self-play run in this folder" in result.stderr
 
 
 def test_two_slots_run_two_steps_at_once_each_on_its_cpus(world: Any) -> None:
@@ -176,4 +176,4 @@ def test_the_report_of_a_run_that_has_only_begun_says_so(world: Any) -> None:
     (world.out / "journal.jsonl").write_text(json.dumps({"fact": "begun", "settings": "x"}) + "\n")
     result = world.ddo("report", "selfplay-recipe")
     assert result.returncode == 2
-    assert "nothing has been judged yet" in result.stderr
+    assert "no network is evaluated yet" in result.stderr

@@ -6,8 +6,6 @@ import collections
 import copy
 import math
 import pickle
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import numpy as np
 import pytest
 
 from ddo_integrations.nvlabs.objects import EasyDict, call_func_by_name, construct_class_by_name, get_obj_by_name
+from tests import processes
 
 
 def test_an_easydict_is_a_dict_whose_items_are_attributes() -> None:
@@ -83,7 +82,7 @@ def test_a_missing_attribute_names_itself_and_its_owner() -> None:
 
 def run_python(code: str, *path: Path) -> list[str]:
     prologue = f"import sys; sys.path[:0] = {[str(p) for p in path]!r}\n"
-    result = subprocess.run([sys.executable, "-c", prologue + textwrap.dedent(code)], capture_output=True, text=True)
+    result = processes.run_python(["-c", prologue + textwrap.dedent(code)])
     assert result.returncode == 0, result.stderr
     return result.stdout.split()
 

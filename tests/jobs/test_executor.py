@@ -22,7 +22,8 @@ def python(code: str, *arguments: object, **env: str) -> Command:
 
 
 def run(executor: LocalExecutor, command: Command, folder: Path, name: str = "step") -> str:
-    executor.run(command, folder / f"{name}.log", folder / f"{name}.progress")
+    with executor.slot() as slot:
+        executor.run(slot, command, folder / f"{name}.log", folder / f"{name}.progress")
     return (folder / f"{name}.log").read_text()
 
 

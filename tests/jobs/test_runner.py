@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from ddo_plugin.base.commands import Command
-from ddo_plugin.jobs import progress_line as board_module
-from ddo_plugin.jobs import runner as tasks
+from ddo_plugin.jobs import progress_line
+from ddo_plugin.jobs import runner as runner_module
 from ddo_plugin.jobs.executor import LocalExecutor, StepFailedError
 from ddo_plugin.jobs.journal import FILE_NAME, Journal
-from ddo_plugin.jobs.progress_line import Board
+from ddo_plugin.jobs.progress_line import ProgressLine
 from ddo_plugin.jobs.runner import Runner, Task, key
 
 # Makes its output, and says so in a file that counts.
@@ -110,7 +110,7 @@ def test_a_key_depends_on_all_that_made_an_output_and_on_nothing_else(monkeypatc
     assert key({"a": 1, "b": [0.1, None]}) == key({"b": [0.1, None], "a": 1})
     assert key({"a": 1}) != key({"a": 2}) != key({"a": 1, "b": 0})
     now = key({"a": 1})
-    monkeypatch.setattr(tasks, "version", lambda name: "another")
+    monkeypatch.setattr(runner_module, "version", lambda name: "another")
     assert key({"a": 1}) != now
 
 
@@ -143,10 +143,10 @@ with progress("x", 4) as counter:
     assert shared.state() == (10.0, [])
 
 
-# -- the board --------------------------------------------------------------------------------------------------------
+# -- the progress line ------------------------------------------------------------------------------------------------
 
 
-def test_the_board_follows_a_run_to_its_end(
+def test_the_progress_line_follows_a_run_to_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     class Terminal(io.StringIO):
@@ -155,21 +155,21 @@ def test_the_board_follows_a_run_to_its_end(
 
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    monkeypatch.setattr(board_module, "INTERVAL_S", 0.05)
+    monkeypatch.setattr(progress_line, "INTERVAL_S", 0.05)
     shared = runner(tmp_path)
     with ThreadPoolExecutor(2) as threads:
-        board = Board(shared, 2.0)
-        board.bar.fp = terminal
-        board.show_until([threads.submit(shared.run, task(tmp_path / name, 0.2)) for name in "ab"])
-    assert board.bar.n == 2.0
+        line = ProgressLine(shared, 2.0)
+        line.bar.fp = terminal
+        line.show_until([threads.submit(shared.run, task(tmp_path / name, 0.2)) for name in "ab"])
+    assert line.bar.n == 2.0
 
 
-def test_the_board_raises_what_a_thread_raised_without_waiting_for_the_others(tmp_path: Path) -> None:
+def test_the_progress_line_raises_what_a_thread_raised_without_waiting_for_the_others(tmp_path: Path) -> None:
     shared = runner(tmp_path)
     with ThreadPoolExecutor(2) as threads:
         slow = threads.submit(shared.run, task(tmp_path / "slow", 30))
         failing = threads.submit(shared.run, task(tmp_path / "a", code="raise SystemExit(1)"))
         with pytest.raises(StepFailedError):
-            Board(shared, 2.0).show_until([slow, failing])
+            ProgressLine(shared, 2.0).show_until([slow, failing])
         assert not slow.done()
         shared.executor.stop()

@@ -42,7 +42,7 @@ def test_all_that_the_driver_knows_are_divided_if_the_variable_says_nothing(
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
 def test_cpus_are_divided_without_overlap_while_there_are_enough(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(slots.GPUS_VARIABLE, "")
-    monkeypatch.setattr(slots, "_cpus", lambda: [0, 1, 2, 3])
+    monkeypatch.setattr(slots, "cores", lambda: [0, 1, 2, 3])
     shares = slots.share(count)
     assert frozenset.union(*(slot.cpus for slot in shares)) == {0, 1, 2, 3}
     assert [slot.env["OMP_NUM_THREADS"] for slot in shares] == [str(len(slot.cpus)) for slot in shares]
@@ -59,6 +59,8 @@ def test_a_command_runs_on_its_slots_cpus_and_the_run_itself_stays_free(tmp_path
     before = os.sched_getaffinity(0)
     one = frozenset([min(before)])
     command = Command([sys.executable, "-c", f"import os; print(os.sched_getaffinity(0) == {set(one)})"])
-    LocalExecutor([slots.Slot({}, one)]).run(command, tmp_path / "log", tmp_path / "progress")
+    executor = LocalExecutor([slots.Slot({}, one)])
+    with executor.slot() as slot:
+        assert executor.run(slot, command, tmp_path / "log", tmp_path / "progress") > 0
     assert (tmp_path / "log").read_text() == "True\n"
     assert os.sched_getaffinity(0) == before

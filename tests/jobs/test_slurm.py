@@ -32,11 +32,16 @@ def python(code: str) -> Command:
     return Command([sys.executable, "-S", "-c", code], {"MINE": "yes"})
 
 
+def run(executor: ScheduledExecutor, command: Command, log: Path, progress: Path, name: str = "") -> None:
+    with executor.slot() as slot:
+        executor.run(slot, command, log, progress, name)
+
+
 @pytest.mark.parametrize("cluster", ["debug", "local"])
 def test_a_job_runs_the_command_with_its_environment_and_log(tmp_path: Path, cluster: str) -> None:
     executor = ScheduledExecutor(1, tmp_path / "jobs", {"timeout_min": 1}, cluster)
     command = python("import os; print(os.environ['MINE'], os.path.basename(os.environ['DDO_PROGRESS']))")
-    executor.run(command, tmp_path / "a" / "log", tmp_path / "a" / "progress")
+    run(executor, command, tmp_path / "a" / "log", tmp_path / "a" / "progress")
     assert (tmp_path / "a" / "log").read_text() == "yes progress\n"
 
 
@@ -44,7 +49,7 @@ def test_a_job_runs_the_command_with_its_environment_and_log(tmp_path: Path, clu
 def test_a_jobs_status_is_the_commands(tmp_path: Path, cluster: str) -> None:
     executor = ScheduledExecutor(1, tmp_path / "jobs", {"timeout_min": 1}, cluster)
     with pytest.raises(StepFailedError) as failed:
-        executor.run(python("raise SystemExit(3)"), tmp_path / "log", tmp_path / "progress", "training")
+        run(executor, python("raise SystemExit(3)"), tmp_path / "log", tmp_path / "progress", "training")
     assert (failed.value.status, failed.value.name) == (3, "training")
 
 
@@ -53,22 +58,22 @@ def test_a_job_on_several_nodes_has_the_status_of_the_one_that_failed(tmp_path: 
     executor = ScheduledExecutor(1, tmp_path / "jobs", parameters, "local")
     code = "import os; raise SystemExit(3 * (os.environ['SUBMITIT_LOCAL_LOCALID'] == '1'))"
     with pytest.raises(StepFailedError) as failed:
-        executor.run(python(code), tmp_path / "log", tmp_path / "progress")
+        run(executor, python(code), tmp_path / "log", tmp_path / "progress")
     assert failed.value.status == 3
-    executor.run(python("print('both')"), tmp_path / "other", tmp_path / "progress")
+    run(executor, python("print('both')"), tmp_path / "other", tmp_path / "progress")
     assert (tmp_path / "other").read_text() == "both\n" * 2
 
 
 def test_stop_cancels_what_runs_and_refuses_what_comes(tmp_path: Path) -> None:
     executor, raised = ScheduledExecutor(1, tmp_path / "jobs", {"timeout_min": 1}, "local"), []
 
-    def run() -> None:
+    def attempt() -> None:
         try:
-            executor.run(python("import time; print(1, flush=True); time.sleep(20)"), tmp_path / "log", tmp_path / "p")
+            run(executor, python("import time; print(1, flush=True); time.sleep(20)"), tmp_path / "log", tmp_path / "p")
         except StoppedError as error:
             raised.append(error)
 
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(target=attempt)
     thread.start()
     end = time.monotonic() + 30
     while not ((tmp_path / "log").exists() and (tmp_path / "log").read_text()) and time.monotonic() < end:
@@ -77,7 +82,7 @@ def test_stop_cancels_what_runs_and_refuses_what_comes(tmp_path: Path) -> None:
     thread.join(15)
     assert len(raised) == 1
     with pytest.raises(StoppedError):
-        executor.run(python(""), tmp_path / "log", tmp_path / "p")
+        run(executor, python(""), tmp_path / "log", tmp_path / "p")
 
 
 def test_tasks_run_through_it_as_they_do_on_this_machine(tmp_path: Path) -> None:
@@ -132,7 +137,7 @@ def test_jobs_that_a_killed_run_left_are_cancelled(tmp_path: Path, slurm: Path) 
 
 
 def test_a_parameter_that_submitit_does_not_know_and_a_machine_without_slurm_are_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"resources\.slurm cannot be used"):
+    with pytest.raises(UserError, match=r"cannot use resources\.slurm"):
         ScheduledExecutor(1, tmp_path / "jobs", {"no_such": 1}, "local")
-    with pytest.raises(UserError, match=r"resources\.slurm cannot be used: .*srun"):
+    with pytest.raises(UserError, match=r"cannot use resources\.slurm: .*srun"):
         ScheduledExecutor(1, tmp_path / "jobs", {}, "slurm")

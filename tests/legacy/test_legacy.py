@@ -10,7 +10,6 @@ import lzma
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import distribution
@@ -21,6 +20,8 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+
+from tests.processes import run_python
 
 DATA = Path(__file__).with_name("data")
 PLACEHOLDER = b"@FOLDER@"  # stands for the folder of the self-play run
@@ -41,8 +42,7 @@ class Run:
     env: dict[str, str]
 
     def python(self, *arguments: object) -> subprocess.CompletedProcess[str]:
-        argv = [sys.executable, "-m", *map(str, arguments)]
-        return subprocess.run(argv, cwd=self.folder, env=self.env, capture_output=True, text=True, check=False)
+        return run_python(["-m", *arguments], cwd=self.folder, env=self.env)
 
     def ddo(self, *arguments: object) -> str:
         """The output of a command that must succeed."""
@@ -244,10 +244,11 @@ def test_the_report_of_a_finished_run_tells_its_rounds(finished: Run) -> None:
     assert {name: after[name] for name in before} == before
 
 
+@pytest.mark.usefixtures("own_interpreters")
 def test_an_interrupted_run_goes_on_without_doing_again_what_was_finished(interrupted: Run) -> None:
     told = interrupted.play("--status")
     assert "interrupted: recipe round 1 training of ddo α=4 β=0.3, 23%" in told
-    assert told.splitlines()[-1] == "not running; the same command goes on"
+    assert told.splitlines()[-1] == "not running; run the same command again to resume"
 
     before, facts = interrupted.files(), interrupted.facts()
     interrupted.play()

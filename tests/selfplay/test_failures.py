@@ -14,14 +14,15 @@ import pytest
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.hooks import plugins
 from ddo_plugin.jobs import disk_space
-from ddo_plugin.jobs.disk_space import OutOfSpaceError, Space
+from ddo_plugin.jobs.disk_space import DiskSpace, OutOfSpaceError
 from ddo_plugin.jobs.executor import LocalExecutor, StepFailedError
 from ddo_plugin.jobs.journal import FILE_NAME, Journal
 from ddo_plugin.jobs.runner import DamagedError, Policy, Runner
-from ddo_plugin.selfplay.plan import Candidate, Plan, Round
-from ddo_plugin.selfplay.play import Judged, play
+from ddo_plugin.jobs.slots import Slot
+from ddo_plugin.selfplay.play import Evaluated, play
+from ddo_plugin.selfplay.recipe.plan import Candidate, Plan, Round
 
-Play = Callable[..., Judged]
+Play = Callable[..., Evaluated]
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def played(world: Any, monkeypatch: pytest.MonkeyPatch) -> Play:
         retries: int = 0,
         allow_failures: bool = False,
         keep: Any = "all",
-    ) -> Judged:
+    ) -> Evaluated:
         candidates = tuple(Candidate("ddo", alpha, 0.1) for alpha in alphas)
         each = Round(candidates, 8, (1,), training={"ddo-mode": mode})
         plan = Plan("play", "standin", world.folder / "base.net", (each,) * rounds, 0)
@@ -113,18 +114,19 @@ def flip(file: Path) -> None:
     file.write_bytes(data)
 
 
-def test_a_damaged_snapshot_that_was_not_judged_yet_is_found_and_trained_again(
+def test_a_damaged_snapshot_that_was_not_evaluated_yet_is_found_and_trained_again(
     world: Any, played: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     undisturbed = played(rounds=1).evaluation
     shutil.rmtree(world.out)
     run, damaged = LocalExecutor.run, []
 
-    def damaging(self: LocalExecutor, command: Any, log: Path, *more: Any) -> None:
-        run(self, command, log, *more)
+    def damaging(self: LocalExecutor, slot: Slot, command: Any, log: Path, *more: Any) -> float:
+        seconds = run(self, slot, command, log, *more)
         if "-train-" in log.name and not damaged:
             damaged.append(log.with_suffix("") / "network-2.net")
             flip(damaged[0])
+        return seconds
 
     monkeypatch.setattr(LocalExecutor, "run", damaging)
     assert played(rounds=1).evaluation == undisturbed
@@ -145,7 +147,7 @@ def test_a_damaged_reference_is_refused_before_it_is_used(world: Any, played: Pl
 
 
 @pytest.mark.parametrize("selected", [False, True])
-def test_a_snapshot_that_went_away_before_it_was_judged_is_trained_again_unless_a_reference_came_from_there(
+def test_a_snapshot_that_went_away_before_it_was_evaluated_is_trained_again_unless_a_reference_came_from_there(
     world: Any, played: Play, selected: bool
 ) -> None:
     reference = played(rounds=1).network
@@ -153,7 +155,7 @@ def test_a_snapshot_that_went_away_before_it_was_judged_is_trained_again_unless_
     (folder / "network-2.net").unlink()
     next(folder.glob("network-2-eval-*.json")).unlink()
     if selected:
-        with pytest.raises(DamagedError, match="is gone, though it is still needed"):
+        with pytest.raises(DamagedError, match="no longer exists, but the run needs it"):
             played(rounds=1)
         assert reference.exists()
     else:
@@ -183,7 +185,7 @@ def test_a_step_starts_only_if_there_is_room_for_what_the_last_of_its_kind_took(
 ) -> None:
     world.out.symlink_to(small_disk)
     monkeypatch.setenv("STANDIN_BYTES", str(300_000))  # 600 kB a training
-    with pytest.raises(OutOfSpaceError, match=r"MiB are free, but the next step needs .*free some room"):
+    with pytest.raises(OutOfSpaceError, match=r"MiB are free, but the next step needs .*free some space"):
         played(rounds=4, alphas=(2.0, 2.5, 2.75, 2.9), keep="all")
     assert world.facts("failed") == []
     finished = len(world.facts("finished"))
@@ -217,7 +219,7 @@ def test_a_journal_on_a_full_disk_stays_whole(small_disk: Path) -> None:
     with pytest.raises(OSError, match="No space left"), (small_disk / "filler").open("wb", buffering=0) as file:
         while file.write(b"x" * 65536):
             pass
-    with pytest.raises(UserError, match=r"cannot be written to \(No space left on device\)"):
+    with pytest.raises(UserError, match=r"cannot write to .*journal\.jsonl \(No space left on device\)"):
         for number in range(100_000):
             journal.append("finished", out=f"{number}" * 50)
     again = Journal(small_disk / FILE_NAME)
@@ -233,7 +235,7 @@ def test_steps_that_run_at_once_share_the_room(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(
         disk_space.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, disk_space.RESERVE + 1500)
     )
-    room = Space(tmp_path, journal)
+    room = DiskSpace(tmp_path, journal)
     with room.reserved(tmp_path / "a", "training"):
         with pytest.raises(OutOfSpaceError), room.reserved(tmp_path / "b", "training"):
             pass
@@ -261,7 +263,7 @@ def test_pruning_leaves_the_best_of_each_round_and_whatever_was_selected(
     assert world.notes() == before
 
 
-def test_what_was_not_judged_is_never_pruned(world: Any, played: Play) -> None:
+def test_what_was_not_evaluated_is_never_pruned(world: Any, played: Play) -> None:
     script = world.folder / "site" / "standin_step.py"
     failing = 'elif "network-2" in source.name:\n    sys.exit(5)\nelse:\n    write(out'
     script.write_text(script.read_text().replace("else:\n    write(out", failing))

@@ -20,7 +20,7 @@ from ddo_plugin.base.files import sha256_file
 from ddo_plugin.jobs.journal import FILE_NAME, read
 
 DRIVER = Path(__file__).with_name("driver.py")
-KILLS = {"grid": 50, "adaptive": 25}
+KINDS = ("grid", "adaptive")
 LIMIT_S = 60
 
 pytestmark = pytest.mark.skipif(not Path("/proc").exists(), reason="finds the processes of a run in /proc")
@@ -92,15 +92,18 @@ def undisturbed(tmp_path: Path, make_world: Callable[..., Any], kind: str) -> An
     return world
 
 
-@pytest.mark.parametrize("kind", KILLS)
+@pytest.mark.parametrize(
+    ("kind", "kills"),
+    [("grid", 10), ("adaptive", 8), *(pytest.param(kind, 50, marks=pytest.mark.thorough) for kind in KINDS)],
+)
 def test_killed_at_random_moments_a_run_ends_with_the_same_facts_and_redoes_nothing_finished(
-    kind: str, tmp_path: Path, undisturbed: Any, make_world: Callable[..., Any]
+    kind: str, kills: int, tmp_path: Path, undisturbed: Any, make_world: Callable[..., Any]
 ) -> None:
     wanted, network, made = facts(undisturbed), winner(undisturbed), files(undisturbed)
     shutil.rmtree(undisturbed.folder)
     world, moments = make_world(tmp_path / "world"), random.Random(7)
-    kills = 0
-    while kills < KILLS[kind]:
+    times = 0
+    while times < kills:
         before = finished(world)
         noted = len(world.notes())
         process = start(world, kind)
@@ -115,7 +118,7 @@ def test_killed_at_random_moments_a_run_ends_with_the_same_facts_and_redoes_noth
             assert facts(world) == wanted
             shutil.rmtree(world.out)
             continue
-        kills += 1
+        times += 1
     finish(world, kind)
     assert facts(world) == wanted
     assert winner(world) == network
@@ -124,7 +127,7 @@ def test_killed_at_random_moments_a_run_ends_with_the_same_facts_and_redoes_noth
     assert facts(world) == wanted
 
 
-@pytest.mark.parametrize("kind", KILLS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_journal_cut_short_in_its_last_line_goes_on(kind: str, undisturbed: Any) -> None:
     wanted, journal = facts(undisturbed), undisturbed.out / FILE_NAME
     for cut in (1, 40, 400):

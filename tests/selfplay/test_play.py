@@ -20,8 +20,8 @@ from ddo_plugin.hooks.types import EvaluationStep, RefsetStep, RoundStep
 from ddo_plugin.jobs.executor import LocalExecutor, StepFailedError
 from ddo_plugin.jobs.journal import FILE_NAME, Journal
 from ddo_plugin.jobs.runner import Runner
-from ddo_plugin.selfplay.plan import Candidate, Plan, Round
-from ddo_plugin.selfplay.play import Judged, play
+from ddo_plugin.selfplay.play import Evaluated, play
+from ddo_plugin.selfplay.recipe.plan import Candidate, Plan, Round
 from ddo_plugin.selfplay.report import history
 
 # A "network" is a file with a number, its score. Every script notes that it ran.
@@ -119,7 +119,7 @@ def plan(root: Path, *candidates: Candidate, rounds: int = 2, upstream: str = "t
     return Plan("play", upstream, base, (each,) * rounds, 5)
 
 
-def run(made: Plan, root: Path) -> Judged:
+def run(made: Plan, root: Path) -> Evaluated:
     return play(made, Runner(root, Journal(root / FILE_NAME), LocalExecutor()))
 
 
@@ -253,7 +253,7 @@ def test_a_round_in_which_all_collapse_is_the_last(tmp_path: Path, noted: Callab
 def test_a_collapse_without_a_word_is_recorded_too(tmp_path: Path, toy: Toy) -> None:
     root = tmp_path / "run"
     run(plan(root, candidate(8)), root)
-    assert facts(root, "collapsed")[0]["why"] == "it said nothing"
+    assert facts(root, "collapsed")[0]["why"] == "no output"
 
 
 # -- what cannot be ------------------------------------------------------------------------------------------------
@@ -276,6 +276,8 @@ def test_training_that_leaves_no_snapshot_is_one_clear_line_and_no_collapse(
 
 
 def test_a_score_that_is_no_number_never_wins(tmp_path: Path) -> None:
-    judged = [Judged(tmp_path / str(i), {"score": score}) for i, score in enumerate([float("nan"), 3.0, float("inf")])]
+    judged = [
+        Evaluated(tmp_path / str(i), {"score": score}) for i, score in enumerate([float("nan"), 3.0, float("inf")])
+    ]
     assert min(judged, key=lambda one: one.score).score == 3.0
     assert min([float("nan"), 3.0]) != 3.0  # why a plain minimum will not do

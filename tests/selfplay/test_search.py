@@ -1,4 +1,4 @@
-"""Adaptive search: candidates that lose are stopped at rungs, and what is left is judged in full."""
+"""Adaptive search: candidates that lose are stopped at rungs, and what is left is evaluated in full."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from ddo_plugin.jobs.executor import LocalExecutor, StepFailedError, StoppedErro
 from ddo_plugin.jobs.journal import FILE_NAME, Journal
 from ddo_plugin.jobs.runner import DamagedError, Policy, Runner
 from ddo_plugin.selfplay import dry_run, status
-from ddo_plugin.selfplay.plan import Candidate, Plan, Round, Search
-from ddo_plugin.selfplay.play import Judged, play
+from ddo_plugin.selfplay.play import Evaluated, play
+from ddo_plugin.selfplay.recipe.plan import Candidate, Plan, Round, Search
 from ddo_plugin.selfplay.report import history
 from ddo_plugin.selfplay.steps import Steps
 from ddo_plugin.selfplay.survivors import survivors
@@ -123,7 +123,7 @@ def plan(root: Path, *alphas: float, search: Search | None = SEARCH, rounds: int
     return Plan("play", "toy", base, (each,) * rounds, 5)
 
 
-def run(made: Plan, root: Path, slots: int = 1, **policy: Any) -> Judged:
+def run(made: Plan, root: Path, slots: int = 1, **policy: Any) -> Evaluated:
     policies = replace(Policy(0, False, "all", None), **policy)
     return play(made, Runner(root, Journal(root / FILE_NAME), LocalExecutor(slots), policies))
 
@@ -216,7 +216,7 @@ def test_a_training_that_ends_before_a_rung_is_whole(tmp_path: Path, noted) -> N
 def test_other_comparisons_after_pruning_are_refused_and_end_nothing(tmp_path: Path, toy: Toy) -> None:
     run(plan(root := tmp_path / "run", 0.8, 0.7), root, keep="best")
     other = plan(root, 0.8, 0.7, search=replace(SEARCH, evaluation={"num": 20}))
-    with pytest.raises(UserError, match=r"was played with other settings, and the snapshots .* were deleted since"):
+    with pytest.raises(UserError, match=r"was played with other settings, and the snapshots .* were deleted"):
         run(other, root, keep="best")
     assert facts(root, "stopped") == []
     assert len(facts(root, "winner")) == 1
@@ -263,7 +263,7 @@ def test_a_deleted_training_that_is_stopped_on_its_way_is_not_taken_for_the_fini
     assert run(made, root) == first
 
 
-def test_old_snapshots_are_pruned_whether_they_were_judged_or_only_compared(tmp_path: Path, toy: Toy) -> None:
+def test_old_snapshots_are_pruned_whether_they_were_evaluated_or_only_compared(tmp_path: Path, toy: Toy) -> None:
     run(plan(root := tmp_path / "run", 0.9, 0.8, 0.7), root, keep="best")
     assert [path.name for path in root.rglob("*.net") if path.parent != root] == ["4.net"]
 
@@ -271,7 +271,7 @@ def test_old_snapshots_are_pruned_whether_they_were_judged_or_only_compared(tmp_
 def test_status_and_report_tell_comparisons_from_judgements(tmp_path: Path, toy: Toy) -> None:
     run(plan(root := tmp_path / "run", 0.9, 0.8, 0.7), root)
     one = history.load(root)["play"]
-    assert (len(one.judged), len(one.compared)) == (1 + 2, 3 + 2 + 2)
+    assert (len(one.evaluated), len(one.compared)) == (1 + 2, 3 + 2 + 2)
     journal = Journal(tmp_path / "half" / FILE_NAME)
     for fact in [fact for fact in Journal(root / FILE_NAME).facts if fact["fact"] not in ("selected", "winner")]:
         journal.append(fact.pop("fact"), **fact)

@@ -14,7 +14,7 @@ TWO = {"candidates": 2, "trainings": 2}
 
 
 def begun(out: Path) -> Journal:
-    """A base was judged in 10 s, a reference set made in 20 s, the first of two trainings is done in 100 s."""
+    """A base was evaluated in 10 s, a reference set made in 20 s, the first of two trainings is done in 100 s."""
     journal = Journal(out / FILE_NAME)
     journal.begin("settings")
     journal.append("plan", plan="p", upstream="u", rounds=[TWO, TWO])
@@ -47,7 +47,7 @@ def test_without_a_process_the_step_was_interrupted_and_the_line_says_what_to_do
     begun(tmp_path)
     told = list(status.lines(tmp_path))
     assert "  interrupted: p round 1 training of b, 0%" in told
-    assert told[-1] == "not running; the same command goes on"
+    assert told[-1] == "not running; run the same command again to resume"
 
 
 def test_only_the_current_settings_rounds_are_told(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_steps_that_went_wrong_are_told_with_their_reason(tmp_path: Path) -> Non
     journal.append("failed", task="x", out="p/second", attempt=1, status=1, log="p/second.log")
     assert f"  failed: p round 1 training of b; {tmp_path / 'p/second.log'}" in list(status.lines(tmp_path))
     journal.append("abandoned", task="x", out="p/second", attempts=1, log="p/second.log")
-    told = f"  failed 1 times: p round 1 training of b; log: {tmp_path / 'p/second.log'}"
+    told = f"  failed 1 time: p round 1 training of b; log: {tmp_path / 'p/second.log'}"
     assert told in list(status.lines(tmp_path))
     journal.append("collapsed", plan="p", round=1, out="p/first", candidate=CANDIDATE, why="collapsed at step 7")
     assert "  collapsed: p round 1 training; collapsed at step 7" in list(status.lines(tmp_path))

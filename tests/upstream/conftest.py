@@ -9,7 +9,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from tests.processes import run_python
 
 CLASSES, COUNT = 3, 96
 DETECTOR_URL = (
@@ -56,14 +57,7 @@ class World:
         return self.root / "fakes"
 
     def python(self, *arguments: object, **env: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, *map(str, arguments)],
-            cwd=self.root,
-            env=self.environment(**env),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        return run_python(arguments, cwd=self.root, env=self.environment(**env))
 
     def environment(self, **env: str) -> dict[str, str]:
         threads = {"OMP_NUM_THREADS": "1", "MASTER_PORT": str(free_port())}
@@ -153,8 +147,12 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 @pytest.fixture(scope="session")
-def make_world(checkout, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., World]:
-    """A function: upstream's name, its script, flags for every run, where the base will be -> a world without data."""
+def make_world(checkout, shared, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., World]:
+    """A function: upstream's name, its script, flags for every run, where the base will be, what builds it -> a world.
+
+    A test run builds it once; each of pytest's workers has a copy, in which its tests may write. Without what builds
+    it, the world has a clone and no data.
+    """
     nvlabs = ("PIL", "psutil", "requests", "scipy")
 
     def make(
@@ -162,6 +160,7 @@ def make_world(checkout, tmp_path_factory: pytest.TempPathFactory) -> Callable[.
         script: str,
         flags: Sequence[str],
         base: str,
+        build: Callable[[World], None] | None = None,
         data: str = "data.zip",
         packages: Sequence[str] = nvlabs,
         **options: Any,
@@ -169,11 +168,38 @@ def make_world(checkout, tmp_path_factory: pytest.TempPathFactory) -> Callable[.
         upstream = checkout(name)
         for needed in packages:
             pytest.importorskip(needed)
+
+        def world_in(root: Path) -> World:
+            return World(root, script, flags, root / base, root / data, **options)
+
+        def build_in(root: Path) -> None:
+            clone(upstream, root / "repo")
+            if build:
+                build(world_in(root))
+
         root = tmp_path_factory.mktemp(name)
-        clone(upstream, root / "repo")
-        return World(root, script, flags, root / base, root / data, **options)
+        if build:
+            shutil.copytree(shared(f"world-{name}", build_in), root, symlinks=True, dirs_exist_ok=True)
+        else:
+            build_in(root)
+        return world_in(root)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def snapshots(checkout, completed, shared) -> Callable[[str], Path]:
+    """A function: upstream's name -> the folder of tiny snapshots that its own classes wrote."""
+
+    def folder(name: str) -> Path:
+        root = checkout(name)
+        for needed in ("PIL", "scipy", "requests"):
+            pytest.importorskip(needed)
+        env = {**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+        make = Path(__file__).with_name("make_snapshots.py")
+        return shared(f"snapshots-{name}", lambda out: completed(run_python([make, name, out], env=env)))
+
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 import http.server
 import json
-import subprocess
-import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterator
@@ -14,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests import processes
 
 CHECKOUTS = ["edm", "edm2"]
 
@@ -104,7 +104,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_python(code: str, *arguments: object) -> str:
-    result = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)
+    result = processes.run_python(["-c", code, *arguments])
     if "No module named 'distutils'" in result.stderr:
         pytest.skip("this checkout's dnnlib needs distutils, which this Python lacks")
     assert result.returncode == 0, result.stderr

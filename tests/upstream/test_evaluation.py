@@ -11,7 +11,6 @@ import os
 import pickle
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from ddo_plugin.evaluation.metrics.frechet import Moments
 from ddo_plugin.hooks import plugins
 from ddo_plugin.hooks.types import EvaluationStep
 from ddo_plugin.sampling.refsets import format as refset
+from tests.processes import run_python
 
 pytestmark = pytest.mark.thorough
 
@@ -29,15 +29,12 @@ Image = pytest.importorskip("PIL.Image")
 COUNT = 48
 IMAGES = np.random.default_rng(0).integers(0, 256, (COUNT, 3, 16, 16), dtype=np.uint8)
 MODEL = Moments(np.eye(2048)[0] * 100, np.diag(np.eye(2048)[0] * 4))
-MAKE = Path(__file__).with_name("make_snapshots.py")
 SNAPSHOTS = {"edm": "edm-song.pkl", "edm2": "rgb.pkl"}
 
 
 def run(*command: object, **env: str) -> subprocess.CompletedProcess[str]:
     settings = {"OMP_NUM_THREADS": "1", "DDO_DEVICE": "cpu"}
-    return subprocess.run(
-        [sys.executable, *map(str, command)], env={**os.environ, **settings, **env}, capture_output=True, text=True
-    )
+    return run_python(command, env={**os.environ, **settings, **env})
 
 
 @pytest.fixture(scope="module")
@@ -55,15 +52,9 @@ def world(tmp_path_factory: pytest.TempPathFactory, detector) -> Path:
 
 
 @pytest.fixture(scope="module")
-def networks(world: Path, checkout) -> dict[str, Path]:
+def networks(snapshots) -> dict[str, Path]:
     """A tiny network of each upstream, with random weights."""
-    made = {}
-    for upstream, name in SNAPSHOTS.items():
-        (world / upstream).mkdir()
-        done = run(MAKE, upstream, world / upstream, PYTHONPATH=str(checkout(upstream)))
-        assert done.returncode == 0, done.stderr
-        made[upstream] = world / upstream / name
-    return made
+    return {upstream: snapshots(upstream) / name for upstream, name in SNAPSHOTS.items()}
 
 
 def evaluate(world: Path, *arguments: object) -> subprocess.CompletedProcess[str]:

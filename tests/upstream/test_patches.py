@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import run_python
+
 # Pristine upstream wants NCCL and a GPU before it prints its options; this lets it start on any machine.
 ANY_MACHINE = """
 import torch
@@ -63,14 +65,21 @@ def dataset(tmp_path):
     return path
 
 
-def run(*command: str, cwd: Path | None = None) -> str:
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+def succeeded(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 0, f"{done.args}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
 
+def run(*command: str, cwd: Path | None = None) -> str:
+    return succeeded(subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=300))
+
+
+def python(*arguments: str, cwd: Path | None = None) -> str:
+    return succeeded(run_python(arguments, cwd=cwd))
+
+
 def ddo(*arguments: str, cwd: Path | None = None) -> str:
-    return run(sys.executable, "-m", "ddo_plugin", *arguments, cwd=cwd)
+    return python("-m", "ddo_plugin", *arguments, cwd=cwd)
 
 
 def changed(folder: Path) -> str:
@@ -125,17 +134,17 @@ def test_a_checkout_with_windows_line_ends_is_patched_and_restored(clone, name):
 def test_help_shows_ddo_below_upstreams_own_options(clone, name):
     folder = clone(name)
     ddo("apply", str(folder))
-    text = run(sys.executable, UPSTREAMS[name], "--help", cwd=folder)
+    text = python(UPSTREAMS[name], "--help", cwd=folder)
     assert text.index("--outdir") < text.index("--dry-run") < text.index("--ddo ") < text.index("--ddo-beta")
 
 
 @pytest.mark.parametrize("name", UPSTREAMS)
 def test_a_patched_script_without_ddo_prints_the_options_of_the_pristine_one(clone, any_machine, dataset, name):
     folder = clone(name)
-    command = [sys.executable, UPSTREAMS[name], "--outdir=out", f"--data={dataset}", "--seed=1", "--dry-run"]
-    pristine = run(*command, cwd=folder)
+    command = [UPSTREAMS[name], "--outdir=out", f"--data={dataset}", "--seed=1", "--dry-run"]
+    pristine = python(*command, cwd=folder)
     ddo("apply", str(folder))
-    assert run(*command, cwd=folder) == pristine
+    assert python(*command, cwd=folder) == pristine
     assert "Dry run" in pristine
 
 
@@ -146,7 +155,7 @@ def test_run_does_the_same_and_leaves_the_checkout_clean(clone, any_machine, dat
     ran = ddo("run", name, UPSTREAMS[name], "--", *arguments, cwd=tmp_path)
     assert changed(folder) == ""
     ddo("apply", str(folder))
-    assert ran == run(sys.executable, str(folder / UPSTREAMS[name]), *arguments, cwd=tmp_path)
+    assert ran == python(str(folder / UPSTREAMS[name]), *arguments, cwd=tmp_path)
 
 
 @pytest.mark.thorough

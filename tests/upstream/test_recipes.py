@@ -24,6 +24,7 @@ from ddo_plugin.hooks.types import RoundStep
 from ddo_plugin.sampling.refsets import format as refset
 from ddo_plugin.selfplay.recipe.load import Recipe, load
 from ddo_plugin.selfplay.recipe.shipped import shipped
+from tests.processes import run_python
 
 CHECKOUTS = {"edm": "edm", "edm2": "edm2", "var": "VAR"}
 MAKE = Path(__file__).with_name("make_stand_ins.py")
@@ -79,9 +80,11 @@ def networks(checkout, completed, tmp_path_factory: pytest.TempPathFactory) -> M
 
 def dry_run(recipe: Recipe, number: int, reference: Path, fakes: Path | None, out: Path) -> dict[str, Any]:
     """The configuration that upstream prints for round `number`."""
-    alpha, beta = recipe.at(number).sweep.pairs()[0]
-    settings = recipe.training_settings(number)
-    step = RoundStep(recipe.upstream, reference, fakes, out, "ddo", alpha, beta, recipe.seed + number, settings)
+    this = recipe.rounds[number - 1]
+    first, seed = this.candidates[0], recipe.seed + number
+    step = RoundStep(
+        recipe.upstream, reference, fakes, out, first.objective, first.alpha, first.beta, seed, this.training
+    )
     command = plugins.manager().hook.ddo_round_command(step=step)
     done = started([*command.argv, "--dry-run"], out.parent, **command.env)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -159,10 +162,9 @@ def test_vars_parser_takes_the_recipes_command(name: str, parsed: str, checkout,
     for needed in ("tap", "pytz", "huggingface_hub", "tensorboard"):
         pytest.importorskip(needed)
     recipe = opened(name, checkout, f"training.data_path={tmp_path}")
-    alpha, beta = recipe.at(1).sweep.pairs()[0]
-    step = RoundStep(
-        "var", tmp_path / "a.pth", None, tmp_path / "out", "ddo", alpha, beta, 1, recipe.training_settings(1)
-    )
+    this = recipe.rounds[0]
+    setting = ("ddo", this.candidates[0].alpha, this.candidates[0].beta)
+    step = RoundStep("var", tmp_path / "a.pth", None, tmp_path / "out", *setting, 1, this.training)
     command = plugins.manager().hook.ddo_round_command(step=step)
     line = refused(started(command.argv, tmp_path, **command.env))
     assert (
@@ -183,4 +185,5 @@ def started(argv: Sequence[str], folder: Path, path: str = "", **env: str) -> su
         "PATH": "/usr/bin:/bin",
     }
     cpu = {"OMP_NUM_THREADS": "1", "DDO_DEVICE": "cpu", "DDO_CACHE": str(folder / "cache")}
-    return subprocess.run(argv, cwd=folder, env={**found, **cpu, **env}, capture_output=True, text=True, check=False)
+    assert argv[0] == sys.executable
+    return run_python(argv[1:], cwd=folder, env={**found, **cpu, **env})

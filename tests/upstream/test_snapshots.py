@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from ddo_plugin.cli import main
+from tests.processes import run_python
 
 HERE = Path(__file__).parent
 EDM = ["edm-adm", "edm-song", "iddpm-adm", "ve-ncsnpp", "vp-song"]
@@ -21,25 +22,7 @@ LOCAL = {"edm": "training/networks.py", "edm2": "training/networks_edm2.py"}
 def run(*command, checkout, cwd=None) -> subprocess.CompletedProcess:
     """Python in a process of its own: both repositories call their packages `training` and `dnnlib`."""
     environment = {**os.environ, "PYTHONPATH": str(checkout), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, *map(str, command)], env=environment, cwd=cwd, capture_output=True, text=True
-    )
-
-
-@pytest.fixture(scope="module")
-def snapshots(checkout, tmp_path_factory):
-    """The folder of snapshots written by an upstream's own classes."""
-    made: dict[str, Path] = {}
-
-    def make(upstream: str) -> Path:
-        if upstream not in made:
-            root, out = checkout(upstream), tmp_path_factory.mktemp(upstream)
-            result = run(HERE / "make_snapshots.py", upstream, out, checkout=root)
-            assert result.returncode == 0, result.stderr
-            made[upstream] = out
-        return made[upstream]
-
-    return make
+    return run_python(command, cwd=cwd, env=environment)
 
 
 @pytest.mark.parametrize(("upstream", "names"), [("edm", EDM), ("edm2", EDM2)])

@@ -1,4 +1,4 @@
-"""Everything that is wrong with a recipe, found in one pass, each with its line and the nearest valid key."""
+"""The checks of a recipe. One pass finds all problems, each with its line and the nearest valid key."""
 
 from __future__ import annotations
 
@@ -18,22 +18,24 @@ from ddo_plugin.selfplay.recipe.toml_source import Place, Source
 
 
 class Problems:
-    """What was found, in the order of the lines."""
+    """The problems of a recipe, ordered by line."""
 
     def __init__(self, source: Source):
         self.source = source
         self._found: list[tuple[int, str]] = []
 
     def add(self, place: Place, what: str) -> None:
+        """Add a problem of the key at this place."""
         line, where = self.source.where(place)
         self._found.append((line, f"{where}: {_name(place)}: {what}"))
 
     def lines(self) -> list[str]:
-        return [told for _, told in sorted(self._found, key=lambda one: one[0])]
+        """Return one line for each problem."""
+        return [text for _, text in sorted(self._found, key=lambda numbered: numbered[0])]
 
 
 def check(source: Source) -> tuple[list[str], list[str]]:
-    """A line for each problem; and a line for each thing that could not be checked."""
+    """Return a line for each problem, and a line for each thing that could not be checked."""
     problems, values = Problems(source), source.values
     tables = (*schema.TABLES, *schema.OPTION_TABLES, "expected", "change")
     _check_keys(problems, (), values, schema.TOP, also=tables)
@@ -49,68 +51,74 @@ def check(source: Source) -> tuple[list[str], list[str]]:
     options, notes = _options(problems, values, upstream)
     for place, layer in [((), values), *changes]:
         for name in schema.OPTION_TABLES:
-            asked_for = not place and name != "refset"  # without it nothing is made ahead of time
-            if (table := _table(problems, (*place, name), layer, required=asked_for)) is not None:
+            required = not place and name != "refset"  # without [refset], the integration draws fakes itself
+            if (table := _table(problems, (*place, name), layer, required=required)) is not None:
                 own = schema.OPTION_TABLES[name]
                 _check_options(problems, (*place, name), table, options[name], complete=not place, own=own)
-    cheaper = values.get("search", {})
-    if isinstance(cheaper, dict) and cheaper.get("kind") == "adaptive" and "rungs" not in cheaper:
-        problems.add(("search", "rungs"), f"is missing; it must be {schema.TABLES['search']['rungs'].meant}")
-    if isinstance(cheaper, dict) and isinstance(cheaper.get("evaluation"), dict):
-        place, known = ("search", "evaluation"), options["evaluation"]
-        cheap = replace(known, reserved={**known.reserved, "seeds": "it is search.seeds"})
-        _check_options(problems, place, cheaper["evaluation"], cheap, complete=False, own={})
-    if isinstance(cheaper, dict) and cheaper.get("kind") == "adaptive" and find_spec("optuna") is None:
-        notes.append("the search itself: it needs optuna (pip install 'ddo-plugin[search]')")
+    notes += _check_search(problems, values.get("search", {}), options["evaluation"])
     _check_objectives(problems, [((), values), *changes])
     return problems.lines(), notes
+
+
+def _check_search(problems: Problems, search: Any, evaluation: Options) -> list[str]:
+    """Check what the table [search] asks for beyond its keys; return what could not be checked."""
+    if not isinstance(search, dict):
+        return []
+    if isinstance(search.get("evaluation"), dict):
+        cheaper = replace(evaluation, reserved={**evaluation.reserved, "seeds": "set search.seeds"})
+        _check_options(problems, ("search", "evaluation"), search["evaluation"], cheaper, complete=False, own={})
+    if search.get("kind") != "adaptive":
+        return []
+    if "rungs" not in search:
+        problems.add(("search", "rungs"), f"is missing; it must be {schema.TABLES['search']['rungs'].meaning}")
+    return [] if find_spec("optuna") else ["the search, because it needs optuna: pip install 'ddo-plugin[search]'"]
 
 
 def _check_keys(
     problems: Problems,
     place: Place,
-    given: Mapping[str, Any],
+    table: Mapping[str, Any],
     keys: Mapping[str, schema.Key],
     also: Iterable[str] = (),
     complete: bool = True,
 ) -> None:
     known = [*keys, *also]
-    for name in given:
+    for name in table:
         if name not in known:
-            problems.add((*place, name), f"there is no such key{_nearest(name, known)}")
+            problems.add((*place, name), f"unknown key{_nearest(name, known)}")
     for name, key in keys.items():
-        if name in given:
-            _check_value(problems, (*place, name), given[name], key)
+        if name in table:
+            _check_value(problems, (*place, name), table[name], key)
         elif key.default is schema.REQUIRED and complete:
-            problems.add((*place, name), f"is missing; it must be {key.meant}")
+            problems.add((*place, name), f"is missing; it must be {key.meaning}")
 
 
 def _check_value(problems: Problems, place: Place, value: Any, key: schema.Key) -> None:
     if not key.fits(value):
-        problems.add(place, f"{shown(value)} is not {key.meant}")
+        problems.add(place, f"{as_toml(value)} is not {key.meaning}")
 
 
 def _table(
     problems: Problems, place: Place, values: Mapping[str, Any], required: bool = True
 ) -> Mapping[str, Any] | None:
-    """The table of that name; an empty one where there is none, if its keys are to be looked for all the same."""
+    """Return the table at this place. If it is missing, return an empty table if it is required, else None."""
     name = str(place[-1])
     if name not in values:
         return {} if required else None
     table = values[name]
     if isinstance(table, dict):
         return table
-    problems.add(place, f"{shown(table)} is not a table")
+    problems.add(place, f"{as_toml(table)} is not a table")
     return None
 
 
 def _changes(problems: Problems, values: Mapping[str, Any]) -> list[tuple[Place, Mapping[str, Any]]]:
-    given = values.get("change", [])
-    if not isinstance(given, list) or not all(isinstance(change, dict) for change in given):
-        problems.add(("change",), f"{shown(given)} is not a list of tables: write [[change]]")
+    tables = values.get("change", [])
+    if not isinstance(tables, list) or not all(isinstance(change, dict) for change in tables):
+        problems.add(("change",), f"{as_toml(tables)} is not a list of tables; write [[change]]")
         return []
     changes: list[tuple[Place, Mapping[str, Any]]] = []
-    for number, change in enumerate(given):
+    for number, change in enumerate(tables):
         place = ("change", number)
         _check_keys(problems, place, change, {"from_round": schema.FROM_ROUND}, also=schema.CHANGEABLE)
         if (sweep := _table(problems, (*place, "sweep"), change, required=False)) is not None:
@@ -120,20 +128,20 @@ def _changes(problems: Problems, values: Mapping[str, Any]) -> list[tuple[Place,
 
 
 def _upstream(problems: Problems, values: Mapping[str, Any]) -> Upstream | None:
-    known = {one.name: one for one in plugins.collect(plugins.manager().hook.ddo_upstreams())}
+    known = {upstream.name: upstream for upstream in plugins.collect(plugins.manager().hook.ddo_upstreams())}
     name = values.get("upstream")
     if not isinstance(name, str):
         return None
     if name not in known:
         problems.add(("upstream",), f"no installed plugin knows {name!r}{_nearest(name, known)}")
-        name = next(iter(difflib.get_close_matches(name, known, 1)), "")  # a misspelt one says what the rest must be
+        name = next(iter(difflib.get_close_matches(name, known, 1)), "")  # so that the options are checked, too
     return known.get(name)
 
 
 def _options(
     problems: Problems, values: Mapping[str, Any], upstream: Upstream
 ) -> tuple[Mapping[str, Options], list[str]]:
-    """What each table of options may hold; upstream's own flags only if its script can be read."""
+    """Return the options that each table may hold. Upstream's flags are known only if its script can be read."""
     launch = values.get("launch", {})
     checkout = launch.get("checkout") if isinstance(launch, dict) else None
     folder: Path | None = None
@@ -142,10 +150,10 @@ def _options(
         folder = ((Path.cwd() if typed else problems.source.path.absolute().parent) / checkout).resolve()
     elif upstream.landmarks:
         problems.add(("launch", "checkout"), f"is missing; rounds run in a checkout of {upstream.title}")
-    found, why = recipe_options.of(upstream, folder)
-    if why.problem:
-        problems.add(("launch", "checkout"), why.problem)
-    return found, [why.note] if why.note else []
+    tables, report = recipe_options.of(upstream, folder)
+    if report.problem:
+        problems.add(("launch", "checkout"), report.problem)
+    return tables, [report.note] if report.note else []
 
 
 def _check_options(
@@ -161,20 +169,18 @@ def _check_options(
         if name in own:
             continue
         if name in options.reserved:
-            problems.add((*place, name), f"is not set here: {options.reserved[name]}")
+            problems.add((*place, name), f"cannot be set here; {options.reserved[name]}")
         elif name in options.known:
-            if complaint := options.known[name].complaint(value):
-                problems.add((*place, name), complaint)
-        elif options.closed:
-            problems.add(
-                (*place, name),
-                f"there is no such option{_nearest(name, {*options.known, *own} - set(options.reserved))}",
-            )
+            if problem := options.known[name].problem(value):
+                problems.add((*place, name), problem)
+        elif options.complete:
+            available = {*options.known, *own} - set(options.reserved)
+            problems.add((*place, name), f"unknown option{_nearest(name, available)}")
         elif not isinstance(value, str | int | float | bool):
-            problems.add((*place, name), f"{shown(value)} is no value of an option")
+            problems.add((*place, name), f"{as_toml(value)} cannot be the value of an option")
     for name in options.required if complete else ():
         if name not in table and name not in own:
-            problems.add((*place, name), "is missing; the command asks for it")
+            problems.add((*place, name), "is missing; the command requires it")
 
 
 def _check_objectives(problems: Problems, layers: Sequence[tuple[Place, Mapping[str, Any]]]) -> None:
@@ -186,20 +192,20 @@ def _check_objectives(problems: Problems, layers: Sequence[tuple[Place, Mapping[
             problems.add((*place, "sweep", "objective"), f"no installed plugin offers {name!r}{_nearest(name, known)}")
 
 
-def shown(value: Any) -> str:
-    """A value as TOML has it, cut short."""
-    told = str(value).lower() if isinstance(value, bool) else repr(value)
-    return told if len(told) <= 60 else told[:59] + "…"
+def as_toml(value: Any) -> str:
+    """Return a value in the form of TOML, at most 60 characters of it."""
+    text = str(value).lower() if isinstance(value, bool) else repr(value)
+    return text if len(text) <= 60 else text[:59] + "…"
 
 
 def _name(place: Place) -> str:
-    """ "change[2].training.lr": arrays are counted from 1, as people do."""
-    told = ""
+    """Return the name of a key, as "change[2].training.lr". Arrays are counted from 1."""
+    text = ""
     for part in place:
-        told += f"[{part + 1}]" if isinstance(part, int) else f".{part}" if told else part
-    return told
+        text += f"[{part + 1}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
-    found = difflib.get_close_matches(name, list(known), 1, cutoff=0)
-    return f"; did you mean {found[0]!r}?" if found else ""
+    nearest = difflib.get_close_matches(name, list(known), 1, cutoff=0)
+    return f"; did you mean {nearest[0]!r}?" if nearest else ""

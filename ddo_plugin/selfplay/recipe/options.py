@@ -1,4 +1,4 @@
-"""Which options the commands of a round take, as far as they can be known before any is run."""
+"""The options that a recipe may pass to the commands of a round, as far as they are known before a command runs."""
 
 from __future__ import annotations
 
@@ -16,34 +16,33 @@ from ddo_plugin.hooks import plugins
 from ddo_plugin.hooks.types import Upstream
 from ddo_plugin.sampling.options import refset_options
 
-SWEPT = "self-play does, by [sweep]"
-PLAYED = "self-play does"
-ROUND = {
+# Options that self-play sets for every upstream -> where the value comes from.
+SWEPT = "self-play sets it from [sweep]"
+PLAYED = "self-play sets it"
+TRAINING = {
     **dict.fromkeys(("ddo-objective", "ddo-alpha", "ddo-beta"), SWEPT),
     **dict.fromkeys(("ddo", "ddo-fakes", "ddo-round", "ddo-sha256", "seed"), PLAYED),
-    **dict.fromkeys(("outdir", "local_out_dir_path"), PLAYED),
-    **dict.fromkeys(("resume", "transfer"), "a round begins from its reference, and goes on by itself"),
-    "ddo-stop-on-collapse": "it is policy.stop_on_collapse",
-    "ddo-pause-after": "self-play does, by search.rungs",
+    "ddo-stop-on-collapse": "set policy.stop_on_collapse",
+    "ddo-pause-after": "self-play sets it from search.rungs",
 }
 REFSET = dict.fromkeys(("network", "out", "seed", "upstream"), PLAYED)
 EVALUATION = dict.fromkeys(("network", "out"), PLAYED)
 
 
 @dataclass(frozen=True)
-class Known:
-    """One option of a command."""
+class OptionValue:
+    """What one option of a command accepts."""
 
-    type: click.ParamType | None  # None: what it takes is not known
-    flag: bool = False  # given without a value
+    type: click.ParamType | None  # None: unknown
+    flag: bool = False  # a switch, which takes no value
 
-    def complaint(self, value: Any) -> str:
-        """Why the option would not take this value; nothing if it would."""
+    def problem(self, value: Any) -> str:
+        """Return why the option does not accept this value; an empty string if it does."""
         if self.flag:
             return "" if isinstance(value, bool) else f"{value!r} is not true or false"
         if not isinstance(value, str | int | float):
-            return f"{value!r} is no value of an option"
-        if self.type is None or isinstance(self.type, click.Path):  # what is not there yet may still come
+            return f"{value!r} cannot be the value of an option"
+        if self.type is None or isinstance(self.type, click.Path):  # a file may be created before the run starts
             return ""
         try:
             self.type.convert(str(value), None, None)
@@ -54,62 +53,64 @@ class Known:
 
 @dataclass(frozen=True)
 class Options:
-    """What a table may hold."""
+    """The options that a table may hold."""
 
-    known: Mapping[str, Known]
-    closed: bool  # whether an option that is not known is none
-    reserved: Mapping[str, str] = field(default_factory=dict)  # what is set elsewhere, and where
+    known: Mapping[str, OptionValue]
+    complete: bool  # whether `known` holds all options, so that any other is an error
+    reserved: Mapping[str, str] = field(default_factory=dict)  # option that a recipe must not set here -> why
     required: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
-class Why:
+class CheckoutReport:
     """What is wrong with the checkout, or what could not be checked without it."""
 
     problem: str = ""
     note: str = ""
 
 
-def of(upstream: Upstream, checkout: Path | None) -> tuple[Mapping[str, Options], Why]:
-    """The options of a round's three kinds of commands."""
+def of(upstream: Upstream, checkout: Path | None) -> tuple[Mapping[str, Options], CheckoutReport]:
+    """Return the options of a round's three kinds of commands."""
     hook = plugins.manager().hook
-    native, why = _native(upstream, checkout)
+    native, report = _native(upstream, checkout)
     own = list(plugins.collect(hook.ddo_options(upstream=upstream.name)))
     training = {**(_from_source(native) if native else {}), **_from_click(own)}
     sampling = [*refset_options(), *plugins.collect(hook.ddo_generator_options(upstream=upstream.name))]
-    judging = list(plugins.collect(hook.ddo_evaluation_options(upstream=upstream.name)))
-    required = [one.name for one in native or () if one.required and one.name not in ROUND]
-    found = {
-        "training": Options(training, native is not None, ROUND, required),
+    evaluation = list(plugins.collect(hook.ddo_evaluation_options(upstream=upstream.name)))
+    reserved = {**TRAINING, **upstream.reserved}
+    required = [option.name for option in native or () if option.required and option.name not in reserved]
+    tables = {
+        "training": Options(training, native is not None, reserved, required),
         "refset": Options(_from_click(sampling), True, REFSET, _required(sampling, REFSET)),
-        "evaluation": Options(_from_click(judging), bool(judging), EVALUATION, _required(judging, EVALUATION)),
+        "evaluation": Options(_from_click(evaluation), bool(evaluation), EVALUATION, _required(evaluation, EVALUATION)),
     }
-    return found, why
+    return tables, report
 
 
-def _native(upstream: Upstream, checkout: Path | None) -> tuple[list[script_flags.Option] | None, Why]:
-    """The flags of upstream's training script, from its source."""
+def _native(upstream: Upstream, checkout: Path | None) -> tuple[list[script_flags.Option] | None, CheckoutReport]:
+    """Return the flags of upstream's training script, read from its source; None if they are unknown."""
     root = checkout if upstream.landmarks else Path()
     if root is None:
-        return None, Why()
+        return None, CheckoutReport()
     if not root.is_dir():
-        return None, Why(note=f"{root} is not there, so flags of {upstream.script} were not checked")
+        note = f"the flags of {upstream.script}, because the checkout {root} does not exist"
+        return None, CheckoutReport(note=note)
     try:
-        if upstream.landmarks and (found := open_checkout(root).upstream) != upstream:
-            return None, Why(problem=f"{root} is a checkout of {found.title}, not of {upstream.title}")
-        return script_flags.read(root, upstream.script), Why()
+        if upstream.landmarks and (actual := open_checkout(root).upstream) != upstream:
+            return None, CheckoutReport(problem=f"{root} is a checkout of {actual.title}, not of {upstream.title}")
+        return script_flags.read(root, upstream.script), CheckoutReport()
     except UserError as error:
-        return None, Why(problem=error.message)
+        return None, CheckoutReport(problem=error.message)
 
 
-def _from_source(options: Iterable[script_flags.Option]) -> dict[str, Known]:
-    return {one.name: Known(one.type, one.flag) for one in options}
+def _from_source(options: Iterable[script_flags.Option]) -> dict[str, OptionValue]:
+    return {option.name: OptionValue(option.type, option.flag) for option in options}
 
 
-def _from_click(options: Iterable[click.Parameter]) -> dict[str, Known]:
-    """By every long spelling."""
+def _from_click(options: Iterable[click.Parameter]) -> dict[str, OptionValue]:
+    """Return the options by each of their long names."""
     return {
-        spelling[2:]: Known(option.type, bool(getattr(option, "is_flag", False)))
+        spelling[2:]: OptionValue(option.type, bool(getattr(option, "is_flag", False)))
         for option in options
         for spelling in _spellings(option)
         if spelling.startswith("--")
@@ -117,7 +118,7 @@ def _from_click(options: Iterable[click.Parameter]) -> dict[str, Known]:
 
 
 def _spellings(option: click.Parameter) -> list[str]:
-    return [*option.opts, *(f"--{one}" for one in option.opts if not one.startswith("-"))]
+    return [*option.opts, *(f"--{name}" for name in option.opts if not name.startswith("-"))]
 
 
 def _required(options: Iterable[click.Parameter], reserved: Mapping[str, str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a recipe may say: every key of ours, what it must be, and what holds if it is not there."""
+"""The keys of a recipe: which values each accepts, and its default."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ REQUIRED = object()
 
 @dataclass(frozen=True)
 class Key:
-    """One key. `fits` tells whether a value is possible; `meant` says in words what is."""
+    """One key. `fits` decides whether it accepts a value; `meaning` says in words which values it accepts."""
 
-    meant: str
+    meaning: str
     fits: Callable[[Any], bool]
     default: Any = REQUIRED
 
@@ -31,27 +31,30 @@ def _several(value: Any, fits: Callable[[Any], bool]) -> bool:
 
 
 def whole(least: int, default: Any = REQUIRED) -> Key:
-    return Key(f"a whole number from {least} on", lambda value: _whole(value, least), default)
+    """Return a key for a whole number."""
+    return Key(f"a whole number >= {least}", lambda value: _whole(value, least), default)
 
 
-def text(default: Any = REQUIRED, meant: str = "text") -> Key:
-    return Key(meant, lambda value: isinstance(value, str) and (default == "" or value != ""), default)
+def text(default: Any = REQUIRED, meaning: str = "text") -> Key:
+    """Return a key for text, which may be empty only if it is empty by default."""
+    return Key(meaning, lambda value: isinstance(value, str) and (default == "" or value != ""), default)
 
 
 def switch(default: bool) -> Key:
+    """Return a key that is true or false."""
     return Key("true or false", lambda value: isinstance(value, bool), default)
 
 
 def one_of(*choices: str) -> Key:
-    """The first is the default."""
+    """Return a key for one of these texts. The first is the default."""
     return Key(f"one of {', '.join(choices)}", lambda value: value in choices, choices[0])
 
 
-SEEDS = Key("a list of different whole numbers", lambda v: _several(v, lambda one: _whole(one, 0)), [0])
+SEEDS = Key("a list of different whole numbers", lambda v: _several(v, lambda seed: _whole(seed, 0)), [0])
 TOP: Mapping[str, Key] = {
     "title": text(),
-    "upstream": text(meant="the name of an upstream"),
-    "start": text(meant="a path or URL"),
+    "upstream": text(meaning="the name of an upstream"),
+    "start": text(meaning="a path or URL"),
     "sha256": Key(
         "64 hexadecimal digits",
         lambda value: isinstance(value, str) and len(value) == 64 and set(value.lower()) <= set("0123456789abcdef"),
@@ -63,25 +66,27 @@ TOP: Mapping[str, Key] = {
 TABLES: Mapping[str, Mapping[str, Key]] = {
     "launch": {
         "checkout": text(None, "the folder of upstream's checkout"),
-        "torchrun": text("", "torchrun's options, or nothing for plain python"),
+        "torchrun": text("", "options of torchrun, or empty for plain python"),
     },
     "sweep": {
         "objective": text("ddo", "the name of an objective"),
         "alpha": Key(
-            "a list of different numbers from 0 on", lambda v: _several(v, lambda one: _number(one) and 0 <= one < 1e9)
+            "a list of different numbers >= 0",
+            lambda v: _several(v, lambda alpha: _number(alpha) and 0 <= alpha < 1e9),
         ),
         "beta": Key(
-            "a list of different numbers above 0", lambda v: _several(v, lambda one: _number(one) and 0 < one < 1e9)
+            "a list of different numbers > 0",
+            lambda v: _several(v, lambda beta: _number(beta) and 0 < beta < 1e9),
         ),
     },
     "search": {
         "kind": one_of("grid", "adaptive"),
         "rungs": Key(
-            "an ascending list of whole numbers from 1 on",
-            lambda v: _several(v, lambda one: _whole(one, 1)) and v == sorted(v),
-            [],  # none would do for all: an adaptive search asks for them
+            "an ascending list of whole numbers >= 1",
+            lambda v: _several(v, lambda count: _whole(count, 1)) and v == sorted(v),
+            [],  # no default suits every recipe, so `checks` requires a value in an adaptive search
         ),
-        "keep": Key("a number above 0 and below 1", lambda value: _number(value) and 0 < value < 1, 0.3),
+        "keep": Key("a number between 0 and 1", lambda value: _number(value) and 0 < value < 1, 0.3),
         "finalists": whole(1, 2),
         "seeds": SEEDS,
         "evaluation": Key("a table of options of the evaluation", lambda value: isinstance(value, dict), {}),
@@ -91,7 +96,7 @@ TABLES: Mapping[str, Mapping[str, Key]] = {
         "allow_failures": switch(False),
         "keep": Key('"best", "all" or a whole number', lambda v: v in ("best", "all") or _whole(v, 0), "best"),
         "stop_on_collapse": Key(
-            "a number above 0, or false", lambda value: value is False or (_number(value) and value > 0), 2.0
+            "a number > 0, or false", lambda value: value is False or (_number(value) and value > 0), 2.0
         ),
     },
     "resources": {
@@ -101,7 +106,7 @@ TABLES: Mapping[str, Mapping[str, Key]] = {
         "slurm": Key("a table of submitit's parameters", lambda value: isinstance(value, dict), {}),
     },
 }
-# Tables of options: beside those of somebody's command, these keys of ours.
+# Tables that hold options of a command: these keys are not options, but settings of self-play.
 OPTION_TABLES: Mapping[str, Mapping[str, Key]] = {
     "refset": {"count": whole(1)},
     "training": {},

@@ -17,22 +17,22 @@ SUFFIX = ".toml"
 
 
 def shipped() -> Mapping[str, Traversable]:
-    """All of them, by name."""
-    found = [file for file in files("ddo_recipes").iterdir() if file.name.endswith(SUFFIX)]
-    return {file.name.removesuffix(SUFFIX): file for file in sorted(found, key=lambda one: one.name)}
+    """Return all recipes, by name."""
+    recipes = [file for file in files("ddo_recipes").iterdir() if file.name.endswith(SUFFIX)]
+    return {file.name.removesuffix(SUFFIX): file for file in sorted(recipes, key=lambda file: file.name)}
 
 
 def named(name: str) -> Traversable:
-    """One of them."""
+    """Return the recipe of this name."""
     known = shipped()
     if name not in known:
         nearest = difflib.get_close_matches(name, known, 1, cutoff=0)[0]
-        raise UserError(f"there is no recipe {name!r}; did you mean {nearest!r}? `ddo ls` lists them")
+        raise UserError(f"there is no recipe {name!r}; did you mean {nearest!r}? `ddo ls` lists all")
     return known[name]
 
 
 def recipe_file(text: str) -> Path:
-    """The file that a person means; the name of a recipe of ours is no file of theirs."""
+    """Return the recipe file at this path. Refuse the name of a recipe that comes with the package."""
     path = Path(text)
     if not path.exists() and text in shipped():
         raise UserError(f"{text} is a recipe that comes with ddo-plugin; copy it first: ddo cp {text}")

@@ -1,4 +1,4 @@
-"""TOML that remembers where each value was written: in which line of a file, or after --set."""
+"""TOML files with the place of each value: its line in the file, or the option --set."""
 
 from __future__ import annotations
 
@@ -17,76 +17,81 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-Place = tuple[str | int, ...]  # keys, and numbers within arrays of tables, from the top of the file down
+Place = tuple[str | int, ...]  # keys, and indices of arrays of tables, from the outermost table to the value
 _TABLE = re.compile(r"^\s*\[")
 
 
 @dataclass(frozen=True)
 class Source:
-    """The values of a file with what --set puts in their place."""
+    """The values of a file, after the option --set replaced some of them."""
 
     path: Path
     values: Mapping[str, Any]
     lines: Mapping[Place, int]
-    typed: Mapping[Place, str]  # what was given by --set, as it was typed
+    typed: Mapping[Place, str]  # place of a value from --set -> the argument as the user typed it
 
     def is_typed(self, place: Place) -> bool:
+        """Return whether the value at this place comes from --set."""
         return any(place[:length] in self.typed for length in range(1, len(place) + 1))
 
     def where(self, place: Place) -> tuple[int, str]:
-        """The line and its name for a person; of what is missing, those of the table that lacks it."""
+        """Return the line number of a value, and its place as a message names it.
+
+        For a missing value, these are the line and place of the table that should hold it.
+        """
         for length in range(len(place), 0, -1):
             if place[:length] in self.typed:
                 return 0, f"--set {self.typed[place[:length]]}"
             if place[:length] in self.lines:
                 line = self.lines[place[:length]]
                 return line, f"{self.path}:{line}"
-        if inside := [told for typed, told in self.typed.items() if typed[: len(place)] == place]:
-            return 0, f"--set {inside[0]}"  # a table that only --set has
+        if inside := [argument for typed, argument in self.typed.items() if typed[: len(place)] == place]:
+            return 0, f"--set {inside[0]}"  # a table all of whose values come from --set
         return 1, f"{self.path}:1"
 
 
 def read(path: Path, overrides: Sequence[str] = ()) -> Source:
-    """Read a file; overrides are `a.b=VALUE`, where a value that is not TOML is text."""
+    """Read a file and apply overrides of the form `a.b=VALUE`. A value that is not TOML is text."""
     try:
         text = path.read_text(encoding="utf-8")
         values = parse(text)
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); name a file") from None
-    except ValueError as error:  # of TOML, or of UTF-8
-        raise UserError(_told(path, error)) from None
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError as error:  # from the TOML or the UTF-8 decoder
+        raise UserError(_invalid(path, error)) from None
     typed: dict[Place, str] = {}
     for override in overrides:
-        given = _parse(override)
-        typed |= dict.fromkeys(_leaves(given), override)
-        _merge(values, given)
+        parsed = _parse(override)
+        typed |= dict.fromkeys(_leaves(parsed), override)
+        _merge(values, parsed)
     return Source(path, values, _lines(text), typed)
 
 
 def parse(text: str) -> dict[str, Any]:
-    """The values of a text alone."""
+    """Return the values of a text, without their places."""
     return tomllib.loads(text)
 
 
-def _told(path: Path, error: ValueError) -> str:
-    found = re.search(r"^(.*) \(at (?:line (\d+), column \d+|end of document)\)$", str(error))
-    what, line = (found[1], found[2]) if found else (str(error), None)
-    return f"{path}:{line or 'end'}: this is not TOML: {what}"
+def _invalid(path: Path, error: ValueError) -> str:
+    """Return the message for a file that is not TOML."""
+    match = re.search(r"^(.*) \(at (?:line (\d+), column \d+|end of document)\)$", str(error))
+    what, line = (match[1], match[2]) if match else (str(error), None)
+    return f"{path}:{line or 'end'}: not valid TOML: {what}"
 
 
 def _parse(override: str) -> dict[str, Any]:
     key, equals, value = (part.strip() for part in override.partition("="))
-    plain = json.dumps(value, ensure_ascii=False)  # a string of JSON is one of TOML
+    plain = json.dumps(value, ensure_ascii=False)  # every JSON string is also a TOML string
     for text in (value, plain) if equals else ():
         try:
             return parse(f"{key} = {text}")
         except ValueError:
             continue
-    raise UserError(f"--set {override}: this is not like table.key=value")
+    raise UserError(f"--set {override}: not of the form KEY=VALUE, as in sweep.alpha=[1,2]")
 
 
-def _merge(values: MutableMapping[str, Any], given: Mapping[str, Any]) -> None:
-    for key, value in given.items():
+def _merge(values: MutableMapping[str, Any], overrides: Mapping[str, Any]) -> None:
+    for key, value in overrides.items():
         if isinstance(value, dict) and isinstance(values.get(key), dict):
             _merge(values[key], value)
         else:
@@ -94,9 +99,9 @@ def _merge(values: MutableMapping[str, Any], given: Mapping[str, Any]) -> None:
 
 
 def _lines(text: str) -> dict[Place, int]:
-    """Where each statement begins. A statement is as many lines as it takes to be TOML by itself."""
-    found: dict[Place, int] = {}
-    tables: dict[Place, int] = {}  # arrays of tables: how many there were
+    """Return the line on which each statement begins. A statement is the fewest lines that are valid TOML."""
+    lines: dict[Place, int] = {}
+    tables: dict[Place, int] = {}  # array of tables -> index of its last table
     table: Place = ()
     pending, first = "", 0
     for number, line in enumerate(text.splitlines(), 1):
@@ -106,17 +111,17 @@ def _lines(text: str) -> dict[Place, int]:
         except ValueError:
             continue
         if _TABLE.match(pending):
-            table = _entered(statement, tables)
-            found[table] = first
+            table = _table_place(statement, tables)
+            lines[table] = first
         else:
             for place in _leaves(statement):
-                found.update({(*table, *place[: n + 1]): first for n in range(len(place))})
+                lines.update({(*table, *place[: n + 1]): first for n in range(len(place))})
         pending = ""
-    return found
+    return lines
 
 
-def _entered(header: Mapping[str, Any], tables: MutableMapping[Place, int]) -> Place:
-    """The place of a table from its header alone; in an array of tables with its number there."""
+def _table_place(header: Mapping[str, Any], tables: MutableMapping[Place, int]) -> Place:
+    """Return the place of the table that a header opens, and count it if it belongs to an array of tables."""
     place: Place = ()
     value: Any = header
     while value:

@@ -1,4 +1,4 @@
-"""Figures as SVG text that takes its colours from the page around it."""
+"""The figures of a report, as SVG text or PNG, readable on light and dark pages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GREY: Mapping[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": 255, "interpolatio
 
 
 def overview(families: Mapping[str, Mapping[str, History]], grids: Mapping[str, Mapping[str, np.ndarray]]) -> bytes:
-    """For each family: distances of base, control and DDO, and samples of each. A PNG for a README."""
+    """Return a PNG for a README: for each family, the distances and samples of base, control and DDO."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.0, 1.9 * len(families)), layout="constrained")
         rows = figure.subplots(len(families), 4, squeeze=False, width_ratios=[1.5, 1, 1, 1])
@@ -43,7 +43,7 @@ def overview(families: Mapping[str, Mapping[str, History]], grids: Mapping[str, 
 
 
 def rounds(arms: Mapping[str, History]) -> str:
-    """Score by round with the spread over sampling seeds, and the likelihood of the real data beside it."""
+    """Draw the score of each round with its spread over sampling seeds, and the likelihood of the real data."""
     with matplotlib.rc_context(STYLE):
         figure, (left, right) = canvas(2)
         for arm, history in arms.items():
@@ -68,11 +68,11 @@ def rounds(arms: Mapping[str, History]) -> str:
 
 
 def scores(history: History) -> str:
-    """The score of every network that was judged, by round; the selected ones joined."""
+    """Draw the score of every evaluated network by round, and join the selected networks by a line."""
     with matplotlib.rc_context(STYLE):
         figure, (axes,) = canvas(1)
-        judged, selected = history.judged, history.points
-        axes.scatter([p.round for p in judged], [p.score for p in judged], s=10, color=FAINT, label="judged")
+        evaluated, selected = history.evaluated, history.points
+        axes.scatter([p.round for p in evaluated], [p.score for p in evaluated], s=10, color=FAINT, label="evaluated")
         axes.errorbar(
             [p.round for p in selected],
             [p.score for p in selected],
@@ -92,7 +92,7 @@ def scores(history: History) -> str:
 def sweep(
     best: Mapping[int, Mapping[tuple[float, float], float]], dropped: Collection[tuple[int, float, float]] = ()
 ) -> str:
-    """For each round, the best score of each (α, β), on one scale; those that were stopped early are not on it."""
+    """Draw the best score of each (α, β) by round, all on one colour scale. Pairs in `dropped` get no colour."""
     through = {
         number: {at: s for at, s in grid.items() if (number, *at) not in dropped} for number, grid in best.items()
     }
@@ -107,8 +107,8 @@ def sweep(
             for (i, j), score in np.ndenumerate(cells):
                 dark = np.isfinite(coloured[i, j]) and score > (min(finite) + max(finite)) / 2
                 ink = "white" if dark else "black" if np.isfinite(coloured[i, j]) else INK
-                told = f"{score:.3g}" if np.isfinite(score) else "–"
-                axes.text(j, i, told, ha="center", va="center", fontsize=8, color=ink)
+                label = f"{score:.3g}" if np.isfinite(score) else "–"
+                axes.text(j, i, label, ha="center", va="center", fontsize=8, color=ink)
             axes.set(title=f"round {number}", xlabel="β", ylabel="α")
             axes.set_xticks(range(len(betas)), [f"{beta:g}" for beta in betas])
             axes.set_yticks(range(len(alphas)), [f"{alpha:g}" for alpha in alphas])
@@ -117,7 +117,7 @@ def sweep(
 
 
 def drift(history: History) -> str:
-    """log p of real data while training, target and reference, over the steps of the selected networks' rounds."""
+    """Draw log p of real data by target and reference, over the training steps of the selected networks."""
     steps = [row for point in history.points for row in point.steps()]
     with matplotlib.rc_context(STYLE):
         figure, (left, right) = canvas(2)
@@ -135,9 +135,9 @@ def drift(history: History) -> str:
 
 
 def training(history: History) -> str:
-    """Rewards, accuracies and losses over the steps of all rounds, one after the other."""
+    """Draw rewards and accuracies over the training steps of all rounds, one after the other."""
     steps = [row for point in history.points for row in point.steps()]
-    ends = np.cumsum([len(point.steps()) for point in history.points[1:]])  # of each round but the base, which has none
+    ends = np.cumsum([len(point.steps()) for point in history.points[1:]])  # the base has no training steps
     with matplotlib.rc_context(STYLE):
         figure, (left, middle, right) = canvas(3)
         for kind in ("real", "fake"):
@@ -155,7 +155,7 @@ def training(history: History) -> str:
 
 
 def _curve(axes: Axes, steps: Sequence[Mapping[str, float]], name: str, color: str, label: str) -> None:
-    """The raw values faintly, their moving average on top."""
+    """Draw raw values in a faint colour, and their moving average on top."""
     values = np.array([row[name] for row in steps if name in row])
     smooth, level = np.empty_like(values), 0.0
     for i, value in enumerate(values):
@@ -166,7 +166,7 @@ def _curve(axes: Axes, steps: Sequence[Mapping[str, float]], name: str, color: s
 
 
 def grids(images: Mapping[str, np.ndarray], columns: int = 10) -> str:
-    """Grids of images side by side."""
+    """Draw grids of images side by side."""
     with matplotlib.rc_context(STYLE):
         figure, row = canvas(len(images), height=1.6)
         for axes, (title, batch) in zip(row, images.items(), strict=True):
@@ -182,7 +182,7 @@ def _show_grid(axes: Axes, title: str, images: np.ndarray, columns: int) -> None
 
 
 def tile(images: np.ndarray, columns: int) -> np.ndarray:
-    """uint8 [N, 1, H, W] -> one picture of N / columns rows, with a line between neighbours."""
+    """Return the images, uint8 [N, 1, H, W], as one picture with this number of columns and a line between images."""
     columns = min(columns, len(images))
     padded = np.pad(images[:, 0], ((0, 0), (0, 1), (0, 1)), constant_values=128)
     rows = len(padded) // columns
@@ -191,7 +191,7 @@ def tile(images: np.ndarray, columns: int) -> np.ndarray:
 
 
 def clouds(points: Mapping[str, np.ndarray], extent: float = 1.3, bins: int = 120) -> str:
-    """Densities of point clouds in the plane, on one scale."""
+    """Draw the densities of point clouds in the plane, all on one colour scale."""
     edges = np.linspace(-extent, extent, bins)
     histograms = {
         title: np.histogram2d(cloud[:, 0], cloud[:, 1], bins=[edges, edges])[0].T for title, cloud in points.items()

@@ -1,4 +1,4 @@
-"""What a journal says happened, in the shape that tables and figures want."""
+"""The history of a run: the facts of its journal, arranged for tables and figures."""
 
 from __future__ import annotations
 
@@ -16,33 +16,35 @@ from ddo_plugin.jobs.journal import FILE_NAME, read
 
 @dataclass(frozen=True)
 class Point:
-    """One judged network."""
+    """One evaluated network."""
 
     round: int
     network: Path
     evaluation: dict[str, Any]
     grid: Path
-    candidate: dict[str, Any] | None = None  # what made it; None for a base
+    candidate: dict[str, Any] | None = None  # the setting that it was trained with; None for a base
 
     @property
     def score(self) -> float:
+        """The score; lower is better."""
         return float(self.evaluation["score"])
 
     @property
     def rank(self) -> float:
-        """The score where it is a number, else the worst."""
+        """The score, or infinity if it is not a number."""
         return math.inf if math.isnan(self.score) else self.score
 
     @property
     def spread(self) -> float:
+        """The standard deviation of the score over sampling seeds; 0 if there is only one seed."""
         return float(self.evaluation.get("spread") or 0.0)
 
     def images(self) -> np.ndarray | None:
-        """A few samples, uint8 [N, C, H, W], if the evaluation kept some."""
+        """Return a few samples, uint8 [N, C, H, W], if the evaluation kept them."""
         return np.load(self.grid) if self.grid.exists() else None
 
     def steps(self) -> list[dict[str, float]]:
-        """The statistics of the training that made this network; none for a base."""
+        """Return the statistics of the network's training; an empty list for a base."""
         file = self.network.parent / statistics.FILE_NAME
         return statistics.read(file) if file.exists() else []
 
@@ -53,25 +55,31 @@ class History:
 
     name: str
     points: list[Point] = field(default_factory=list)
-    judged: list[Point] = field(default_factory=list)  # every network that was judged, in any order
-    compared: list[Point] = field(default_factory=list)  # what a search looked at in passing, on a scale of its own
-    dropped: set[tuple[int, float, float]] = field(default_factory=set)  # round, α, β of whom it stopped early
-    ended: str = ""  # why it ended early, if it did
+    evaluated: list[Point] = field(default_factory=list)  # every network with a full evaluation, in any order
+    compared: list[Point] = field(
+        default_factory=list
+    )  # networks that a search compared; their scores have a scale of their own
+    dropped: set[tuple[int, float, float]] = field(
+        default_factory=set
+    )  # (round, α, β) of the candidates that a search stopped
+    ended: str = ""  # why the plan ended before its last round; empty if it did not
 
     @property
     def base(self) -> Point:
+        """The network that the first round starts from."""
         return self.points[0]
 
     @property
     def best(self) -> Point:
+        """The selected network with the lowest score."""
         return min(self.points, key=lambda point: point.rank)
 
 
 def load(root: Path) -> dict[str, History]:
-    """The histories of all plans in a run's folder, by plan name; also while it runs."""
+    """Return the histories of all plans in a run's folder, by name. The run may still be going on."""
     histories: dict[str, History] = {}
     collapses: dict[tuple[str, int], str] = {}
-    facts = [fact for fact in read(root / FILE_NAME) if _is_there(root, fact)]
+    facts = [fact for fact in read(root / FILE_NAME) if _exists(root, fact)]
     evaluated = {(f["plan"], f["network"]): f for f in facts if f["fact"] == "evaluated"}
     for fact in facts:
         if fact["fact"] == "evaluated" and fact["round"] == 0:
@@ -80,7 +88,7 @@ def load(root: Path) -> dict[str, History]:
         elif fact.get("plan") not in histories:
             continue
         elif fact["fact"] == "evaluated":
-            histories[fact["plan"]].judged.append(_point(root, fact))
+            histories[fact["plan"]].evaluated.append(_point(root, fact))
         elif fact["fact"] == "compared":
             histories[fact["plan"]].compared.append(_point(root, fact))
         elif fact["fact"] == "dropped":
@@ -89,9 +97,9 @@ def load(root: Path) -> dict[str, History]:
         elif fact["fact"] == "selected":
             histories[fact["plan"]].ended = ""
             points = histories[fact["plan"]].points
-            del points[fact["round"] :]  # of an earlier run with other settings
-            if judgement := evaluated.get((fact["plan"], fact["network"])):
-                points.append(_point(root, judgement))
+            del points[fact["round"] :]  # an earlier run with other settings selected these
+            if evaluation := evaluated.get((fact["plan"], fact["network"])):
+                points.append(_point(root, evaluation))
         elif fact["fact"] == "collapsed":
             collapses[fact["plan"], fact["round"]] = fact["why"]
         elif fact["fact"] == "stopped":
@@ -99,8 +107,8 @@ def load(root: Path) -> dict[str, History]:
     return histories
 
 
-def _is_there(root: Path, fact: dict[str, Any]) -> bool:
-    """Whether what a judgement was written to is still there: a training may have been deleted, to be done again."""
+def _exists(root: Path, fact: dict[str, Any]) -> bool:
+    """Return whether an evaluation's file still exists. It does not if its training was deleted to repeat it."""
     return "evaluation" not in fact or (root / fact["evaluation"]).exists()
 
 

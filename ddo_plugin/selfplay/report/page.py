@@ -1,4 +1,4 @@
-"""The report: one HTML file that needs nothing beside it."""
+"""The report's page: one HTML file without any other files."""
 
 from __future__ import annotations
 
@@ -14,20 +14,26 @@ from ddo_plugin.base.files import atomic_write
 
 @dataclass(frozen=True)
 class Figure:
+    """A picture and its caption."""
+
     svg: str
     caption: str
 
 
 @dataclass(frozen=True)
 class Table:
+    """The table at the top of the page."""
+
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
-    best: int  # the column to set off
+    best: int  # index of the column to highlight
     note: str
 
 
 @dataclass(frozen=True)
 class Section:
+    """A part of the page under its own heading."""
+
     title: str
     texts: Sequence[str] = ()
     figures: Sequence[Figure] = ()
@@ -37,7 +43,7 @@ class Section:
 def write(
     path: Path, *, title: str, lead: str, table: Table, sections: Sequence[Section], command: str, versions: str
 ) -> None:
-    """Write the page, whole or not at all."""
+    """Write the page atomically."""
     template = files("ddo_plugin.selfplay.report").joinpath("page.html").read_text(encoding="utf-8")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
     page = environment.from_string(template).render(

@@ -1,4 +1,4 @@
-"""The report of a self-play run, from its journal and what lies beside it; also while it runs."""
+"""The report of a self-play run, from its journal and the files beside it, also while it runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.jobs.journal import FILE_NAME, read
-from ddo_plugin.selfplay.plan import Candidate
+from ddo_plugin.selfplay.recipe.plan import Candidate
 from ddo_plugin.selfplay.report import figures, history, page
 from ddo_plugin.selfplay.report.history import History, Point
 from ddo_plugin.selfplay.status import now
@@ -21,20 +21,20 @@ SHOWN_GRIDS = 4
 
 
 def write(out: Path, command: str) -> Path:
-    """Write report.html beside the journal."""
+    """Write report.html beside the journal and return its path. `command` is the command line to show."""
     histories = history.load(out)
     if not (out / FILE_NAME).exists():
-        raise UserError(f"{out}: no run has begun here; give its folder")
+        raise UserError(f"{out}: no self-play run in this folder; pass the folder of a run")
     if not histories:
-        raise UserError(f"{out}: nothing has been judged yet; `ddo selfplay --status` says what runs")
+        raise UserError(f"{out}: no network is evaluated yet; `ddo selfplay --status` says what runs")
     facts = read(out / FILE_NAME)
     path = out / REPORT
     page.write(
         path,
         title=f"Self-play: {', '.join(histories)}",
-        lead="Each round finetunes its reference against samples of its own, and the best snapshot is the next.",
+        lead="Each round finetunes its reference against samples of it. The best snapshot becomes the next reference.",
         table=_rounds(out, histories),
-        sections=[_now(out), *(section for one in histories.values() for section in _sections(out, one, facts))],
+        sections=[_now(out), *(section for plan in histories.values() for section in _sections(out, plan, facts))],
         command=command,
         versions=f"ddo-plugin {version('ddo-plugin')}, torch {version('torch')}, Python {platform.python_version()}",
     )
@@ -43,22 +43,22 @@ def write(out: Path, command: str) -> Path:
 
 def _rounds(out: Path, histories: Mapping[str, History]) -> page.Table:
     rows = []
-    for name, one in histories.items():
-        for point in one.points:
+    for name, plan in histories.items():
+        for point in plan.points:
             where = "base" if point.round == 0 else f"round {point.round}"
             first = f"{name}, {where}" if len(histories) > 1 else where
-            rows.append([first, *_tried(point), _scored(point), _relative(out, point.network)])
+            rows.append([first, *_setting(point), _score(point), _relative(out, point.network)])
     head = ("", "objective", "α", "β", "score", "network")
     return page.Table(head, rows, best=4, note="The selected network of each round. A lower score is better.")
 
 
-def _tried(point: Point) -> Sequence[str]:
+def _setting(point: Point) -> Sequence[str]:
     if point.candidate is None:
         return ("", "", "")
     return (point.candidate["objective"], f"{point.candidate['alpha']:g}", f"{point.candidate['beta']:g}")
 
 
-def _scored(point: Point) -> str:
+def _score(point: Point) -> str:
     return f"{point.score:.4g} ± {point.spread:.2g}" if point.spread else f"{point.score:.4g}"
 
 
@@ -66,36 +66,36 @@ def _now(out: Path) -> page.Section:
     return page.Section("Where the run is", [line.strip() for line in now(out)])
 
 
-def _sections(out: Path, one: History, facts: Sequence[Mapping[str, Any]]) -> list[page.Section]:
+def _sections(out: Path, plan: History, facts: Sequence[Mapping[str, Any]]) -> list[page.Section]:
     return [
-        _scores(one),
-        *_training(one),
-        *_samples(one),
-        _provenance(out, one),
-        *_troubles(one, facts),
+        _scores(plan),
+        *_training(plan),
+        *_samples(plan),
+        _provenance(out, plan),
+        *_problems(plan, facts),
     ]
 
 
-def _scores(one: History) -> page.Section:
+def _scores(plan: History) -> page.Section:
     shown = [
         page.Figure(
-            figures.scores(one), "Every judged snapshot; the line joins those that were selected. Bars: spread."
+            figures.scores(plan), "Every evaluated snapshot. The line joins the selected ones; bars show the spread."
         )
     ]
-    if best := _best(one.compared):
+    if best := _best(plan.compared):
         caption = (
-            "The search: the best score of each α and β in cheap evaluations, which compare with one another alone. "
-            "Cells without colour were stopped early: theirs are scores of earlier snapshots."
+            "The search: the best score of each α and β in the cheaper evaluations, which cannot be compared with full "
+            "ones. Cells without colour were stopped early and show the score of an earlier snapshot."
         )
-        shown.append(page.Figure(figures.sweep(best, one.dropped), caption))
-    elif best := _best(one.judged):
-        caption = "The sweep: the best score of each α and β in each round; a dash marks what has none."
+        shown.append(page.Figure(figures.sweep(best, plan.dropped), caption))
+    elif best := _best(plan.evaluated):
+        caption = "The sweep: the best score of each α and β in each round. A dash marks pairs without a score."
         shown.append(page.Figure(figures.sweep(best), caption))
-    return page.Section("Score by round", [one.name], shown)
+    return page.Section("Score by round", [plan.name], shown)
 
 
 def _best(points: Sequence[Point]) -> dict[int, dict[tuple[float, float], float]]:
-    """For each round the best score of each α and β."""
+    """Return the best score of each α and β, by round."""
     best: dict[int, dict[tuple[float, float], float]] = {}
     for point in points:
         if point.candidate is not None:
@@ -105,22 +105,22 @@ def _best(points: Sequence[Point]) -> dict[int, dict[tuple[float, float], float]
     return dict(sorted(best.items()))
 
 
-def _training(one: History) -> list[page.Section]:
-    if not any(point.steps() for point in one.points):
+def _training(plan: History) -> list[page.Section]:
+    if not any(point.steps() for point in plan.points):
         return []
     rewards = page.Figure(
-        figures.training(one),
-        "The trainings of the selected networks, one after the other. r is the log-ratio of target and reference, an "
-        "accuracy the share of samples whose r has the right sign.",
+        figures.training(plan),
+        "The trainings of the selected networks, one after the other. r is the log-ratio of target and reference. The "
+        "accuracy is the share of samples for which r has the right sign.",
     )
     likelihood = page.Figure(
-        figures.drift(one), "What DDO costs in likelihood of the real data: each round begins at its reference."
+        figures.drift(plan), "The likelihood of the real data, which DDO lowers. Each round begins at its reference."
     )
     return [page.Section("Rewards", [], [rewards]), page.Section("Likelihood drift", [], [likelihood])]
 
 
-def _samples(one: History) -> list[page.Section]:
-    points = one.points if len(one.points) <= SHOWN_GRIDS else [one.points[0], *one.points[1 - SHOWN_GRIDS :]]
+def _samples(plan: History) -> list[page.Section]:
+    points = plan.points if len(plan.points) <= SHOWN_GRIDS else [plan.points[0], *plan.points[1 - SHOWN_GRIDS :]]
     grids = {
         f"round {point.round}" if point.round else "base": images
         for point in points
@@ -131,27 +131,27 @@ def _samples(one: History) -> list[page.Section]:
     return [page.Section("Samples", [], [page.Figure(figures.grids(grids), "The same seeds for every network.")])]
 
 
-def _provenance(out: Path, one: History) -> page.Section:
-    """From the winner back to what the first round started from."""
+def _provenance(out: Path, plan: History) -> page.Section:
+    """Trace the winner back to the network that the first round started from."""
     texts = []
-    for point in reversed(one.points[: one.points.index(one.best) + 1]):
+    for point in reversed(plan.points[: plan.points.index(plan.best) + 1]):
         sha256 = sidecar.sha256(point.network)
-        made = f" by {Candidate(**point.candidate)} from the network below" if point.candidate else ""
-        told = f", sha256 {sha256}" if sha256 else ""
+        made_by = f" by {Candidate(**point.candidate)} from the network below" if point.candidate else ""
+        digest = f", sha256 {sha256}" if sha256 else ""
         where = f"round {point.round}" if point.round else "base"
-        texts.append(f"{where}: {_relative(out, point.network)}{told}: score {_scored(point)}{made}")
+        texts.append(f"{where}: {_relative(out, point.network)}{digest}: score {_score(point)}{made_by}")
     return page.Section("Where the winner came from", texts)
 
 
-def _troubles(one: History, facts: Sequence[Mapping[str, Any]]) -> list[page.Section]:
-    told = [one.ended] if one.ended else []
+def _problems(plan: History, facts: Sequence[Mapping[str, Any]]) -> list[page.Section]:
+    problems = [plan.ended] if plan.ended else []
     for fact in facts:
-        if fact["fact"] == "collapsed" and fact["plan"] == one.name:
-            tried = f" of {Candidate(**fact['candidate'])}" if fact.get("candidate") else ""
-            told.append(f"round {fact['round']}: the training{tried} collapsed: {fact['why']}")
-        elif fact["fact"] in ("failed", "damaged") and fact["out"].startswith(f"{one.name}/"):
-            told.append(f"{fact.get('task', fact['out'])} {fact['fact']}: {fact.get('why') or fact['log']}")
-    return [page.Section("What went wrong", warnings=told)] if told else []
+        if fact["fact"] == "collapsed" and fact["plan"] == plan.name:
+            candidate = f" of {Candidate(**fact['candidate'])}" if fact.get("candidate") else ""
+            problems.append(f"round {fact['round']}: the training{candidate} collapsed: {fact['why']}")
+        elif fact["fact"] in ("failed", "damaged") and fact["out"].startswith(f"{plan.name}/"):
+            problems.append(f"{fact.get('task', fact['out'])} {fact['fact']}: {fact.get('why') or fact['log']}")
+    return [page.Section("What went wrong", warnings=problems)] if problems else []
 
 
 def _relative(out: Path, path: Path) -> str:

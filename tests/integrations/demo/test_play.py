@@ -17,6 +17,7 @@ from ddo_integrations.demo import plugin, report
 from ddo_integrations.demo.names import FAMILIES
 from ddo_plugin.hooks import hookspecs
 from ddo_plugin.jobs.journal import FILE_NAME, Journal, read
+from tests.processes import run_python
 
 HOOKS = [name for name in vars(hookspecs) if name.startswith("ddo_")]
 DEADLINE_S = 120
@@ -63,6 +64,7 @@ def test_every_hook_is_called(hook: str, finished: tuple[Path, str]) -> None:
     assert f"[hook] {hook}(" in printed
 
 
+@pytest.mark.thorough  # quick: tests/selfplay/test_kill.py with stand-ins for the steps
 def test_what_a_kill_interrupted_goes_on_to_the_same_numbers(tmp_path: Path, start_tiny, finished) -> None:
     out = tmp_path / "killed"
 
@@ -85,9 +87,7 @@ def test_what_a_kill_interrupted_goes_on_to_the_same_numbers(tmp_path: Path, sta
 def test_a_second_run_in_the_same_folder_is_refused(tmp_path: Path, start_tiny) -> None:
     first = start_tiny(tmp_path)
     wait_for((tmp_path / FILE_NAME).exists)
-    second = subprocess.run(
-        [sys.executable, "-m", "ddo_plugin", "demo", f"--out={tmp_path}"], capture_output=True, text=True, check=False
-    )
+    second = run_python(["-m", "ddo_plugin", "demo", f"--out={tmp_path}"])
     first.kill()
     wait_for(lambda: not processes_of(tmp_path))
     assert second.returncode == 2
@@ -96,10 +96,9 @@ def test_a_second_run_in_the_same_folder_is_refused(tmp_path: Path, start_tiny) 
 
 def test_a_folder_that_cannot_be_written_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    command = [sys.executable, "-m", "ddo_plugin", "demo", f"--out={tmp_path / 'file' / 'below'}"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    result = run_python(["-m", "ddo_plugin", "demo", f"--out={tmp_path / 'file' / 'below'}"])
     assert result.returncode == 2
-    assert "cannot be written to (Not a directory)" in result.stderr
+    assert "cannot write to this folder (Not a directory)" in result.stderr
     assert len(result.stderr.splitlines()) == 1
 
 
@@ -123,7 +122,7 @@ def test_ctrl_c_says_that_the_same_command_goes_on_and_leaves_no_process(tmp_pat
     process.send_signal(signal.SIGINT)
     printed = process.communicate(timeout=DEADLINE_S)[1]
     assert process.returncode == 130
-    assert "The same command goes on where it stopped." in printed
+    assert "Run the same command again to resume." in printed
     assert "Traceback" not in printed
     assert not processes_of(tmp_path)
 

@@ -55,6 +55,7 @@ slots = 2
 """
 
 
+@pytest.mark.thorough  # quick: tests/selfplay/test_search.py with stand-ins for the trainings
 def test_the_loser_is_stopped_and_the_winner_goes_on_to_where_it_would_have_come_anyway(
     tmp_path: Path, data: Path, base
 ) -> None:

@@ -15,25 +15,21 @@ from safetensors.torch import load_file
 
 from ddo_plugin.finetuning import statistics
 from ddo_plugin.snapshots import sidecar
+from tests.processes import run_python
 
 
 def command(module: str, **flags: object) -> list[str]:
-    return [
-        sys.executable,
-        "-m",
-        f"ddo_integrations.demo.{module}",
-        *(f"--{n.replace('_', '-')}={v}" for n, v in flags.items()),
-    ]
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items()]
+    return ["-m", f"ddo_integrations.demo.{module}", *options]
 
 
 def run(module: str, **flags: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(module, **flags), capture_output=True, text=True, check=False)
+    return run_python(command(module, **flags))
 
 
 def refset(family: str, data: Path, network: Path, out: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     own = ["--upstream=digits", f"--family={family}", f"--data={data}", f"--network={network}", f"--out={out}"]
-    argv = [sys.executable, "-m", "ddo_plugin", "refset", "make", *own, *flags]
-    return subprocess.run(argv, capture_output=True, text=True, check=False)
+    return run_python(["-m", "ddo_plugin", "refset", "make", *own, *flags])
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +50,7 @@ def test_the_first_loss_is_one_plus_alpha_times_ln2_and_r_is_exactly_0(tmp_path,
     assert first["logps/real"] == first["logps/real_ref"]
 
 
+@pytest.mark.usefixtures("own_interpreters")
 def test_a_round_without_a_learning_signal_returns_the_reference(tmp_path, data, base, fakes) -> None:
     """Its snapshot is the reference's moving average: with a vanishing learning rate, the same network."""
     flags = {"family": "diffusion", "data": data, "outdir": tmp_path, "steps": 2, "lr": 1e-30}
@@ -96,6 +93,7 @@ def test_bad_input_is_one_line_and_status_2(flag, value, message, tmp_path, data
     assert not out.exists()
 
 
+@pytest.mark.usefixtures("own_interpreters")
 def test_a_damaged_reference_set_is_refused(tmp_path, data, base, fakes) -> None:
     damaged = tmp_path / "damaged"
     shutil.copytree(fakes, damaged)
@@ -130,7 +128,8 @@ def test_a_paused_run_ends_where_an_unpaused_one_does(tmp_path, data, base, fake
 def test_a_run_resumed_in_the_middle_does_not_expect_r_to_be_0(tmp_path, data, base, fakes) -> None:
     flags = {"family": "diffusion", "data": data, "outdir": tmp_path, "lr": 3e-3, "ddo": base("diffusion")}
     flags |= {"ddo_fakes": fakes, "ddo_beta": 1, "dump": 20}
-    process = subprocess.Popen(command("train", **flags, steps=2000), stderr=subprocess.PIPE, text=True)
+    argv = [sys.executable, *command("train", **flags, steps=2000)]
+    process = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
     while not (tmp_path / "training-state.pt").exists():
         assert process.poll() is None
         time.sleep(0.01)

@@ -1,13 +1,25 @@
-"""`ddo demo` with settings so small that a test can run it: `python tiny.py OUT [FAMILY...]`."""
+"""`ddo demo` with settings so small that a test can run it: `python tiny.py OUT [--forks]`.
+
+With --forks, a step does not start its own interpreter: tests/processes.py forks one that has imported torch.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
+import threading
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from ddo_integrations.demo.play import Demo, run
+from ddo_integrations.demo import play
 from ddo_integrations.demo.settings import QUICK, Settings
+from ddo_plugin.base.commands import Command
+from ddo_plugin.base.progress import PROGRESS_VARIABLE
+from ddo_plugin.jobs.executor import StepFailedError
+from tests.processes import run_python
 
 SHORT = {
     "diffusion": replace(
@@ -30,5 +42,37 @@ SHORT = {
 }
 TINY = Settings(SHORT, {"base-steps": 20, "steps": 10})
 
+
+class Forks:
+    """An executor that runs one step at a time, each as a fork."""
+
+    def __init__(self, slots: int, threads_per_command: int) -> None:
+        self.stopping = threading.Event()
+
+    def run(
+        self,
+        command: Command,
+        log: Path,
+        progress: Path,
+        name: str = "",
+        during: AbstractContextManager[Any] = contextlib.nullcontext(),  # noqa: B008
+    ) -> None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with during:
+            done = run_python(command.argv[1:], env={**os.environ, PROGRESS_VARIABLE: str(progress), **command.env})
+        log.write_text(done.stdout + done.stderr)
+        progress.unlink(missing_ok=True)
+        if done.returncode:
+            raise StepFailedError(command, done.returncode, log, name)
+
+    def stop(self) -> None:
+        self.stopping.set()
+
+    def cancel_leftovers(self) -> None:
+        pass
+
+
 if __name__ == "__main__":
-    run(Demo(Path(sys.argv[1]), tuple(sys.argv[2:]) or ("diffusion", "tokens"), TINY))
+    if "--forks" in sys.argv:
+        play.LocalExecutor = Forks
+    play.run(play.Demo(Path(sys.argv[1]), ("diffusion", "tokens"), TINY))

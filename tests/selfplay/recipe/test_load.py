@@ -1,4 +1,4 @@
-"""Recipes: what is wrong with one is told all at once, and what is right becomes the settings of each round."""
+"""Recipes: all problems are reported at once, and a recipe without problems becomes the settings of each round."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from ddo_plugin.base.errors import UserError
-from ddo_plugin.selfplay import plan
 from ddo_plugin.selfplay.recipe import schema
 from ddo_plugin.selfplay.recipe.load import load
+from ddo_plugin.selfplay.recipe.plan import Round, Workload
 from ddo_plugin.selfplay.recipe.shipped import shipped
 from ddo_plugin.selfplay.run import run
 
@@ -87,33 +87,33 @@ refset = 3
 sweep = { beta = [] }
 """
 FOUND = """1: start: is missing; it must be a path or URL
-3: rounds: 0 is not a whole number from 1 on
-4: sed: there is no such key; did you mean 'seed'?
+3: rounds: 0 is not a whole number >= 1
+4: sed: unknown key; did you mean 'seed'?
 9: training.steps: 'many' is not a valid integer range
 10: training.warmup: 2.0 is not in the range 0<=x<=1
-11: training.warm: there is no such option; did you mean 'warmup'?
-12: training.ddo-alpha: is not set here: self-play does, by [sweep]
+11: training.warm: unknown option; did you mean 'warmup'?
+12: training.ddo-alpha: cannot be set here; self-play sets it from [sweep]
 13: training.ddo-strict: 1 is not true or false
-14: training.ddo-pause-after: is not set here: self-play does, by search.rungs
-16: sweep.beta: is missing; it must be a list of different numbers above 0
+14: training.ddo-pause-after: cannot be set here; self-play sets it from search.rungs
+16: sweep.beta: is missing; it must be a list of different numbers > 0
 17: sweep.objective: no installed plugin offers 'dd'; did you mean 'ddo'?
-18: sweep.alpha: [1, -2] is not a list of different numbers from 0 on
-22: sweep.bta: there is no such key; did you mean 'beta'?
-24: evaluation.family: is missing; the command asks for it
-26: evaluation.cont: there is no such option; did you mean 'count'?
+18: sweep.alpha: [1, -2] is not a list of different numbers >= 0
+22: sweep.bta: unknown key; did you mean 'beta'?
+24: evaluation.family: is missing; the command requires it
+26: evaluation.cont: unknown option; did you mean 'count'?
 29: search.kind: 'gird' is not one of grid, adaptive
-30: search.rungs: [2, 1] is not an ascending list of whole numbers from 1 on
-31: search.keep: 1 is not a number above 0 and below 1
+30: search.rungs: [2, 1] is not an ascending list of whole numbers >= 1
+31: search.keep: 1 is not a number between 0 and 1
 32: search.evaluation.count: 1 is not in the range x>=2
-32: search.evaluation.seeds: is not set here: it is search.seeds
-35: policy.retries: true is not a whole number from 0 on
+32: search.evaluation.seeds: cannot be set here; set search.seeds
+35: policy.retries: true is not a whole number >= 0
 36: policy.keep: -1 is not "best", "all" or a whole number
-37: policy.stop_on_collapse: 0 is not a number above 0, or false
-40: change[1].from_round: 1 is not a whole number from 2 on
+37: policy.stop_on_collapse: 0 is not a number > 0, or false
+40: change[1].from_round: 1 is not a whole number >= 2
 41: change[1].training.lr: 0.0 is not in the range x>0
 42: change[1].refset: 3 is not a table
-44: change[2].from_round: is missing; it must be a whole number from 2 on
-45: change[2].sweep.beta: [] is not a list of different numbers above 0
+44: change[2].from_round: is missing; it must be a whole number >= 2
+45: change[2].sweep.beta: [] is not a list of different numbers > 0
 """
 
 
@@ -127,7 +127,11 @@ def write(tmp_path: Path):
     return write
 
 
-def complaints(path: Path, *overrides: str) -> list[str]:
+def pairs(this: Round) -> list[tuple[float, float]]:
+    return [(candidate.alpha, candidate.beta) for candidate in this.candidates]
+
+
+def problems(path: Path, *overrides: str) -> list[str]:
     with pytest.raises(UserError) as raised:
         load(path, overrides)
     return raised.value.message.splitlines()
@@ -135,42 +139,42 @@ def complaints(path: Path, *overrides: str) -> list[str]:
 
 def test_everything_that_is_wrong_is_told_at_once_with_lines_and_the_nearest_key(write) -> None:
     path = write(WRONG)
-    first, *rest = complaints(path)
+    first, *rest = problems(path)
     assert [line.removeprefix(f"{path}:") for line in rest] == FOUND.splitlines()
     assert first == f"{path}: {len(rest)} problems"
 
 
 def test_a_misspelt_upstream_is_told_beside_what_is_wrong_with_its_options(write) -> None:
     path = write(DIGITS.replace('"digits"\nstart', '"digit"\nstart').replace("steps", "stepz"))
-    assert complaints(path)[1:] == [
+    assert problems(path)[1:] == [
         f"{path}:2: upstream: no installed plugin knows 'digit'; did you mean 'digits'?",
-        f"{path}:11: training.steps: is missing; the command asks for it",
-        f"{path}:14: training.stepz: there is no such option; did you mean 'steps'?",
+        f"{path}:11: training.steps: is missing; the command requires it",
+        f"{path}:14: training.stepz: unknown option; did you mean 'steps'?",
     ]
 
 
 def test_overrides_are_checked_too_and_told_as_they_were_typed(write) -> None:
     path = write(DIGITS)
-    assert complaints(path, "rounds=no", "training.lrr=1")[1:] == [
-        "--set rounds=no: rounds: 'no' is not a whole number from 1 on",
-        "--set training.lrr=1: training.lrr: there is no such option; did you mean 'lr'?",
+    assert problems(path, "rounds=no", "training.lrr=1")[1:] == [
+        "--set rounds=no: rounds: 'no' is not a whole number >= 1",
+        "--set training.lrr=1: training.lrr: unknown option; did you mean 'lr'?",
     ]
 
 
 def test_an_upstream_with_a_repository_needs_a_checkout(write) -> None:
     text = DIGITS.replace('upstream = "digits"', 'upstream = "edm"')
-    assert any("launch.checkout: is missing" in line for line in complaints(write(text)))
+    assert any("launch.checkout: is missing" in line for line in problems(write(text)))
 
 
 def test_a_checkout_that_is_not_there_is_noted_and_what_is_known_without_it_is_checked(write) -> None:
     with as_file(shipped()["edm-cifar10-cond"]) as file:
         path = write(file.read_text())
-    assert load(path, ["launch.checkout=nowhere"]).notes[0].endswith("so flags of train.py were not checked")
+    assert load(path, ["launch.checkout=nowhere"]).notes[0].startswith("the flags of train.py, because the checkout")
     path = write(path.read_text().replace("duration", "ddo-rampup = 'x'\nduratoin").replace("num =", "nun ="))
-    told = [line.partition(": ")[2] for line in complaints(path, "launch.checkout=nowhere")[1:]]
+    told = [line.partition(": ")[2] for line in problems(path, "launch.checkout=nowhere")[1:]]
     assert told == [
         "training.ddo-rampup: 'x' is not a valid float range",
-        "evaluation.nun: there is no such option; did you mean 'num'?",
+        "evaluation.nun: unknown option; did you mean 'num'?",
     ]
 
 
@@ -178,7 +182,7 @@ def test_another_upstreams_checkout_is_refused(write, tmp_path: Path) -> None:
     with as_file(shipped()["edm-cifar10-cond"]) as file:
         path = write(file.read_text())
     (tmp_path / "empty").mkdir()
-    told = complaints(path, f"launch.checkout={tmp_path / 'empty'}", "rounds=0")
+    told = problems(path, f"launch.checkout={tmp_path / 'empty'}", "rounds=0")
     assert len(told) == 3
     assert "is no checkout of an upstream" in told[2]
 
@@ -193,26 +197,24 @@ def test_every_shipped_recipe_is_right(name: str) -> None:
 def test_the_imagenet_64_recipe_changes_after_round_16() -> None:
     with as_file(shipped()["edm2-img64-s"]) as file:
         recipe = load(file)
-    before, after = recipe.training_settings(16), recipe.training_settings(17)
+    before, after = recipe.rounds[15].training, recipe.rounds[16].training
     assert {key for key in before if before[key] != after[key]} == {"ddo-round", "P_std", "lr"}
     assert (before["P_std"], before["lr"], after["P_std"], after["lr"]) == (1.6, 5e-5, 3, 2e-5)
-    assert recipe.training_settings(24)["P_std"] == 3
+    assert recipe.rounds[23].training["P_std"] == 3
 
 
 def test_settings_of_a_step_are_options_of_its_command(write, tmp_path: Path) -> None:
-    recipe = load(write(DIGITS))
-    assert recipe.training_settings(2) == {
+    first, second, _ = load(write(DIGITS)).rounds
+    assert second.training == {
         "ddo-round": 2,
         "ddo-stop-on-collapse": 2.0,
         "family": "diffusion",
         "data": tmp_path / "data",
         "steps": 4,
     }
-    assert (
-        recipe.refset_settings(1) == recipe.evaluation_settings(1) == {"family": "diffusion", "data": tmp_path / "data"}
-    )
-    assert (recipe.at(1).refset_count, recipe.at(1).evaluation_seeds) == (10, (5, 6))
-    assert recipe.at(1).sweep.pairs() == [(1, 0.1), (1, 0.3), (2, 0.1), (2, 0.3)]
+    assert first.refset == first.evaluation == {"family": "diffusion", "data": tmp_path / "data"}
+    assert (first.refset_count, first.evaluation_seeds) == (10, (5, 6))
+    assert pairs(first) == [(1, 0.1), (1, 0.3), (2, 0.1), (2, 0.3)]
 
 
 def test_changes_build_on_one_another_and_hold_from_their_round_on(write) -> None:
@@ -220,10 +222,11 @@ def test_changes_build_on_one_another_and_hold_from_their_round_on(write) -> Non
     earlier = (
         "[[change]]\nfrom_round = 3\ntraining = { lr = 1.0 }\nrefset = { count = 7 }\nevaluation = { seeds = [1] }\n"
     )
-    recipe = load(write(f"{DIGITS}{later}{earlier}"))
-    assert "lr" not in recipe.at(2).training
-    assert (recipe.at(3).training["lr"], recipe.at(3).refset_count, recipe.at(3).evaluation_seeds) == (1, 7, (1,))
-    assert (recipe.at(5).sweep.alpha, recipe.at(5).sweep.beta, recipe.at(5).training["lr"]) == ((9,), (0.1, 0.3), 1)
+    _, second, third, fourth, fifth = load(write(f"{DIGITS}{later}{earlier}"), ["rounds=5"]).rounds
+    assert "lr" not in second.training
+    for this in (third, fourth):
+        assert (this.training["lr"], this.refset_count, this.evaluation_seeds) == (1, 7, (1,))
+    assert (pairs(fifth), fifth.training["lr"]) == ([(9, 0.1), (9, 0.3)], 1)
 
 
 def test_paths_are_relative_to_the_recipe_and_typed_ones_to_the_current_folder(write, tmp_path, monkeypatch) -> None:
@@ -233,18 +236,18 @@ def test_paths_are_relative_to_the_recipe_and_typed_ones_to_the_current_folder(w
     path = write(DIGITS.replace('"base.safetensors"', '"https://host/base.safetensors"'))
     recipe = load(path, ["training.data=../typed"])
     assert recipe.start == "https://host/base.safetensors"
-    assert recipe.training_settings(1)["data"] == tmp_path / "typed"
-    assert recipe.refset_settings(1)["data"] == tmp_path / "data"
+    assert recipe.rounds[0].training["data"] == tmp_path / "typed"
+    assert recipe.rounds[0].refset["data"] == tmp_path / "data"
     assert load(path, ["start=b"]).start == str(here / "b")
 
 
 def test_a_search_is_cheaper_in_what_it_says_and_as_the_evaluation_in_the_rest(write, tmp_path: Path) -> None:
     search = '[search]\nkind = "adaptive"\nrungs = [1, 3]\nseeds = [9]\nevaluation = { count = 50, data = "other" }\n'
-    made = plan.of_recipe(load(write(DIGITS + search)), tmp_path / "base").rounds[2]
-    assert made.search is not None
-    assert (made.search.rungs, made.search.evaluation_seeds, made.search.keep) == ((1, 3), (9,), 0.3)
-    assert made.search.evaluation == {**made.evaluation, "count": 50, "data": tmp_path / "other"}
-    assert made.expected_trainings == 4 + 1.2 + 1
+    third = load(write(DIGITS + search)).rounds[2]
+    assert third.search is not None
+    assert (third.search.rungs, third.search.evaluation_seeds, third.search.keep) == ((1, 3), (9,), 0.3)
+    assert third.search.evaluation == {**third.evaluation, "count": 50, "data": tmp_path / "other"}
+    assert third.workload == Workload(candidates=4, trainings=4 + 1.2 + 1, finalists=2)
 
 
 def test_a_search_without_its_engine_is_told_before_anything_runs(write, tmp_path: Path, monkeypatch) -> None:
@@ -257,13 +260,15 @@ def test_a_search_without_its_engine_is_told_before_anything_runs(write, tmp_pat
 
 def test_without_a_table_refset_no_sets_are_made(write) -> None:
     text = DIGITS[: DIGITS.index("[refset]")] + DIGITS[DIGITS.index("[training]") :]
-    assert load(write(text)).at(1).refset is None
+    first = load(write(text)).rounds[0]
+    assert not first.needs_refset
+    assert first.refset == {}
 
 
 def test_the_bound_on_collapse_can_be_taken_away(write) -> None:
     recipe = load(write(DIGITS), ["policy.stop_on_collapse=false"])
     assert recipe.policy.stop_on_collapse is None
-    assert "ddo-stop-on-collapse" not in recipe.training_settings(1)
+    assert "ddo-stop-on-collapse" not in recipe.rounds[0].training
 
 
 def test_the_docs_have_every_key() -> None:

@@ -97,17 +97,17 @@ def test_overrides_replace_one_value_and_keep_those_beside_it(file: Path) -> Non
 
 @pytest.mark.parametrize("override", ["alpha", "=3", "a..b=3", "a b=3"])
 def test_an_override_without_a_key_is_refused(override: str, file: Path) -> None:
-    with pytest.raises(UserError, match=r"table\.key=value"):
+    with pytest.raises(UserError, match=r"KEY=VALUE"):
         toml_source.read(file, [override])
 
 
 def test_what_is_not_toml_is_told_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "a.toml"
     path.write_text("a = 1\nb = \n")
-    with pytest.raises(UserError, match=r"a\.toml:2: this is not TOML: Invalid value"):
+    with pytest.raises(UserError, match=r"a\.toml:2: not valid TOML: Invalid value"):
         toml_source.read(path)
     path.write_bytes(b"a = '\xff'")
-    with pytest.raises(UserError, match="this is not TOML"):
+    with pytest.raises(UserError, match="not valid TOML"):
         toml_source.read(path)
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="cannot read"):
         toml_source.read(tmp_path)

@@ -50,7 +50,11 @@ FIGURES: dict[str, Callable[[Path], str]] = {
 }
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings(
+    "error",
+    "ignore::ResourceWarning",  # Python may collect what an earlier test has left just now
+    "ignore::pytest.PytestUnraisableExceptionWarning",
+)
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_figure_is_well_formed_svg_and_comes_out_the_same_twice(name: str, tmp_path: Path) -> None:
     first = FIGURES[name](tmp_path)

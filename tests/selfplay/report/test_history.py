@@ -63,7 +63,7 @@ def test_a_training_that_was_deleted_to_be_done_again_is_left_out(tmp_path: Path
     (tmp_path / "r2/net-eval.json").unlink()
     found = history.load(tmp_path)["a"]
     assert scores(found) == [(0, 10.0), (1, 9.0)]
-    assert len(found.judged) == 2
+    assert len(found.evaluated) == 2
     (tmp_path / "base-eval.json").unlink()
     assert history.load(tmp_path) == {}
 

@@ -52,6 +52,7 @@ def test_impossible_numbers(flag: str, why: str, world, tmp_path) -> None:
     assert why in process.stderr
 
 
+@pytest.mark.usefixtures("own_interpreters")
 def test_transfer(attempt, world) -> None:
     assert "drop --transfer" in attempt(f"--transfer={world.base}")
 

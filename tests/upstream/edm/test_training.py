@@ -131,6 +131,7 @@ def test_the_checkout_stays_clean(tuned: Path, world) -> None:
     assert status.stdout == ""
 
 
+@pytest.mark.usefixtures("own_interpreters")
 def test_the_control_needs_no_fakes_and_is_native_training_of_the_same_network(world, completed) -> None:
     out = world.root / "control"
     flags = ["--ddo-objective=mle", f"--outdir={out}", "--duration=0.001"]

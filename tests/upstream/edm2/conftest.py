@@ -15,22 +15,17 @@ COMMON = ["--preset=edm2-img64-s", "--batch=128", "--status=1024", "--snapshot=1
 
 @pytest.fixture(scope="session")
 def world(make_world, images, completed):
-    world = make_world("edm2", "train_edm2.py", COMMON, "base.pkl")
-    images(world.data, channels=3)
-    upstream = {"PYTHONPATH": str(world.repo)}
-    driver = [
-        "-m",
-        "ddo_plugin.checkouts.compat",
-        FOLDER.parent / "train_tiny_edm2.py",
-        f"--data={world.data}",
-        *COMMON,
-    ]
-    completed(world.python(*driver, "--outdir=base", "--duration=2048", "--lr=0.05", **upstream))
-    trained = world.root / "base/network-snapshot-0000002-0.050.pkl"
-    completed(world.python("-m", "ddo_plugin.checkouts.compat", FOLDER / "rescale.py", trained, world.base, **upstream))
-    refset = [f"--network={world.base}", f"--out={world.fakes}", "--count=60", "--steps=4", "--seed=1"]
-    completed(world.python("-m", "ddo_plugin", "refset", "make", *refset, **upstream))
-    return world
+    def build(world) -> None:
+        images(world.data, channels=3)
+        upstream, compat = {"PYTHONPATH": str(world.repo)}, ["-m", "ddo_plugin.checkouts.compat"]
+        driver = [*compat, FOLDER.parent / "train_tiny_edm2.py", f"--data={world.data}", *COMMON]
+        completed(world.python(*driver, "--outdir=base", "--duration=2048", "--lr=0.05", **upstream))
+        trained = world.root / "base/network-snapshot-0000002-0.050.pkl"
+        completed(world.python(*compat, FOLDER / "rescale.py", trained, world.base, **upstream))
+        refset = [f"--network={world.base}", f"--out={world.fakes}", "--count=60", "--steps=4", "--seed=1"]
+        completed(world.python("-m", "ddo_plugin", "refset", "make", *refset, **upstream))
+
+    return make_world("edm2", "train_edm2.py", COMMON, "base.pkl", build)
 
 
 @pytest.fixture(scope="session")

@@ -51,6 +51,7 @@ def test_latents_for_a_reference_of_pixels(attempt, tmp_path) -> None:
     assert "has (8, 8, 3) channels, resolution and classes, but" in attempt(f"--data={folder}")
 
 
+@pytest.mark.usefixtures("own_interpreters")
 def test_fakes_of_another_resolution(attempt, images, tmp_path) -> None:
     fakes = images(tmp_path / "large-fakes.zip", side=16, channels=3)
     assert "images are (3, 16, 16)" in attempt(ddo_fakes=fakes)

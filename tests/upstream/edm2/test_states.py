@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.processes import run_python
 
 # A state whose last piece cannot be pickled: writing it stops half-way, as by a kill.
 HALF_A_STATE = """
@@ -25,8 +25,8 @@ except Exception as error:
 
 @pytest.mark.parametrize(("way", "left"), [("atomic", []), ("upstream's", ["training-state-0000001.pt"])])
 def test_a_state_that_could_not_be_written_is_not_there(way: str, left: list[str], checkout, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", HALF_A_STATE, str(tmp_path / "training-state-0000001.pt"), way]
+    command = ["-c", HALF_A_STATE, str(tmp_path / "training-state-0000001.pt"), way]
     environment = {**os.environ, "PYTHONPATH": str(checkout("edm2")), "PYTHONDONTWRITEBYTECODE": "1"}
-    out = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    out = run_python(command, env=environment).stdout
     assert out.strip().endswith("Error")
     assert [path.name for path in tmp_path.iterdir()] == left

@@ -222,6 +222,7 @@ def test_two_ranks_and_accumulation_train_together_with_the_noise_of_the_papers_
     assert (loss.init_kwargs["P_mean"], loss.init_kwargs["P_std"]) == (-0.8, 3.0)
 
 
+@pytest.mark.usefixtures("own_interpreters")
 def test_the_control_needs_no_fakes_and_two_averages_may_be_kept(world, completed) -> None:
     out = world.root / "control"
     flags = ["--ddo-objective=mle", f"--outdir={out}", "--duration=1024", "--checkpoint=0", "--ddo-ema=0.05,0.1"]

@@ -34,9 +34,11 @@ def world(make_world, completed):
     """36 training and 12 validation images of 3 classes, the autoencoder, and plain base networks."""
     stand_ins = {"PYTHONPATH": str(HERE / "stand_ins")}
     options = {"data": "images", "data_flag": "--data_path", "packages": PACKAGES, "variables": stand_ins}
-    world = make_world("VAR", "train.py", COMMON, "var_d2.pth", **options)
-    write_images(world.data / "train", 12, seed=0)
-    write_images(world.data / "val", 4, seed=1)
-    made = ["1_2_3", world.data / "train", world.root / VAE, world.base, world.root / SHARED]
-    completed(world.python(HERE / "make_networks.py", *made, PYTHONPATH=f"{world.repo}:{HERE / 'stand_ins'}"))
-    return world
+
+    def build(world) -> None:
+        write_images(world.data / "train", 12, seed=0)
+        write_images(world.data / "val", 4, seed=1)
+        made = ["1_2_3", world.data / "train", world.root / VAE, world.base, world.root / SHARED]
+        completed(world.python(HERE / "make_networks.py", *made, PYTHONPATH=f"{world.repo}:{HERE / 'stand_ins'}"))
+
+    return make_world("VAR", "train.py", COMMON, "var_d2.pth", build, **options)

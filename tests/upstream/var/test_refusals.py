@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ import pytest
 import torch
 
 from ddo_plugin.sampling.refsets import format as refset
+from tests.processes import run_python
 
 TOKENS = 14
 
@@ -41,7 +41,7 @@ def elsewhere(world, folder: Path) -> subprocess.CompletedProcess[str]:
     """A round that is started in this folder."""
     command = world.train_command(f"--ddo={world.base}", f"--local_out_dir_path={folder / 'out'}")
     env = world.environment(DNNLIB_CACHE_DIR=str(world.base))  # no folder, so nothing can be fetched into it
-    return subprocess.run([sys.executable, *command], cwd=folder, env=env, capture_output=True, text=True, check=False)
+    return run_python(command, cwd=folder, env=env)
 
 
 @pytest.mark.parametrize(
@@ -151,6 +151,7 @@ def test_fakes_of_another_layout(attempt, tmp_path) -> None:
     assert "the reference's are 14 tokens" in attempt(f"--ddo_fakes={fakes(tmp_path / 'fakes', tokens=9)}")
 
 
+@pytest.mark.usefixtures("own_interpreters")
 def test_fakes_without_labels(attempt, tmp_path) -> None:
     assert "has 0 classes" in attempt(f"--ddo_fakes={fakes(tmp_path / 'fakes', labelled=False)}")
 

@@ -163,6 +163,7 @@ def test_the_control_sees_no_fakes(round_of) -> None:
     assert all("logps/real" in row and "rewards/real" not in row for row in rows)
 
 
+@pytest.mark.usefixtures("own_interpreters")
 def test_options_may_be_spelt_with_hyphens(round_of) -> None:
     rows = statistics.read(round_of("hyphens", "--ddo-alpha", "3", "--ddo-iters", "2") / statistics.FILE_NAME)
     assert rows[0]["loss/fake"] == pytest.approx(3 * math.log(2), rel=1e-6)

@@ -1,0 +1,123 @@
+"""The plan of a self-play run: the network it starts from, and what each round does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ddo_plugin.jobs.runner import key
+
+# The journal stores `identity`, a hash of all fields below: a field that is renamed makes finished runs start over.
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One setting of the objective that a round tries."""
+
+    objective: str
+    alpha: float
+    beta: float
+    needs_fakes: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.objective} α={self.alpha:g} β={self.beta:g}"
+
+
+@dataclass(frozen=True)
+class Costs:
+    """How long each kind of step takes. The unit is free, as only the progress bar and the time left depend on it."""
+
+    refset: float = 1.0
+    training: float = 1.0
+    evaluation: float = 1.0
+    comparison: float = 0.3
+
+
+@dataclass(frozen=True)
+class Search:
+    """How a round finds its best candidate without training all candidates to the end."""
+
+    rungs: tuple[int, ...]  # numbers of snapshots after which the candidates are compared and the worst are stopped
+    keep: float  # share of the candidates that continues after a rung
+    finalists: int  # number of snapshots that get a full evaluation at the end
+    evaluation_seeds: tuple[int, ...]  # sampling seeds of the comparisons, the same for all candidates
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The number of trainings and evaluations in a round."""
+
+    candidates: int
+    trainings: float  # commands; an expected value in a search, which stops some candidates early
+    finalists: int | None = None  # None: not a search, so every snapshot gets a full evaluation
+
+    def announcement(self) -> dict[str, Any]:
+        """Return the workload as the journal stores it."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    def cost(self, costs: Costs, snapshots: float = 1.0) -> float:
+        """Return the cost of all trainings and evaluations if each training leaves this number of new snapshots."""
+        if self.finalists is None:
+            return self.trainings * (costs.training + snapshots * costs.evaluation)
+        return self.trainings * (costs.training + snapshots * costs.comparison) + self.finalists * costs.evaluation
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one round does."""
+
+    candidates: tuple[Candidate, ...]
+    refset_count: int
+    evaluation_seeds: tuple[int, ...]
+    refset: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
+    search: Search | None = None  # None: train every candidate to the end, and evaluate every snapshot in full
+
+    @property
+    def needs_refset(self) -> bool:
+        """Whether any candidate trains on samples of the reference."""
+        return any(candidate.needs_fakes for candidate in self.candidates)
+
+    @property
+    def workload(self) -> Workload:
+        """The number of trainings and evaluations."""
+        count = len(self.candidates)
+        if self.search is None:
+            return Workload(count, count)
+        shares = [self.search.keep**rung for rung in range(len(self.search.rungs) + 1)]
+        return Workload(count, sum(max(count * share, 1.0) for share in shares), self.search.finalists)
+
+    def cost(self, costs: Costs) -> float:
+        """Return the cost of the round's reference set, trainings and evaluations."""
+        return (costs.refset if self.needs_refset else 0.0) + self.workload.cost(costs)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A self-play run: the network it starts from, and what each round does. Round 1 says how to evaluate the base."""
+
+    name: str
+    upstream: str
+    base: Path
+    rounds: tuple[Round, ...]
+    seed: int
+    costs: Costs = Costs()
+    base_sha256: str | None = None  # names the base in the hash of an output; its path does if the digest is unknown
+
+    def at(self, number: int) -> Round:
+        """Return what round `number` does, counted from 1; 0 stands for the base."""
+        return self.rounds[max(number - 1, 0)]
+
+    @property
+    def cost(self) -> float:
+        """The cost of the whole run."""
+        return self.costs.evaluation + sum(this.cost(self.costs) for this in self.rounds)
+
+
+def identity(plan: Plan) -> str:
+    """Return the hash of everything that the run is asked to do. It does not depend on the base's folder."""
+    return key(asdict(replace(plan, base=Path(plan.base.name))))
