@@ -129,7 +129,7 @@ def test_a_network_pickle_is_described_without_running_it(interrupted: Run) -> N
 
 def test_the_demos_network_is_known_for_what_it_is(interrupted: Run) -> None:
     told = interrupted.python("ddo_plugin", "inspect", BASE).stdout
-    assert f"It holds {len(load_file(interrupted.folder / BASE))} tensors and can run no code." in told
+    assert f"It holds {len(load_file(interrupted.folder / BASE))} tensors and no code." in told
 
 
 def test_reference_sets_verify_and_tell_what_made_them(interrupted: Run) -> None:

@@ -9,16 +9,17 @@ import contextlib
 import os
 import sys
 import threading
-from contextlib import AbstractContextManager
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ddo_integrations.demo import play
 from ddo_integrations.demo.settings import QUICK, Settings
 from ddo_plugin.base.commands import Command
 from ddo_plugin.base.progress import PROGRESS_VARIABLE
 from ddo_plugin.jobs.executor import StepFailedError
+from ddo_plugin.jobs.slots import Slot
 from tests.processes import run_python
 
 SHORT = {
@@ -49,21 +50,19 @@ class Forks:
     def __init__(self, slots: int, threads_per_command: int) -> None:
         self.stopping = threading.Event()
 
-    def run(
-        self,
-        command: Command,
-        log: Path,
-        progress: Path,
-        name: str = "",
-        during: AbstractContextManager[Any] = contextlib.nullcontext(),  # noqa: B008
-    ) -> None:
+    @contextlib.contextmanager
+    def slot(self) -> Iterator[Slot]:
+        yield Slot()
+
+    def run(self, slot: Slot, command: Command, log: Path, progress: Path, name: str = "") -> float:
+        start = time.monotonic()
         log.parent.mkdir(parents=True, exist_ok=True)
-        with during:
-            done = run_python(command.argv[1:], env={**os.environ, PROGRESS_VARIABLE: str(progress), **command.env})
+        done = run_python(command.argv[1:], env={**os.environ, PROGRESS_VARIABLE: str(progress), **command.env})
         log.write_text(done.stdout + done.stderr)
         progress.unlink(missing_ok=True)
         if done.returncode:
             raise StepFailedError(command, done.returncode, log, name)
+        return time.monotonic() - start
 
     def stop(self) -> None:
         self.stopping.set()
