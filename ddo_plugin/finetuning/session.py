@@ -91,7 +91,7 @@ class Session:
             )
         earlier = record.get("settings", {})
         for name, value in self.settings.items():
-            if name in earlier and plain(earlier[name]) != plain(value):
+            if name in earlier and _plain(earlier[name]) != _plain(value):
                 flag = "--" + name.replace("_", "-") if name.startswith("ddo_") else name
                 raise UserError(
                     f"{state} belongs to a round with {flag}={earlier[name]}, not {value}; use the same value, or "
@@ -199,7 +199,7 @@ def prepare_session(upstream: str, outdir: Path, options: Mapping[str, Any]) -> 
     return _current
 
 
-def plain(value: Any) -> Any:
+def _plain(value: Any) -> Any:
     """Return a value as JSON gives it back."""
     return list(value) if isinstance(value, tuple) else value
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from ddo_plugin.base.errors import UserError
-from ddo_plugin.finetuning.session import Session
+from ddo_plugin.finetuning.session import Session, current_session
 from ddo_plugin.hooks.types import Reference, Run
 from ddo_plugin.objective.ddo import DDO, Outcome, Terms
 
@@ -16,10 +17,15 @@ BETA = 0.02
 
 
 @pytest.fixture
-def judge(tmp_path: Path):
-    """A function: log-ratios of the real samples, step -> the outcome, or a refusal."""
+def session(tmp_path: Path) -> Session:
     reference = Reference(None, "net", "0" * 64)
-    session = Session(Run("nobody", tmp_path), DDO(alpha=1.0, beta=BETA), reference, None)
+    settings = {"ddo_alpha": 2.0, "--lr": 0.1, "sides": (1, 2)}
+    return Session(Run("nobody", tmp_path), DDO(alpha=1.0, beta=BETA), reference, None, settings)
+
+
+@pytest.fixture
+def judge(session: Session):
+    """A function: log-ratios of the real samples, step -> the outcome, or a refusal."""
 
     def judge(r: torch.Tensor, step: int = 0) -> Outcome:
         return session.judge(Terms(torch.zeros(len(r)), torch.zeros(len(r)), r, torch.zeros(len(r))), step)
@@ -43,3 +49,35 @@ def test_another_network_is_refused_at_the_first_step_alone(judge, r: torch.Tens
     with pytest.raises(UserError, match="not the same network"):
         judge(r)
     judge(r, step=1)
+
+
+STATE = Path("state.pt")
+
+
+def record(**changed: Any) -> dict[str, Any]:
+    return {"reference": "0" * 64, "settings": {"ddo_alpha": 2.0, "--lr": 0.1, "sides": [1, 2], **changed}}
+
+
+def test_a_state_of_the_same_round_is_resumed_from(session: Session) -> None:
+    session.check_state(STATE, record(), "use another folder")
+    session.check_state(STATE, {"reference": "0" * 64, "settings": {}}, "use another folder")  # names came later
+
+
+@pytest.mark.parametrize(
+    ("stored", "message"),
+    [
+        (None, "state.pt is not a training state of a DDO run; use another folder"),
+        ({"reference": "1" * 64}, r"another reference \(SHA-256 111111111111…\) than --ddo=net; use another folder"),
+        (record(ddo_alpha=3.0), "--ddo-alpha=3.0, not 2.0; use the same value, or use another folder"),
+        (record(**{"--lr": 0.2}), "a round with --lr=0.2, not 0.1"),
+        (record(sides=[1, 3]), r"sides=\[1, 3\], not \(1, 2\)"),
+    ],
+)
+def test_a_state_of_another_round_is_refused(session: Session, stored: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        session.check_state(STATE, stored, "use another folder")
+
+
+def test_there_is_no_session_before_one_is_prepared() -> None:
+    with pytest.raises(RuntimeError, match="no DDO session of nobody"):
+        current_session("nobody")
