@@ -47,7 +47,7 @@ def writing(what: str) -> Iterator[None]:
         if error.errno not in DISK_ERRORS:
             raise
         raise UserError(
-            f"{what}: cannot be written ({error.strerror or error}); free disk space or choose another place"
+            f"{what} cannot be written ({error.strerror or error}); free disk space or choose another place"
         ) from None
 
 

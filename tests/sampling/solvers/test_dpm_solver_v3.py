@@ -211,10 +211,10 @@ def test_an_unsupported_order_is_refused(order: int) -> None:
 
 
 @pytest.mark.parametrize("levels", [[], [1.0], [1.0, 2.0]])
-@pytest.mark.parametrize("solver", [heun, dpm_solver_v3])
+@pytest.mark.parametrize("solver", [heun.heun_sample, dpm_solver_v3.sample])
 def test_levels_that_do_not_fall_are_refused(solver: Any, levels: list[float]) -> None:
     with pytest.raises(ValueError, match="at least 2 noise levels, in decreasing order"):
-        solver.sample(MIXTURE, latents(), torch.tensor(levels))
+        solver(MIXTURE, latents(), torch.tensor(levels))
 
 
 def test_weights_of_data_prediction_are_the_integrals() -> None:
