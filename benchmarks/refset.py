@@ -14,11 +14,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ddo_plugin.checkouts import compat
-from ddo_plugin.hooks import plugins
 
 MAKE_NETWORK = """
 import pickle, sys, torch
@@ -48,13 +48,13 @@ def outside_the_network(checkout: Path, network: Path, out: Path, count: int, st
     """Return the share of time outside the network's forward, from the loaded network to the finished set."""
     sys.path.insert(0, str(checkout))
     compat.apply()
-    from ddo_integrations.edm.generator import generator
+    from ddo_integrations.edm.plugin import integration
     from ddo_plugin.base.rank_group import Ranks
     from ddo_plugin.sampling import labels
     from ddo_plugin.sampling.refsets import make as refset
 
-    own = list(plugins.collect(plugins.manager().hook.ddo_generator_options(upstream="edm")))
-    source = generator(str(network), click.Command("options", params=own).make_context("", [f"--steps={steps}"]).params)
+    own = click.Command("options", params=list(integration.generator_options()))
+    source: Any = integration.generator(str(network), own.make_context("", [f"--steps={steps}"]).params)
     calls: list[float] = []
     source.network.register_forward_pre_hook(lambda *_: calls.append(-time.perf_counter()))
     source.network.register_forward_hook(lambda *_: calls.append(time.perf_counter()))

@@ -12,6 +12,7 @@ import click
 from ddo_plugin.base.errors import UserError
 
 if TYPE_CHECKING:
+    from ddo_plugin.checkouts.checkout import Checkout
     from ddo_plugin.snapshots.pickles.contents import Contents, NetworkInfo, ObjectInfo, Source
     from ddo_plugin.snapshots.pickles.file_kind import FileKind
 
@@ -72,22 +73,22 @@ def _trouble(path: Path, contents: Contents, checkout: Path, try_loading: bool) 
     from ddo_plugin.snapshots.pickles.contents import missing_network_module
 
     try:
-        root = open_checkout(checkout).root
+        opened = open_checkout(checkout)
     except UserError as error:
         return error.message if try_loading else ""
     if _is_refused(contents):
         return ""
-    return missing_network_module(contents, root) or (_attempt(path, root) if try_loading else "")
+    return missing_network_module(contents, opened.root) or (_attempt(path, opened) if try_loading else "")
 
 
-def _attempt(path: Path, root: Path) -> str:
+def _attempt(path: Path, checkout: Checkout) -> str:
     """Load the network as `ddo sample` does. Return why that fails, or an empty string."""
     from ddo_plugin.checkouts.checkout import make_importable
     from ddo_plugin.snapshots.reference import load_as_stored
 
-    make_importable(root)
+    make_importable(checkout.root)
     try:
-        load_as_stored(str(path), {"ddo_trust": False, "ddo_sha256": None})
+        load_as_stored(str(path), {"ddo_trust": False, "ddo_sha256": None}, checkout.upstream)
     except UserError as error:
         return error.message
     return ""

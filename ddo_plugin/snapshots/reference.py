@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ddo_plugin.base.download import is_url, local_file
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.base.files import sha256_file
-from ddo_plugin.hooks.types import Reference
+from ddo_plugin.hooks.types import Reference, Upstream
 from ddo_plugin.snapshots.pickles import network
 
 TRUST_OPTION = "--ddo-trust"
@@ -24,24 +24,29 @@ def freeze_reference(network: nn.Module, source: str, file: Path, info: Any = No
     return Reference(network.eval().requires_grad_(False), source, sha256_file(file), info)
 
 
-def load_reference(source: str, options: Mapping[str, Any]) -> Reference:
-    """Load a snapshot by path or URL, without dropout and in fp32. `options` are those of `pickle_options`."""
-    reference = _load(source, options, EXACT)
+def load_reference(source: str, options: Mapping[str, Any], upstream: Upstream) -> Reference:
+    """Load a snapshot by path or URL, without dropout and in fp32. `options` are those of `pickle_options`.
+
+    Only the network classes that `upstream` declares are built.
+    """
+    reference = _load(source, options, upstream, EXACT)
     reference.network.to(torch.float32)
     return reference
 
 
-def load_as_stored(source: str, options: Mapping[str, Any]) -> Reference:
-    """Load a snapshot in the precision that it is stored in, as upstream's scripts sample it."""
-    return _load(source, options, {})
+def load_as_stored(source: str, options: Mapping[str, Any], upstream: Upstream) -> Reference:
+    """Load a snapshot like `load_reference`, but as it is stored: as upstream's scripts sample it."""
+    return _load(source, options, upstream, {})
 
 
-def _load(source: str, options: Mapping[str, Any], overrides: Mapping[str, Any]) -> Reference:
+def _load(source: str, options: Mapping[str, Any], upstream: Upstream, overrides: Mapping[str, Any]) -> Reference:
     trust, sha256 = options["ddo_trust"], options["ddo_sha256"]
     if trust and is_url(source) and sha256 is None:
         raise UserError(f"{TRUST_OPTION} would run code from {source}; add its checksum, --ddo-sha256=HEX")
     path = local_file(source, sha256=sha256)
-    loaded = network.load(path, trust=trust, overrides=overrides, trust_option=TRUST_OPTION)
+    loaded = network.load(
+        path, trust=trust, overrides=overrides, classes=upstream.network_classes, trust_option=TRUST_OPTION
+    )
     check_finite(loaded.module.state_dict(), source)
     return freeze_reference(loaded.module, source, path, loaded.info)
 

@@ -15,6 +15,7 @@ from ddo_plugin import (
     DiffusionGenerator,
     SampleGenerators,
     Sampler,
+    Upstream,
     bind_conditions,
     load_as_stored,
     upstream_device,
@@ -24,9 +25,9 @@ BATCH = 64  # the default of generate.py
 Solve = Callable[[Denoiser, Tensor, SampleGenerators], Tensor]
 
 
-def generator(source: str, options: Mapping[str, Any]) -> DiffusionGenerator:
+def generator(source: str, options: Mapping[str, Any], upstream: Upstream) -> DiffusionGenerator:
     """Load the network of a snapshot, ready for sampling."""
-    reference = load_as_stored(source, options)
+    reference = load_as_stored(source, options, upstream)
     network: Any = reference.network.to(upstream_device())
     shape = (network.img_channels, network.img_resolution, network.img_resolution)
     solve, settings = solver(options, network, shape)

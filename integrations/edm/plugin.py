@@ -75,7 +75,7 @@ class EDM(Integration):
     def reference(self, source: str, options: Mapping[str, Any]) -> Reference:
         from ddo_plugin import load_reference
 
-        return load_reference(source, options)
+        return load_reference(source, options, self.upstream)
 
     def fakes(self, source: str | None, reference: Reference, options: Mapping[str, Any]) -> Fakes | None:
         from ddo_integrations.nvlabs.image_fakes import open_images
@@ -88,7 +88,7 @@ class EDM(Integration):
     def generator(self, source: str, options: Mapping[str, Any]) -> Generator:
         from ddo_integrations.edm.generator import generator
 
-        return generator(source, options)
+        return generator(source, options, self.upstream)
 
     def evaluation_options(self) -> Sequence[click.Parameter]:
         from ddo_integrations.edm.evaluate import main

@@ -17,6 +17,7 @@ from ddo_plugin import (
     Reference,
     SampleGenerators,
     Sampler,
+    Upstream,
     UserError,
     bind_conditions,
     describe_pickle,
@@ -29,10 +30,10 @@ BATCH, DECODED_TOGETHER = 32, 4  # the defaults of generate_images.py
 LATENTS = "StabilityVAEEncoder"
 
 
-def generator(source: str, options: Mapping[str, Any]) -> DiffusionGenerator:
+def generator(source: str, options: Mapping[str, Any], upstream: Upstream) -> DiffusionGenerator:
     """Load the network of a snapshot, ready for sampling."""
-    reference = _load(source, options)
-    guide = _guide(options, reference) if takes_guide(options) else None
+    reference = _load(source, options, upstream)
+    guide = _guide(options, reference, upstream) if takes_guide(options) else None
     info, guidance = reference.info, options["guidance"]
     sampler = Sampler.of(options, (info.channels, info.resolution, info.resolution))
 
@@ -59,8 +60,8 @@ def guided(main: Denoiser, guide: Denoiser, guidance: float) -> Denoiser:
     return lambda noisy, sigma: torch.lerp(guide(noisy, sigma), main(noisy, sigma), guidance)
 
 
-def _load(source: str, options: Mapping[str, Any]) -> Reference:
-    reference = load_as_stored(source, options)
+def _load(source: str, options: Mapping[str, Any], upstream: Upstream) -> Reference:
+    reference = load_as_stored(source, options, upstream)
     if reference.info.class_name != "Precond":
         raise UserError(
             f"{source} is a {reference.info.class_name}, not a network of EDM2; run this in its own upstream's checkout"
@@ -79,10 +80,10 @@ def takes_guide(options: Mapping[str, Any]) -> bool:
     return guidance != 1
 
 
-def _guide(options: Mapping[str, Any], reference: Reference) -> Reference:
+def _guide(options: Mapping[str, Any], reference: Reference, upstream: Upstream) -> Reference:
     """Load the guiding network, whose inputs and outputs must match the network's."""
     source = options["gnet"]
-    guide = _load(source, {**options, "ddo_sha256": options["gnet_sha256"]})
+    guide = _load(source, {**options, "ddo_sha256": options["gnet_sha256"]}, upstream)
     guide_shape, shape = ((network.info.channels, network.info.resolution) for network in (guide, reference))
     if guide_shape != shape:
         raise UserError(f"--gnet={source} has channels and resolution {guide_shape}, but the network has {shape}")

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from ddo_integrations.nvlabs.dnnlib import construct_class_by_name
-from ddo_plugin import Reference, UserError, current_session, load_reference, upstream_device
+from ddo_plugin import Reference, Upstream, UserError, current_session, load_reference, upstream_device
 
 NORMALISED = "MPConv"  # upstream's layer whose weights every forward in train() normalises in place
 ROUNDS, ALL_AT_ONCE = 256, 2
 
 
-def load_settled(source: str, options: Mapping[str, Any]) -> Reference:
+def load_settled(source: str, options: Mapping[str, Any], upstream: Upstream) -> Reference:
     """Load the network of a snapshot in fp32, with weights that a forward in train() does not change."""
-    reference = load_reference(source, options)
+    reference = load_reference(source, options, upstream)
     if reference.info.class_name != "Precond":
         raise UserError(
             f"--ddo={source} is a {reference.info.class_name}, not an EDM2 network; use its own upstream's checkout"

@@ -84,7 +84,7 @@ class EDM2(Integration):
     def reference(self, source: str, options: Mapping[str, Any]) -> Reference:
         from ddo_integrations.edm2.networks import load_settled
 
-        return load_settled(source, options)
+        return load_settled(source, options, self.upstream)
 
     def fakes(self, source: str | None, reference: Reference, options: Mapping[str, Any]) -> Fakes | None:
         from ddo_integrations.nvlabs.image_fakes import open_images
@@ -97,7 +97,7 @@ class EDM2(Integration):
     def generator(self, source: str, options: Mapping[str, Any]) -> Generator:
         from ddo_integrations.edm2.generator import generator
 
-        return generator(source, options)
+        return generator(source, options, self.upstream)
 
     def evaluation_options(self) -> Sequence[click.Parameter]:
         from ddo_integrations.edm2.evaluate import main

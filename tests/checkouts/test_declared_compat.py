@@ -54,7 +54,7 @@ def test_its_modules_are_recognised_by_its_family(fourth, tmp_path: Path, monkey
     assert not ownership.owns({"__file__": str(tmp_path.parent / "net.py")})
 
 
-def test_its_network_classes_are_the_only_ones_built(fourth) -> None:
+def test_its_network_classes_are_known(fourth) -> None:
     assert network_classes() == {"Net": "nets.net"}
 
 

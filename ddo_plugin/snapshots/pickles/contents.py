@@ -99,20 +99,21 @@ def describe_pickle(path: Path, *, checkout: Path | None = None) -> Contents:
 
 
 def network_classes() -> dict[str, str]:
-    """Return the classes that a network pickle may hold, each with the module of a checkout that defines it.
+    """Return the network classes of all upstreams, each with the module of a checkout that defines it.
 
-    Upstreams declare them. No other class is ever built.
+    A plugin must not change what another upstream's pickles may hold: commands pass only the classes of their own
+    upstream to `network.load`.
     """
     return {name: module for known in plugins.upstreams() for name, module in known.network_classes.items()}
 
 
 def missing_network_module(contents: Contents, checkout: Path) -> str:
     """Return why the networks are of another upstream than the checkout, or an empty string if they are not."""
-    classes = network_classes()
     for network in contents.networks.values():
-        module = classes.get(network.class_name)
-        if module and not (checkout / f"{module.replace('.', '/')}.py").is_file():
-            return f"its network is a {network.class_name} of {module}, which {checkout} does not have"
+        declared = [known.network_classes.get(network.class_name) for known in plugins.upstreams()]
+        modules = list(dict.fromkeys(filter(None, declared)))  # two upstreams may use the same name
+        if modules and not any((checkout / f"{module.replace('.', '/')}.py").is_file() for module in modules):
+            return f"its network is a {network.class_name} of {' or '.join(modules)}, which {checkout} does not have"
     return ""
 
 

@@ -75,6 +75,11 @@ def load(
 
 def _upstream_module(path: Path, class_name: str, classes: Mapping[str, str], trust_option: str) -> ModuleType:
     if class_name not in classes:
+        if module_of_another := network_classes().get(class_name):
+            raise UserError(
+                f"{path}: its network is a {class_name} of {module_of_another}, a module of another upstream; run this "
+                "in a checkout of it"
+            )
         raise UserError(
             f"{path}: its network is a {one_line(class_name)}, but without running the file's own code only "
             f"{', '.join(classes)} can be built; if you trust its author, add {trust_option}"

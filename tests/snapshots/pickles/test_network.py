@@ -9,7 +9,10 @@ import pytest
 import torch
 
 from ddo_plugin.base.errors import UserError
+from ddo_plugin.hooks import plugins
+from ddo_plugin.hooks.types import Upstream
 from ddo_plugin.snapshots.pickles import contents, network
+from ddo_plugin.snapshots.reference import load_as_stored
 
 LOCAL = """
 import torch
@@ -116,6 +119,27 @@ def test_a_class_that_is_not_on_the_list_is_refused_and_trust_is_spelled_out(sav
     path, _ = save(name="gadget")
     message = refusal(path, trust_option="--ddo-trust")
     assert "is a gadget" in message and message.endswith("--ddo-trust")
+
+
+def test_another_plugin_does_not_change_what_an_upstreams_pickles_may_hold(save, monkeypatch):
+    path, net = save()
+    ours = Upstream("ours", "ours", "train.py", network_classes=CLASSES)
+    theirs = Upstream("theirs", "theirs", "train.py", network_classes={"Tiny": "evil", "Wide": "wide_net"})
+    monkeypatch.setattr(plugins, "upstreams", lambda: [ours, theirs])
+    options = {"ddo_trust": False, "ddo_sha256": None}
+    assert torch.equal(load_as_stored(str(path), options, ours).network.model.weight, net.model.weight)
+    path, _ = save(name="Wide")
+    with pytest.raises(UserError, match=r"is a Wide of wide_net, a module of another upstream"):
+        load_as_stored(str(path), options, ours)
+
+
+def test_a_class_name_of_two_upstreams_fits_the_checkouts_of_both(save, tmp_path, monkeypatch):
+    both = [Upstream(name, name, "train.py", network_classes={"Tiny": name}) for name in ("tiny_net", "other_net")]
+    monkeypatch.setattr(plugins, "upstreams", lambda: both)
+    described = contents.describe_pickle(save()[0])
+    assert contents.missing_network_module(described, tmp_path) == ""
+    (tmp_path / "empty").mkdir()
+    assert "a Tiny of tiny_net or other_net" in contents.missing_network_module(described, tmp_path / "empty")
 
 
 def test_a_class_that_the_local_module_lacks_is_refused(save):
