@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ddo_plugin.hooks.hookspecs import hookimpl
+from ddo_plugin.hooks.hookspecs import PROJECT, hookimpl
+from ddo_plugin.hooks.types import Upstream
 
 if TYPE_CHECKING:
     import click
@@ -20,10 +23,11 @@ if TYPE_CHECKING:
         Reference,
         RefsetStep,
         RoundStep,
-        Upstream,
     )
 
 PREFIX = "ddo_"  # the hook `ddo_options` calls the method `options`, and so on
+MARKER = f"{PROJECT}_impl"  # the attribute that `hookimpl` sets on a function
+SIMILAR = 0.8  # from this similarity on, an unknown method is taken for a misspelt one
 
 
 class Integration:
@@ -79,10 +83,10 @@ class Integration:
     # -- the hooks --------------------------------------------------------------------------------------------------
 
     def answers(self, hook: str) -> bool:
-        """Return whether this integration has an answer to the hook: its method is overridden, or it is added."""
+        """Return whether this integration has an answer to the hook: its method or itself is overridden, or added."""
         method = hook.removeprefix(PREFIX)
         default = getattr(Integration, method, None)
-        return default is None or getattr(type(self), method) is not default
+        return default is None or _overrides(self, method) or _overrides(self, hook)
 
     @hookimpl
     def ddo_upstreams(self) -> Sequence[Upstream]:
@@ -140,3 +144,42 @@ class Integration:
     @hookimpl
     def ddo_evaluation_command(self, step: EvaluationStep) -> Command | None:
         return self.evaluation_command(step) if step.upstream == self.upstream.name else None
+
+
+def misfit(plugin: object) -> str:
+    """Return what is wrong with a plugin that shall be an integration; an empty string for any other plugin.
+
+    pluggy checks the hooks only, and these an integration inherits. Its own mistakes would show in a run, or never.
+    """
+    if isinstance(plugin, type) and issubclass(plugin, Integration):
+        return f"{plugin.__name__} is a class; name an instance of it in the entry point"
+    if not isinstance(plugin, Integration):
+        return ""
+    if not isinstance(getattr(plugin, "upstream", None), Upstream):
+        return f"{type(plugin).__name__} must set `upstream` to an Upstream"
+    kind = type(plugin)
+    public = [name for name in dir(kind) if not name.startswith("_") and callable(getattr(kind, name))]
+    problems = (_problem(plugin, name) for name in public if _overrides(plugin, name))
+    return next(filter(None, problems), "")
+
+
+def _problem(plugin: Integration, name: str) -> str:
+    """Return what is wrong with a method that an integration adds or overrides."""
+    method, default = getattr(plugin, name), getattr(Integration, name, None)
+    title = f"{type(plugin).__name__}.{name}"
+    if name.startswith(PREFIX):
+        return "" if hasattr(method, MARKER) else f"{title} is not decorated with hookimpl"
+    if default is None:
+        known = [hook.removeprefix(PREFIX) for hook in vars(Integration) if hook.startswith(PREFIX)]
+        nearest = difflib.get_close_matches(name, known, 1, cutoff=SIMILAR)
+        return f"{title} is no method of Integration; did you mean '{nearest[0]}'?" if nearest else ""
+    expected = list(inspect.signature(default).parameters)[1:]
+    try:
+        inspect.signature(method).bind(*expected)
+    except TypeError:
+        return f"{title} must take the arguments ({', '.join(expected)})"
+    return ""
+
+
+def _overrides(plugin: Integration, name: str) -> bool:
+    return getattr(type(plugin), name, None) is not getattr(Integration, name, None)

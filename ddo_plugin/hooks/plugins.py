@@ -15,7 +15,7 @@ import pluggy
 
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.hooks import hookspecs
-from ddo_plugin.hooks.integration import PREFIX, Integration
+from ddo_plugin.hooks.integration import PREFIX, Integration, misfit
 from ddo_plugin.hooks.types import Upstream
 
 GROUP = "ddo_plugin"
@@ -41,6 +41,12 @@ class Manager(pluggy.PluginManager):
         super().__init__(hookspecs.PROJECT)
         self.add_hookspecs(hookspecs)
         self.listings: list[Listing] = []
+
+    def register(self, plugin: Any, name: str | None = None) -> str | None:
+        """Register a plugin. Refuse an integration that would fail in a run, or never be asked."""
+        if problem := misfit(plugin):
+            raise pluggy.PluginValidationError(plugin, problem)
+        return super().register(plugin, name)
 
     def parse_hookimpl_opts(self, plugin: Any, name: str) -> Any:
         """Leave out the hooks that an integration has only inherited, so that listings and traces do not name it."""

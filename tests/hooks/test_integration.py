@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import pytest
 
-from ddo_plugin import Fakes, Integration, RefsetStep, Upstream, hookimpl
+from ddo_plugin import Fakes, Integration, RefsetStep, Upstream, UserError, hookimpl
 from ddo_plugin.hooks import plugins
 
 
@@ -82,3 +82,55 @@ def test_a_reference_set_is_tried_before_an_integrations_fakes(manager) -> None:
     asked = {"upstream": "fourth", "reference": None, "options": {}}
     assert manager.hook.ddo_fakes(source="folder", **asked) == "refset"
     assert manager.hook.ddo_fakes(source="images", **asked) == "images"
+
+
+def test_an_overridden_hook_is_asked_instead_of_its_method() -> None:
+    class Impatient(Fourth):
+        @hookimpl(tryfirst=True)
+        def ddo_convert(self, source):
+            return "converted"
+
+    manager = plugins.build([])
+    manager.register(Impatient(), "impatient")
+    assert manager.hook.ddo_convert(source=Path(), out=Path(), like=None) == "converted"
+
+
+class Nameless(Integration):
+    pass
+
+
+class Misspelt(Fourth):
+    def refernce(self, source, options):
+        return None
+
+
+class Short(Fourth):
+    def reference(self, source):
+        return None
+
+
+class Unmarked(Fourth):
+    def ddo_convert(self, source):
+        return None
+
+
+@pytest.mark.parametrize(
+    ("plugin", "words"),
+    [
+        (Fourth, "Fourth is a class; name an instance of it in the entry point"),
+        (Nameless(), "Nameless must set `upstream` to an Upstream"),
+        (Misspelt(), "Misspelt.refernce is no method of Integration; did you mean 'reference'?"),
+        (Short(), "Short.reference must take the arguments (source, options)"),
+        (Unmarked(), "Unmarked.ddo_convert is not decorated with hookimpl"),
+    ],
+)
+def test_an_integration_that_would_never_be_asked_is_refused_by_name(plugin: object, words: str) -> None:
+    class Point:
+        name, dist = "theirs", None
+
+        def load(self) -> object:
+            return plugin
+
+    with pytest.raises(UserError) as caught:
+        plugins.build([Point()])
+    assert caught.value.message == f"plugin 'theirs' (?) does not fit the hooks: {words}"
