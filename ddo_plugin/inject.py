@@ -22,7 +22,8 @@ from ddo_plugin.hooks import plugins
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-compat.apply_for_imports()  # the line that imports this module stands before upstream's own imports
+with in_one_line():  # this loads the plugins, one of which may not fit the hooks
+    compat.apply_for_imports()  # the line that imports this module stands before upstream's own imports
 
 
 def options(upstream: str) -> Callable[[F], F]:

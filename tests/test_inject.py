@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from ddo_plugin import hookimpl, inject
 from ddo_plugin.finetuning.options import finetuning_options
 from ddo_plugin.hooks import plugins
+from tests.processes import run_python
 
 
 def one_step() -> None:
@@ -202,3 +203,15 @@ def test_argparse_is_refused_in_one_line_with_status_2(argv, hand_over, message,
     assert ended.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert message in line
+
+
+def test_a_plugin_that_does_not_fit_ends_the_script_in_one_line() -> None:
+    code = (
+        "from ddo_plugin.base.errors import UserError\n"
+        "from ddo_plugin.hooks import plugins\n"
+        "def manager(): raise UserError('it does not fit')\n"
+        "plugins.manager = manager\n"
+        "import ddo_plugin.inject"
+    )
+    done = run_python(["-c", code])
+    assert (done.returncode, done.stderr) == (2, "Error: it does not fit\n")
