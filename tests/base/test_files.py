@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from ddo_plugin.base.errors import UserError
 from ddo_plugin.base.files import atomic_folder, atomic_write, sha256_file, write_json
+from ddo_plugin.base.result_file import check_place
 
 
 def names(folder: Path) -> list[str]:
@@ -58,6 +60,11 @@ def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path: Path) -> None
     with pytest.raises(TypeError):
         write_json(path, {"σ": object()})
     assert path.read_text(encoding="utf-8") == '{\n  "σ": 1\n}\n'
+
+
+def test_a_result_with_an_impossible_name_is_refused_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be written"):
+        check_place(tmp_path / ("x" * 300))
 
 
 def test_a_block_that_raises_leaves_the_old_folder_and_nothing_else(tmp_path: Path) -> None:
