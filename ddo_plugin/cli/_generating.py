@@ -131,7 +131,7 @@ def _upstream(checkout: Path | None, name: str | None) -> tuple[str | None, bool
         if name in (None, opened.upstream.name):
             make_importable(opened.root)
             return opened.upstream.name, True
-    known = {upstream.name: upstream for upstream in plugins.collect(plugins.manager().hook.ddo_upstreams())}
+    known = plugins.upstreams_by_name()
     if name is None:
         return None, False
     if name not in known:

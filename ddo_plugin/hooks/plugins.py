@@ -120,6 +120,11 @@ def upstreams() -> list[Upstream]:
     return list(collect(manager().hook.ddo_upstreams()))
 
 
+def upstreams_by_name() -> dict[str, Upstream]:
+    """Return the upstreams by name. If two have the same name, that of the later plugin counts, as in hooks."""
+    return {upstream.name: upstream for upstream in upstreams()}
+
+
 def collect(results: Iterable[Iterable[Any]]) -> Iterator[Any]:
     """Yield the elements of a hook's answers, which are sequences; the plugin that registered first comes first."""
     for result in reversed(list(results)):

@@ -195,17 +195,17 @@ def evaluate(scripts: Scripts, options: Mapping[str, Any]) -> None:
             )
     path = Path(source) if Path(source).is_dir() else local_file(source)
     request = Request(
-        path,
-        options["out"],
-        checkout,
-        ref,
-        options["num"],
-        metrics,
-        options["batch"],
-        options["torchrun"],
-        tuple(shlex.split(options["sampler"])),
-        options["labels"],
-        trust,
+        what=path,
+        out=options["out"],
+        checkout=checkout,
+        ref=ref,
+        num=options["num"],
+        metrics=metrics,
+        batch=options["batch"],
+        torchrun=options["torchrun"],
+        sampler=tuple(shlex.split(options["sampler"])),
+        labels=options["labels"],
+        trust=trust,
     )
     job = Job(request)
     if is_network(path):

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.cli import main
 from ddo_plugin.hooks import plugins
+from ddo_plugin.hooks.types import Upstream
 
 
 @pytest.fixture
@@ -61,6 +62,12 @@ def test_a_later_plugins_answer_comes_before_ours(strangers) -> None:
     points = strangers(other="@hookimpl\ndef ddo_features(name):\n    return 'theirs'")
     ours = EntryPoint("digits", "ddo_integrations.demo.plugin:integration", plugins.GROUP)
     assert plugins.build([*points, ours]).hook.ddo_features(name="digits:/nowhere") == "theirs"
+
+
+def test_of_two_upstreams_with_one_name_the_later_plugins_counts(monkeypatch) -> None:
+    both = [Upstream("edm", title, "train.py") for title in ("ours", "theirs")]
+    monkeypatch.setattr(plugins, "upstreams", lambda: both)
+    assert plugins.upstreams_by_name() == {"edm": both[1]}
 
 
 def test_tracing_prints_each_call_its_answerers_and_the_result(strangers, monkeypatch, capsys) -> None:

@@ -128,7 +128,7 @@ def _changes(problems: Problems, values: Mapping[str, Any]) -> list[tuple[Place,
 
 
 def _upstream(problems: Problems, values: Mapping[str, Any]) -> Upstream | None:
-    known = {upstream.name: upstream for upstream in plugins.collect(plugins.manager().hook.ddo_upstreams())}
+    known = plugins.upstreams_by_name()
     name = values.get("upstream")
     if not isinstance(name, str):
         return None

@@ -65,8 +65,7 @@ class _Reader:
 
     def __init__(self, source: Source):
         self.source, self.values = source, source.values
-        upstreams = plugins.collect(plugins.manager().hook.ddo_upstreams())
-        self.paths = next(one for one in upstreams if one.name == self.values["upstream"]).paths
+        self.paths = plugins.upstreams_by_name()[self.values["upstream"]].paths
         self.tables = {name: _with_defaults(self.values.get(name, {}), keys) for name, keys in schema.TABLES.items()}
         policy = self.tables["policy"]
         self.policy = Policy(**{**policy, "stop_on_collapse": policy["stop_on_collapse"] or None})
