@@ -38,9 +38,8 @@ class Progress:
             self._written = now
             if self._parent_is_gone():
                 sys.exit("the process that started this command is gone; start the same run again to resume from here")
-            temporary = self._file.with_name(
-                f"{self._file.name}.{os.getpid()}.tmp"
-            )  # several ranks may have the same variable
+            # several ranks may have the same variable
+            temporary = self._file.with_name(f"{self._file.name}.{os.getpid()}.tmp")
             temporary.write_text(json.dumps({"done": self.done, "total": self.total}))
             temporary.replace(self._file)
 

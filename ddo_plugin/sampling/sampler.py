@@ -22,11 +22,8 @@ from ddo_plugin.sampling.solvers.noise_levels import noise_steps
 
 SIGMA_MIN, SIGMA_MAX = 0.002, 80.0  # EDM and EDM2
 CHURN = ("S_churn", "S_min", "S_max", "S_noise")
-MULTISTEP = {
-    "order": 2,
-    "spacing": "edm",
-    "statistics": None,
-}  # options of DPM-Solver-v3 only, with the values of the release
+# options of DPM-Solver-v3 only, with the values of the release
+MULTISTEP = {"order": 2, "spacing": "edm", "statistics": None}
 
 
 @dataclass(frozen=True)

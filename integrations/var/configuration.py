@@ -49,9 +49,8 @@ def configure(args: MutableMapping[str, Any], options: Mapping[str, Any]) -> Non
     _check_batch(args)
     _check_schedule(args)
     if not args["same_seed_for_all_ranks"]:
-        args["same_seed_for_all_ranks"] = (
-            options["ddo_round"] or 0
-        )  # without it every round would start with the same images
+        # without this every round would start with the same images
+        args["same_seed_for_all_ranks"] = options["ddo_round"] or 0
     session.settings = {name: args[name] for name in SAME} | {"ranks": world_size()}
     session.spec = replace(session.spec, provenance={**session.provenance, "settings": session.settings})
     tokenizer.fetch()

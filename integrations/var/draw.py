@@ -16,9 +16,8 @@ from torch import Tensor
 from ddo_plugin import token_logp
 
 Choose = Callable[[Tensor], Tensor]  # logits [N, l, V] -> tokens [N, l]
-Embed = Callable[
-    [Tensor, Tensor, float], Tensor
-]  # tokens [N, l], their logits, scale's position in 0..1 -> [N, l, Cvae]
+# tokens [N, l], their logits, the scale's position in 0..1 -> [N, l, Cvae]
+Embed = Callable[[Tensor, Tensor, float], Tensor]
 
 
 class Drawn(NamedTuple):

@@ -30,11 +30,7 @@ from ddo_plugin.base.files import publish, sync_folder, sync_tree, write_json
 from ddo_plugin.sampling.refsets import format as refset
 
 SYNC_S = 1.0  # a kill loses at most so many seconds of finished blocks, or one block if it takes longer
-_NOT_RESERVABLE = (
-    errno.EOPNOTSUPP,
-    errno.EINVAL,
-    errno.ENOSYS,
-)  # the file system cannot reserve space; not a full disk
+_NOT_RESERVABLE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)  # the file system cannot reserve space
 _NUMBER = struct.Struct("<q")
 
 

@@ -25,9 +25,7 @@ class Churn:
     low: float = 0.0
     high: float = math.inf
     inflation: float = 1.0
-    everywhere: bool = (
-        False  # also draw noise at the other steps and drop it, because a draw advances the random streams
-    )
+    everywhere: bool = False  # also draw, and drop, noise at the other steps: a draw advances the random streams
 
     def factor(self, sigma: Tensor, steps: int) -> float:
         """Return γ, by which this step raises its noise level."""
