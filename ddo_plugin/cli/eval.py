@@ -155,6 +155,8 @@ def _by_upstream(
         raise UserError(f"--features {OURS}")
     if options["trust"] and known and "trust" not in known:
         raise UserError(f"--trust: network files of {upstream.title} contain no code; drop the option")
+    if sampler and known and "sampler" not in known:
+        raise UserError(f"{shlex.join(sampler)}: the evaluation of {upstream.title} takes no arguments after `--`")
     step = EvaluationStep(upstream.name, network, out, seeds, settings | {"sampler": shlex.join(sampler) or None})
     evaluation = plugins.manager().hook.ddo_evaluation_command(step=step)
     if evaluation is None:

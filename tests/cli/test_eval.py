@@ -6,12 +6,16 @@ import json
 import sys
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from ddo_plugin import Integration, Upstream
 from ddo_plugin.base.files import sha256_file
+from ddo_plugin.checkouts import checkout
 from ddo_plugin.cli import main
+from ddo_plugin.hooks import plugins
 
 pytest.importorskip("sklearn")
 
@@ -115,3 +119,20 @@ def test_a_curve_is_made_of_evaluations(digits: Path, tmp_path: Path) -> None:
     points = json.loads((tmp_path / "c/curve.json").read_text())["points"]
     assert points[0]["fid"] < points[1]["fid"]
     assert points[0]["inception_score"] > points[1]["inception_score"]
+
+
+def test_an_evaluation_without_the_option_sampler_takes_no_arguments_for_it(monkeypatch) -> None:
+    class Fourth(Integration):
+        upstream = Upstream("fourth", "a fourth upstream", "train.py")
+
+        def evaluation_options(self) -> list[click.Parameter]:
+            return [click.Option(["--network"])]
+
+    monkeypatch.setattr(checkout, "open_checkout", lambda folder: checkout.Checkout(folder, Fourth.upstream))
+    plugins.manager().register(Fourth(), "fourth")
+    try:
+        result = CliRunner().invoke(main, ["eval", "x", "--checkout=.", "--ref=x", "--out=x", "--", "--steps=3"])
+    finally:
+        plugins.manager().unregister(name="fourth")
+    assert result.exit_code == 2
+    assert "--steps=3: the evaluation of a fourth upstream takes no arguments after `--`" in result.output
