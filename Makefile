@@ -1,7 +1,7 @@
-# make demo   set up and run the main job on the embedded default
-# make test   set up and run the tests; with checkouts of the upstreams, those that train in them, too
+# make demo   set up .venv, and run DDO end to end on small digits
+# make test   set up .venv, and run the tests; tests that need a checkout of an upstream are skipped if it is missing
 # make test-all   all tests, also those marked `thorough`
-# make patch UPSTREAM=edm CHECKOUT=path   write patches/edm.* from the lines inserted in a checkout (for maintainers)
+# make patch UPSTREAM=edm CHECKOUT=path   write patches/edm.patch and patches/edm.json from the lines inserted in a checkout (for maintainers)
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
