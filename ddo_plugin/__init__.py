@@ -1,6 +1,6 @@
 """Direct Discriminative Optimization as a plugin for EDM, EDM2 and VAR.
 
-What a plugin may import stands in `__init__.pyi`; each name is loaded when it is first used.
+`__init__.pyi` lists the names that a plugin may import. Each name is loaded when it is first used.
 """
 
 import lazy_loader

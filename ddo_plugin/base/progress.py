@@ -18,7 +18,7 @@ _INTERVAL_S = 0.2
 
 
 class Progress:
-    """Counts up to `total`. Only one of several ranks is `shown`."""
+    """Counts up to `total`. `shown` is true on one rank only, which shows the bar."""
 
     def __init__(self, description: str, total: int, done: int = 0, *, unit: str = "it", shown: bool = True):
         self.total, self.done = total, done

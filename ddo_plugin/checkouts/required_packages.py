@@ -76,7 +76,7 @@ def _own_modules(root: Path) -> dict[str, list[Path]]:
 
 
 def _reached_from(script: Path, own: Mapping[str, list[Path]]) -> list[Path]:
-    """Return the script and the files that it imports at once. A package counts with all files: it loads by name."""
+    """Return the script and the files that it imports when it starts. A package may load any of its files."""
     reached = [script]
     for file in reached:  # grows during the loop
         for name, at_once in _names(file):

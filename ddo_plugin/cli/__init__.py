@@ -1,4 +1,4 @@
-"""The command line: one file per command, and in files with an underscore what several commands share.
+"""The command line: one file for each command. Files with an underscore hold what several commands share.
 
 A command reads its options, calls the room that does the work and prints the result; the work itself belongs there.
 """

@@ -1,4 +1,4 @@
-"""What several commands print about the lines that DDO inserts."""
+"""Output about the lines that DDO inserts, shared by several commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The DDO run of this process: its pieces, its settings, and the events that plugins hear of."""
+"""The DDO run of this process: reference, fakes, objective and settings, and the events that it reports to plugins."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ AGREEMENT = 0.05
 class Session:
     """The DDO run of this process; there is one at most."""
 
-    spec: Run  # what the hooks are told of the run
+    spec: Run  # the record of the run that hooks receive
     objective: Objective
     reference: Reference
     fakes: Fakes | None  # None: the objective needs none, or the integration samples the reference itself
-    settings: dict[str, Any] = field(default_factory=dict)  # what a run that resumes must have in common, by name
+    settings: dict[str, Any] = field(default_factory=dict)  # settings that a resumed run must share, by name
     position: Any = None  # the integration's own object that knows where the training loop is
-    _pauses: bool = field(default=False, init=False)  # the next step is left to a later start
+    _pauses: bool = field(default=False, init=False)  # the run ends before its next step; a later start continues it
 
     @property
     def upstream(self) -> str:
@@ -79,8 +79,8 @@ class Session:
     def check_state(self, state: Path, record: Mapping[str, Any] | None, remedy: str) -> None:
         """Refuse to resume from a training state of another run.
 
-        `record` is what the state holds of its run, {"reference": SHA-256, "settings": {...}}, or None if it holds
-        nothing of the kind. `remedy` completes the message.
+        `record` is what the state records about its run, {"reference": SHA-256, "settings": {...}}, or None if it
+        records nothing. `remedy` is the end of the error message: what the user should do.
         """
         if record is None:
             raise UserError(f"{state} is not a training state of a DDO run; {remedy}")
@@ -123,7 +123,7 @@ class Session:
     def report_pause(self, step: int) -> None:
         """Tell the plugins that the run can be interrupted here; called on every rank.
 
-        Call it when a training state is about to be written, or was, and when the run is over.
+        Call it just before or after a training state is written, and at the end of the run.
         """
         if ranks.is_first():
             plugins.manager().hook.ddo_pause(run=self.spec, step=step)
@@ -200,12 +200,12 @@ def prepare_session(upstream: str, outdir: Path, options: Mapping[str, Any]) -> 
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as JSON gives it back."""
+    """Return a value as it is after writing it to JSON and reading it back: a tuple becomes a list."""
     return list(value) if isinstance(value, tuple) else value
 
 
 def _settings(spec: Run) -> dict[str, Any]:
-    """Return what a run that resumes must have in common with the run before: our options, and the fakes by content."""
+    """Return the settings that a resumed run must share: our options, and the digest of the fakes."""
     options = {name: value for name, value in spec.options.items() if name not in FREE}
     fakes = spec.provenance.get("fakes") or {}
     return {**options, "ddo_fakes": fakes.get("sha256") or fakes.get("images")}
@@ -266,7 +266,8 @@ def _check_origin(fakes: Fakes | OnlineFakes, reference: Reference, options: Map
 
 
 def _objective(hook: Any, options: Mapping[str, Any]) -> Objective:
-    offers = reversed(hook.ddo_objectives())  # pluggy asks the latest plugin first; here its answer must come last
+    # pluggy lists the latest plugin first. Its objectives must come last here, so that they replace earlier ones.
+    offers = reversed(hook.ddo_objectives())
     known = {name: factory for offer in offers for name, factory in offer.items()}
     name = options["ddo_objective"]
     if name not in known:

@@ -14,7 +14,7 @@ from ddo_plugin.base.errors import CollapseError
 from ddo_plugin.base.files import atomic_write
 
 FILE_NAME = "ddo-stats.jsonl"
-STEPS_PER_FLUSH = 16  # steps for each wait for the device and each write
+STEPS_PER_FLUSH = 16  # number of steps that are collected before the values are read from the device and written
 WATCH_WINDOW = 16  # steps over which the reward of real data is averaged before it is judged
 LOST_STEPS = 5  # successive steps without a finite log-ratio that end a run; fp16 skips single steps
 
@@ -71,7 +71,7 @@ class StatisticsLog:
             self._recent = [line["rewards/real"] for line in kept if "rewards/real" in line][-WATCH_WINDOW:]
 
     def _refuse_divergence(self, lines: list[dict[str, float]], judged: Mapping[float, int]) -> None:
-        """Raise CollapseError if no log-ratio of several steps is finite; a network of NaNs would silently train on.
+        """Raise CollapseError if no log-ratio of several steps is finite. A network of NaNs would go on training.
 
         `judged` is the number of log-ratios of each step.
         """
@@ -99,7 +99,7 @@ class StatisticsLog:
 
 
 def read(path: Path) -> list[dict[str, float]]:
-    """Return the lines of a statistics file, without a line that a kill cut short."""
+    """Return the lines of a statistics file. Leave out a last line that is incomplete because the run was killed."""
     rows = []
     for line in path.read_text().splitlines():
         try:
@@ -110,7 +110,7 @@ def read(path: Path) -> list[dict[str, float]]:
 
 
 def _reduce(name: str, values: Tensor) -> Tensor:
-    values = values.double()  # torch has no mean of counts and flags, and large values keep their digits
+    values = values.double()  # torch cannot average integers and booleans; float64 keeps digits
     return values.sum() if name == "nonfinite" else values.mean()
 
 

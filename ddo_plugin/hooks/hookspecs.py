@@ -106,7 +106,7 @@ def ddo_generator(upstream: str, source: str, options: Mapping[str, Any]) -> Gen
 
 @hookspec
 def ddo_statistics(run: Run, step: int, statistics: Mapping[str, Tensor]) -> None:
-    """React to an evaluation of the objective. Tensors are detached and on their device; reading one waits for it."""
+    """React to the statistics of a step. Tensors are detached and on their device; reading one waits for it."""
 
 
 @hookspec
@@ -126,7 +126,7 @@ def ddo_pause(run: Run, step: int) -> None:
 def ddo_convert(source: Path, out: Path, like: Path | None) -> str | None:
     """Write the network in `source` to `out` in upstream's other format, and return a line that says so.
 
-    `like` is a training state that supplies everything but the network.
+    `like` is a training checkpoint from which everything except the network is taken.
     """
 
 

@@ -55,7 +55,7 @@ class Integration:
         """Load and freeze the reference network from `source`, a path or URL."""
 
     def fakes(self, source: str | None, reference: Reference, options: Mapping[str, Any]) -> Fakes | OnlineFakes | None:
-        """Open what `--ddo-fakes` names, if it is no reference set; those are opened before this is asked."""
+        """Open the path in `--ddo-fakes`, if it is not a reference set. Reference sets are opened before this call."""
 
     def generator_options(self) -> Sequence[click.Option]:
         """Return the options of `ddo sample` and `ddo refset make` that choose how a network is sampled."""
@@ -83,7 +83,7 @@ class Integration:
     # -- the hooks --------------------------------------------------------------------------------------------------
 
     def answers(self, hook: str) -> bool:
-        """Return whether this integration has an answer to the hook: its method or itself is overridden, or added."""
+        """Return whether this integration answers the hook: by an overridden method, or by a hook of its own."""
         method = hook.removeprefix(PREFIX)
         default = getattr(Integration, method, None)
         return default is None or _overrides(self, method) or _overrides(self, hook)

@@ -35,7 +35,7 @@ class Listing:
 
 
 class Manager(pluggy.PluginManager):
-    """A pluggy manager that survives plugins that cannot be imported, and lists what became of each plugin."""
+    """A pluggy manager that leaves out plugins that cannot be imported, and lists all plugins with their errors."""
 
     def __init__(self) -> None:
         super().__init__(hookspecs.PROJECT)

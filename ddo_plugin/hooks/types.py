@@ -56,7 +56,7 @@ class Fix:
 
 @dataclass(frozen=True)
 class Upstream:
-    """A repository (or script) that an integration finetunes networks of, and what the core must know of it."""
+    """A repository or script whose networks an integration finetunes, and what the core must know about it."""
 
     name: str  # the name in hooks, recipes and `inject`
     title: str  # the name for people
@@ -82,7 +82,7 @@ class Reference:
     network: Any  # an nn.Module; None if upstream's loop builds the network and the integration fills it from `info`
     source: str  # path or URL that it was loaded from
     sha256: str  # of the file
-    info: Any = None  # what else its integration knows of it
+    info: Any = None  # more facts about the network, for its integration
 
 
 class Fakes(Protocol):
@@ -106,7 +106,7 @@ class Fakes(Protocol):
 
 @dataclass(frozen=True)
 class OnlineFakes:
-    """The answer of an integration that samples the reference while it trains: there is nothing to draw from."""
+    """The answer of an integration that samples the reference during training, so there is no stored set."""
 
     description: Mapping[str, Any]  # for the sidecars, as in `Fakes`
 

@@ -36,7 +36,7 @@ class Journal:
                 self._write(entry)
 
     def append(self, fact: str, **data: Any) -> None:
-        """Record a fact, unless the current run recorded it before, as a resumed run repeats its conclusions."""
+        """Record a fact, unless the current run has recorded it already: a resumed run reaches the same facts again."""
         entry = json.loads(json.dumps({"fact": fact, **data}))
         with self._lock:
             if entry not in self.facts[self._current :]:

@@ -22,5 +22,6 @@ def run_in_parallel(calls: Sequence[Callable[[], Result]], stop: Callable[[], No
             stop()
     failures = [failure for future in futures if (failure := future.exception())]
     if failures:
-        raise min(failures, key=lambda failure: isinstance(failure, StoppedError))  # the cause, not its consequences
+        # Prefer the exception that caused the others.
+        raise min(failures, key=lambda failure: isinstance(failure, StoppedError))
     return [future.result() for future in futures]

@@ -158,14 +158,14 @@ class Runner(RunFolder):
                 return
 
     def _note_if_gone(self, task: Task) -> None:
-        """Record that a finished output was deleted, so that a half of its next version does not count as finished."""
+        """Record that a finished output was deleted. Otherwise an incomplete new output would count as finished."""
         end = self._last_end(task)
         if end is not None and end["fact"] == "finished" and not task.out.exists():
             name = self.relative(task.out)
             self.journal.append("gone", out=name, attempt=self._attempts(name)[0])
 
     def _attempts(self, name: str) -> tuple[int, int]:
-        """Return the number of the next attempt, and how many failed since the task was last abandoned or finished."""
+        """Return the number of the next attempt, and of failures since the task was last abandoned or finished."""
         facts = [f["fact"] for f in self.journal.about(name)]
         ends = [place for place, fact in enumerate(facts) if fact in ("abandoned", *ENDS)]
         number = 1 + sum(fact in ("failed", *ENDS) for fact in facts)

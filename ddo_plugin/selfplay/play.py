@@ -43,7 +43,7 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Start:
-    """What the candidates of a round start from."""
+    """The reference and the fakes with which the candidates of a round start."""
 
     number: int  # of the round
     reference: Path
@@ -137,7 +137,7 @@ class _Play:
         compared: dict[Candidate, list[Evaluated]] = {}
         for rung in (*search.rungs, None):
             attempts = [partial(self._try, start, candidate, Rung(search, rung)) for candidate in alive]
-            # A candidate that collapsed or failed meanwhile has no snapshots now, and so is out.
+            # A candidate that has collapsed or failed has no snapshots here, so it is dropped.
             compared |= dict(zip(alive, self._in_parallel(attempts), strict=True))
             if rung is not None:
                 in_race = {candidate: compared[candidate] for candidate in alive if compared[candidate]}

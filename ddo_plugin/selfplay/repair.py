@@ -1,4 +1,4 @@
-"""Damaged snapshots: their training is done again."""
+"""Damaged snapshots: the training run that wrote them is repeated."""
 
 from __future__ import annotations
 

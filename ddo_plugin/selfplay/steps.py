@@ -82,7 +82,7 @@ class Steps:
         return self.folder.key({**made_from, **networks, **chosen})
 
     def _identity(self, network: Path) -> Path | str:
-        """Return what stands for a network in a key: its digest if that is known, else its path."""
+        """Return what identifies a network in a key: its digest if that is known, otherwise its path."""
         sha256 = self.plan.base_sha256 if network == self.plan.base else sidecar.sha256(network)
         return f"sha256 {sha256}" if sha256 else network
 

@@ -21,7 +21,7 @@ def survivors(scores: Sequence[float], keep: float) -> list[int]:
     for score in sound.values():
         study.add_trial(optuna.trial.create_trial(value=score, intermediate_values={RUNG: score}))
     kept = sorted((place for place, score in sound.items() if not _is_pruned(study, score)), key=sound.__getitem__)
-    return sorted(kept[: math.ceil(keep * len(scores))])  # ties do not make it more
+    return sorted(kept[: math.ceil(keep * len(scores))])  # candidates with equal scores do not raise the number
 
 
 RUNG = 1  # the step at which all candidates report; each rung has its own study

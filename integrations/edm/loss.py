@@ -15,7 +15,7 @@ from ddo_plugin import NoiseLevels, current_session, diffusion_terms, with_fakes
 
 
 class DDOLoss:
-    """The loop calls this loss instead of EDMLoss. It pickles as an EDMLoss, so that pristine EDM reads snapshots."""
+    """The loop calls this loss instead of EDMLoss. It pickles as an EDMLoss, so that unmodified EDM reads the snapshots."""
 
     def __init__(self, noise: Mapping[str, float], record: Mapping[str, Any]):
         """Take the session of this process; `record` is an argument so that training_options.json holds it."""
@@ -40,7 +40,7 @@ class DDOLoss:
         return outcome.per_sample()
 
     def _not_augmented(self, clean: Tensor) -> Tensor | None:
-        """Return the labels of images that are not augmented; without labels, DDP waits for a gradient in vain."""
+        """Return augmentation labels of zeros. Without labels, one weight gets no gradient, which DDP waits for."""
         width = self.session.reference.info.augment_dim
         return clean.new_zeros(len(clean), width) if width else None
 

@@ -14,7 +14,7 @@ from ddo_plugin import Denoiser, NoiseLevels, current_session, diffusion_terms, 
 
 
 class DDOLoss:
-    """The loop calls this loss instead of EDM2Loss. It pickles as EDM2Loss, so that pristine EDM2 reads snapshots."""
+    """The loop calls this loss instead of EDM2Loss. It pickles as EDM2Loss, so that unmodified EDM2 reads the snapshots."""
 
     def __init__(self, noise: Mapping[str, float], record: Mapping[str, Any]):
         """Take the session of this process; `record` is an argument so that training_options.json holds it."""
@@ -60,7 +60,7 @@ def _frozen(net: nn.Module, labels: Tensor) -> Denoiser:
 
 
 def _trained(net: nn.Module, labels: Tensor) -> Denoiser:
-    """Keep the uncertainty in the graph but out of the loss; without it DDP waits for its gradient."""
+    """Keep the uncertainty in the graph, but out of the loss. Otherwise DDP would wait for its gradient forever."""
 
     def denoise(noisy: Tensor, sigma: Tensor) -> Tensor:
         denoised, logvar = net(noisy, sigma, labels, force_fp32=True, return_logvar=True)

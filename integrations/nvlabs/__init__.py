@@ -1,1 +1,1 @@
-"""TODO."""
+"""What EDM and EDM2 share: checks, fakes from images, and evaluation with upstream's scripts."""

@@ -111,7 +111,7 @@ class TokenGenerator:
 
     @staticmethod
     def _to_images(decoded: Tensor) -> Tensor:
-        return ((decoded.float() + 1) / 2 * 255).to(torch.uint8)  # truncated, not rounded, like the release
+        return ((decoded.float() + 1) / 2 * 255).to(torch.uint8)  # the release truncates here and does not round
 
 
 def generator(source: str, options: Mapping[str, Any]) -> TokenGenerator:

@@ -33,7 +33,7 @@ class Round:
         return self.steps * self.accumulation
 
     def generator(self, batch: int, rank: int, device: torch.device) -> torch.Generator:
-        """Return a generator for one batch on one rank; generators seeded alike would draw the same on every rank."""
+        """Return a generator for one batch on one rank; with the same seed, every rank would draw the same numbers."""
         sequence = np.random.SeedSequence([self.seed, self.session.options["ddo_round"] or 0, rank, batch])
         return torch.Generator(device).manual_seed(int(sequence.generate_state(1)[0]))
 

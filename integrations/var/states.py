@@ -22,7 +22,7 @@ OTHER = "move it away, or use another --local_out_dir_path"
 
 @dataclass(frozen=True)
 class Standing:
-    """The position of a round that resumes, and this rank's random state before the round's first batch."""
+    """Where a round resumes, and this rank's random state before the round's first batch."""
 
     done: int  # batches
     random: Tensor

@@ -144,7 +144,7 @@ class DDOTrainer(VARTrainer):  # type: ignore[misc]  # upstream's types are not 
 
 
 def install() -> None:
-    """Replace the trainer that the loop asks for by name once it has its data."""
+    """Replace upstream's trainer, which the loop looks up by name after it has loaded its data."""
 
     def build(**settings: Any) -> DDOTrainer:
         trainer.VARTrainer = VARTrainer  # its constructor refers to itself by this name

@@ -75,7 +75,7 @@ def _replace_nccl() -> None:
     @functools.wraps(original)
     def init_process_group(backend: str | None = None, *args: Any, **kwargs: Any) -> None:
         if backend == "nccl":
-            adjust_upstream()  # for a user's own driver, which is no click command
+            adjust_upstream()  # for a user's own script that is not a click command
             announce_cpu()
         original("gloo" if backend == "nccl" else backend, *args, **kwargs)
 
@@ -107,7 +107,7 @@ def _let_ddp_take_the_cpu() -> None:
 
 
 def _draw_seeds_on_the_cpu() -> None:
-    """EDM's train.py draws its seed on the GPU if --seed is not given."""
+    """Draw the random seed of EDM's train.py on the CPU. Without --seed, train.py draws it on the GPU."""
     import torch
 
     original = torch.randint
@@ -122,7 +122,7 @@ def _draw_seeds_on_the_cpu() -> None:
 
 
 def _adjust_when_a_command_starts() -> None:
-    """When a command starts, upstream is fully imported and has not used its defaults yet."""
+    """Adjust upstream when a click command starts: all is imported then, and no default has been used yet."""
     original = click.Command.main
 
     @functools.wraps(original)

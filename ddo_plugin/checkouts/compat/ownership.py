@@ -1,4 +1,4 @@
-"""Which modules of this process belong to a checkout: a fix that changes behaviour does so for these alone."""
+"""Tell which modules of this process belong to a checkout. Fixes change behaviour for such modules only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""torch dropped the argument of `Sampler.__init__`, where the InfiniteSampler of EDM and EDM2 passes its dataset."""
+"""torch dropped an argument of `Sampler.__init__`. The InfiniteSampler of EDM and EDM2 passes its dataset there."""
 
 from __future__ import annotations
 

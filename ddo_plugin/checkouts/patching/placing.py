@@ -66,7 +66,7 @@ def _insert(patch: FilePatch, data: bytes, places: list[int], state: State) -> I
 
 
 def _patched(patch: FilePatch, data: bytes, text: Text, starts: list[int]) -> Inspection:
-    """Inspect a file that has all lines once: are they where they belong, as far as that can still be determined?"""
+    """Return the state of a file that has all inserted lines once, as far as their places can be checked."""
     without = _without(patch, text, starts)
     if patch.new_blob in blob_ids(data):
         return Inspection(State.PATCHED, "", data, without, lines_found=True)
@@ -94,7 +94,7 @@ def _places(hunk: Hunk, text: Text) -> list[int]:
 
 
 def _standing(patch: FilePatch, text: Text) -> list[list[int]]:
-    """Return the ways to match all inserted blocks in order, each as a list of starts. Two ways already mean doubt."""
+    """Return the ways to match all inserted blocks in order, each as a list of starts. Two ways are ambiguous."""
     ways: list[list[int]] = [[]]
     for number, hunk in enumerate(patch.hunks):
         block = hunk.lines
@@ -148,7 +148,7 @@ def _by_hand(patch: FilePatch) -> str:
 
 
 def _python_doubt(patch: FilePatch, data: bytes, starts: list[int]) -> str:
-    """Return why the inserted lines are no statements or decorators, as inside a string, or an empty string."""
+    """Return why the inserted lines are no statements or decorators, or ""; they may be inside a string."""
     if not patch.path.endswith(".py"):
         return ""
     try:

@@ -67,7 +67,7 @@ def blob_id(data: bytes) -> str:
 
 
 def digest(line: bytes) -> str:
-    """Return the digest of a line. Our files hold it instead of upstream's line, which it recognises."""
+    """Return the digest of a line. Our files hold digests instead of upstream's lines."""
     return hashlib.sha256(line).hexdigest()[:_DIGEST_LENGTH]
 
 

@@ -1,4 +1,4 @@
-"""Replace several files, all or none, even if the process is killed between two of them.
+"""Replace several files: all of them or none, even if the process is killed meanwhile.
 
 First the new contents are written beside the files. Then a journal records what goes where. Then the new contents are
 renamed into place. Before the journal exists, no file has changed. Once it exists, `repair` can finish the work.

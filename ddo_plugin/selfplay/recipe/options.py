@@ -1,4 +1,4 @@
-"""The options that a recipe may pass to the commands of a round, as far as they are known before a command runs."""
+"""The options that a recipe may set for the commands of a round, as far as they can be known before these run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ddo_plugin.hooks import plugins
 from ddo_plugin.hooks.types import Upstream
 from ddo_plugin.sampling.options import refset_options
 
-# Options that self-play sets for every upstream -> where the value comes from.
+# Option that self-play sets for every upstream -> where its value comes from.
 SWEPT = "self-play sets it from [sweep]"
 PLAYED = "self-play sets it"
 TRAINING = {
@@ -108,7 +108,7 @@ def _from_source(options: Iterable[script_flags.Option]) -> dict[str, OptionValu
 
 
 def _from_click(options: Iterable[click.Parameter]) -> dict[str, OptionValue]:
-    """Return the options by each of their long names."""
+    """Return the options by long name; an option with several long names appears several times."""
     return {
         spelling[2:]: OptionValue(option.type, bool(getattr(option, "is_flag", False)))
         for option in options

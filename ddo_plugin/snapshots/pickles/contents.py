@@ -63,7 +63,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Contents:
-    """Everything that can be said of a file without running it."""
+    """What can be said about a file without running it."""
 
     networks: dict[str, NetworkInfo]
     objects: dict[str, ObjectInfo]

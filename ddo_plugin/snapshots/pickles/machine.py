@@ -1,4 +1,4 @@
-"""A pickle machine that calls nothing but a given list of constructors.
+"""An interpreter of pickles that can call only the constructors in a given list.
 
 `pickle.Unpickler` with a guarded `find_class` is not enough: it still sets attributes on any object, reserves memory by
 the sizes that a file claims, and hashes whatever the file says. Here each opcode is implemented explicitly.
@@ -30,7 +30,7 @@ _MARK = object()
 
 @dataclass(frozen=True)
 class Constructors:
-    """What a pickle may use: a function of ours for each global, and one that gives state to an object."""
+    """What a pickle may use: one of our functions for each global name, and a function that sets an object's state."""
 
     allowed: Mapping[tuple[str, str], Callable[..., Any]]
     build: Callable[[Any, Any], None]

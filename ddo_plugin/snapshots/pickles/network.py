@@ -112,7 +112,7 @@ def _construct(
             module: torch.nn.Module = getattr(upstream, info.class_name)(*info.init_args, **kwargs)
     except (TooBigError, UserError):
         raise
-    except Exception as error:  # upstream's asserts, missing or unknown arguments, sizes that do not fit
+    except Exception as error:  # upstream's assertions fail, arguments are missing or unknown, or sizes do not fit
         raise BrokenError(
             f"{type(error).__name__} from its constructor, {one_line(error) or 'no reason given'}"
         ) from None

@@ -1,4 +1,4 @@
-"""The inert data that a pickle's objects become when nothing of the file is run."""
+"""The plain data that represent the objects of a pickle when no code of the file is run."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Node:
 
 @dataclass(eq=False)
 class Unknown:
-    """The result of a forbidden global, in a survey of a file that is not loaded."""
+    """Stands for the result of a forbidden function while a file is only described, not loaded."""
 
     what: str
 

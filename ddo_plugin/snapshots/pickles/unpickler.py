@@ -1,4 +1,4 @@
-"""Reads a network pickle without running anything in it."""
+"""Read a network pickle without running any code in it."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def _apply() -> None:
 
 
 def _find_no_gpu() -> None:
-    """VAR's `dist` asks whether there is a GPU when it is imported, and again first of all when it starts its ranks."""
+    """Let VAR's `dist` find no GPU. It asks when it is imported, and again when it starts its ranks."""
     import torch
 
     original = torch.cuda.is_available
@@ -59,7 +59,7 @@ def _join(dist: MutableMapping[str, Any]) -> None:
 
 
 def _keep_tensors() -> None:
-    """Leave tensors on the CPU where VAR's collectives move them to the GPU and its meters create them there."""
+    """Leave tensors on the CPU that VAR's collectives move to the GPU, or that its meters create there."""
     import torch
 
     original_cuda, original_tensor = torch.Tensor.cuda, torch.tensor
@@ -81,7 +81,7 @@ def _keep_tensors() -> None:
 
 
 def _let_adamw_take_the_cpu() -> None:
-    """VAR asks for the fused AdamW, which torch 2.1 has for GPUs alone."""
+    """Turn off the fused AdamW that VAR asks for; torch 2.1 has it on GPUs only."""
     import torch
 
     original = torch.optim.AdamW.__init__

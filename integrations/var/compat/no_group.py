@@ -1,4 +1,4 @@
-"""VAR averages its meters over the ranks without asking whether there is more than one.
+"""VAR averages its meters over the ranks even if there is only one.
 
 Started by plain `python train.py`, on a GPU too, there is no process group, and its first epoch ends in an error.
 """
