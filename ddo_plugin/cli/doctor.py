@@ -53,7 +53,7 @@ def command(repo: Path) -> None:
 
 
 def _open(repo: Path) -> tuple[Checkout | None, str]:
-    """Return the checkout, or None and why the folder is none."""
+    """Return the checkout, or None and the reason why the folder holds none."""
     from ddo_plugin.checkouts.checkout import open_checkout
 
     try:

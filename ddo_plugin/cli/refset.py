@@ -42,11 +42,11 @@ def make(network: str, out: Path, count: int, seed: int, labels: str, batch: int
         generator = group.together(lambda: open_generator(network, options))
         numbers = group.agree(lambda: classes.choose(labels, count, generator.classes))
         with writing("the set"):
-            made = refset.make(
+            created = refset.make(
                 generator, out, group, count=count, seed=seed, labels=numbers, batch=batch or generator.batch
             )
         if group.first:
-            click.echo(f"{out}: {_described(out)}{'' if made else '; it is complete already, nothing to do'}")
+            click.echo(f"{out}: {_described(out)}{'' if created else '; it is complete already, nothing to do'}")
 
 
 @command.command("verify")

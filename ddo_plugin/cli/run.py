@@ -14,7 +14,7 @@ from ddo_plugin.cli._dashes import ARGUMENTS, SplitAtDashes
 
 
 class _RunCommand(SplitAtDashes):
-    """A command that tells where the script's own options go."""
+    """A command whose error messages say where options of the script belong."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:

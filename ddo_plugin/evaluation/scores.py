@@ -20,11 +20,11 @@ def evaluation_command(module: str, step: EvaluationStep) -> Command:
 
 def combine_seeds(by_seed: Sequence[Mapping[str, float]], metrics: Sequence[str]) -> dict[str, Any]:
     """Return the metrics of several evaluation seeds, one by one and averaged. The first metric is the score."""
-    scores = [found[metrics[0]] for found in by_seed]
+    scores = [result[metrics[0]] for result in by_seed]
     return {
         "score": statistics.fmean(scores),
         "scores": scores,
         "spread": statistics.stdev(scores) if len(scores) > 1 else None,
-        "metrics": {name: statistics.fmean(found[name] for found in by_seed) for name in metrics},
+        "metrics": {name: statistics.fmean(result[name] for result in by_seed) for name in metrics},
         "by_seed": by_seed,
     }

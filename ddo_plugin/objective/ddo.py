@@ -99,7 +99,9 @@ def objective_statistics(terms: Terms, beta: float, loss_real: Tensor, loss_fake
     """Return the logged metrics, with the names of TRL: chosen = real, rejected = fake."""
     assert terms.r_real is not None and terms.r_fake is not None
     r_real, r_fake = terms.r_real.detach(), terms.r_fake.detach()
-    nonfinite = count_nonfinite(r_real, r_fake)  # masked fakes too: the mask hides a NaN, but not its gradient
+    nonfinite = count_nonfinite(
+        r_real, r_fake
+    )  # masked fakes count, too: the mask hides a NaN in the loss, but not in the gradient
     if terms.conditional is not None:
         r_fake, loss_fake = r_fake[terms.conditional], loss_fake[terms.conditional]
     stats = {

@@ -23,7 +23,7 @@ Denoiser = Callable[[Tensor, Tensor], Tensor]  # (noisy [N, ...], sigma [N, 1, .
 
 @dataclass(frozen=True)
 class NoiseLevels:
-    """Noise levels log σ ~ N(P_mean, P_std²), with the weight that gives F_θ unit weight (Eq. 43)."""
+    """Noise levels log σ ~ N(P_mean, P_std²), weighted so that the loss of F_θ has unit weight (Eq. 43)."""
 
     P_mean: float = -1.2
     P_std: float = 1.2

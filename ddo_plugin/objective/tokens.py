@@ -30,7 +30,7 @@ class _TokenLogp(torch.autograd.Function):
             rows = slice(first, first + rows_per_chunk)
             chunk = logits[rows].to(dtype)
             peak[rows] = chunk.amax(1)
-            chunk = chunk - peak[rows, None]  # before anything else: a common offset of the logits would cost digits
+            chunk = chunk - peak[rows, None]  # first of all: a large common offset of the logits would cost digits
             log_p = chunk.gather(1, tokens[rows, None]).squeeze(1)
             log_sum[rows] = chunk.exp_().sum(1).log_()
             logp[rows] = log_p - log_sum[rows]
@@ -80,7 +80,7 @@ def token_logp_from_head(
 
 
 def log_ratio(logp: Tensor, logp_ref: Tensor) -> Tensor:
-    """Return [N] the sum of the differences. Subtracting first keeps digits; equal networks give exactly 0."""
+    """Return [N] the sums of the differences. Subtracting first keeps digits; equal networks give exactly 0."""
     return (logp - logp_ref).sum(1)
 
 

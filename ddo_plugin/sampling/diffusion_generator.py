@@ -16,7 +16,7 @@ from ddo_plugin.objective.diffusion import Denoiser
 
 
 class DiffusionGenerator:
-    """A generator of a denoising network. The integration supplies `solve` and, for latents, `decode`."""
+    """A generator that samples a denoising network. The integration supplies `solve` and, for latents, `decode`."""
 
     kind: Literal["images"] = "images"
 

@@ -77,7 +77,7 @@ class _Play:
         self._warnings: set[str] = set()
 
     def play(self) -> Evaluated:
-        rounds = [this.workload.announcement() for this in self.plan.rounds]
+        rounds = [planned.workload.announcement() for planned in self.plan.rounds]
         self._record("plan", upstream=self.plan.upstream, rounds=rounds)
         base = self._evaluate(0, self.plan.base)
         if base is None:

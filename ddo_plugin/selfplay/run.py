@@ -21,7 +21,7 @@ from ddo_plugin.selfplay.recipe.plan import Plan, identity
 
 def run(recipe: Recipe, out: Path) -> Evaluated:
     """Play the recipe in the folder `out`, or resume the run in it, and return the best network."""
-    if any(this.search for this in recipe.rounds):
+    if any(settings.search for settings in recipe.rounds):
         survivors.import_engine()  # fails now rather than after the first trainings
     if recipe.checkout is not None:
         open_checkout(recipe.checkout)  # fails now, too

@@ -123,7 +123,7 @@ def _time_left(out: Path, plans: Sequence[Fact], facts: Sequence[Fact]) -> str:
     running = [name for name, last in _last(facts).items() if last["fact"] == "started"]
     rounds = [Workload(**announced) for plan in plans for announced in plan["rounds"]]
     total = len(plans) * costs.evaluation + sum(
-        costs.refset + this.cost(costs, snapshots[this.finalists is not None]) for this in rounds
+        costs.refset + work.cost(costs, snapshots[work.finalists is not None]) for work in rounds
     )
     elapsed = sum(map(sum, took.values())) + sum(
         read_fraction(out / f"{name}.progress") * mean.get(_kind(facts, name), 0.0) for name in running

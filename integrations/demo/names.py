@@ -1,4 +1,4 @@
-"""Names by which other commands know the demo's integration; light to import."""
+"""The names of the demo's upstream, families and features. Light to import."""
 
 UPSTREAM = "digits"
 FAMILIES = ("diffusion", "tokens")

@@ -47,7 +47,7 @@ class DigitsIntegration(Integration):
         return finetuning_options(alpha=1.0, beta=0.3)
 
     def configure(self, config: MutableMapping[str, Any], options: Mapping[str, Any]) -> None:
-        """Start from the reference, without dropout, and let the objective judge every batch."""
+        """Start from the reference, without dropout, and train with the objective."""
         import torch
 
         from ddo_integrations.demo.train import CHECKPOINT
@@ -120,7 +120,7 @@ class DigitsIntegration(Integration):
 
 
 class FinetuningLoss:
-    """The loss of a DDO run, instead of the native loss: the objective, applied to both networks' likelihoods."""
+    """The loss of a DDO run: the objective, applied to the likelihoods of target and reference."""
 
     def __init__(self, session: Session, family: Family):
         self.session, self.family = session, family

@@ -155,7 +155,7 @@ class TokensFamily:
     def terms(
         self, network: nn.Module, reference: nn.Module | None, real: Tensor, labels: Tensor, fakes: Fakes | None
     ) -> Terms:
-        """Return the terms of a batch. Some reals lose their label; no fakes oppose them (α = 0 without a label)."""
+        """Return the terms of a batch. Real samples that lose their label have no fakes (α = 0 without a label)."""
         n_real, samples = len(real), real
         labels, kept = drop_labels(labels, NO_LABEL, self.label_drop)
         if fakes is not None:

@@ -93,16 +93,16 @@ def _same_on_all_ranks(run_dir: str | None) -> Path:
 
 def _refuse_contradictions(c: Mapping[str, Any], options: Mapping[str, Any], info: NetworkInfo) -> None:
     """Refuse flags that ask for another network than the reference."""
-    asked = c["network_kwargs"]
+    requested = c["network_kwargs"]
     for flag, settings in ARCHITECTURE.items():
         for name in settings if typed(flag) else ():
-            expected = info.init_kwargs.get(name, asked.get(name))
-            if name in asked and not np.array_equal(asked[name], expected):
+            expected = info.init_kwargs.get(name, requested.get(name))
+            if name in requested and not np.array_equal(requested[name], expected):
                 raise UserError(
-                    f"--{flag}={options[flag]} means {name}={asked[name]}, but the reference has {expected}; "
+                    f"--{flag}={options[flag]} means {name}={requested[name]}, but the reference has {expected}; "
                     f"drop --{flag}"
                 )
-    if typed("precond") and asked["class_name"] != f"training.networks.{info.class_name}":
+    if typed("precond") and requested["class_name"] != f"training.networks.{info.class_name}":
         raise UserError(f"--precond={options['precond']}: the reference is a {info.class_name}; drop --precond")
     checks.check_exactness(options)
     if typed("augment") and options["augment"] and not info.augment_dim:

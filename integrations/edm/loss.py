@@ -15,7 +15,7 @@ from ddo_plugin import NoiseLevels, current_session, diffusion_terms, with_fakes
 
 
 class DDOLoss:
-    """The loop calls this loss instead of EDMLoss. It pickles as an EDMLoss, so that unmodified EDM reads the snapshots."""
+    """DDO's loss. It is pickled as upstream's EDMLoss, so that unmodified EDM reads the snapshots."""
 
     def __init__(self, noise: Mapping[str, float], record: Mapping[str, Any]):
         """Take the session of this process; `record` is an argument so that training_options.json holds it."""

@@ -14,7 +14,7 @@ from ddo_plugin import Denoiser, NoiseLevels, current_session, diffusion_terms, 
 
 
 class DDOLoss:
-    """The loop calls this loss instead of EDM2Loss. It pickles as EDM2Loss, so that unmodified EDM2 reads the snapshots."""
+    """DDO's loss. It is pickled as upstream's EDM2Loss, so that unmodified EDM2 reads the snapshots."""
 
     def __init__(self, noise: Mapping[str, float], record: Mapping[str, Any]):
         """Take the session of this process; `record` is an argument so that training_options.json holds it."""

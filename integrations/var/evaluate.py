@@ -137,8 +137,8 @@ def _judge(out: Path, seeds: range, metrics: list[str], commands: list[str], opt
         _ddo(["sample", *flags(sampling), *shlex.split(options["sampler"])], commands)
         _ddo(["eval", str(npz), *flags(measured)], commands)
         record = json.loads(record_beside(npz).read_text())
-        made = {"network": record["reference"], "sampler": record["sampler"], "labels": record["labels"]}
-        return {**json.loads(result.read_text()), **made}
+        origin = {"network": record["reference"], "sampler": record["sampler"], "labels": record["labels"]}
+        return {**json.loads(result.read_text()), **origin}
     finally:
         for path in (npz, record_beside(npz), result):
             path.unlink(missing_ok=True)

@@ -36,15 +36,15 @@ def find(session: Session) -> Standing | None:
             f"--local_out_dir_path={outdir}: upstream cannot find training states in a folder with *, ? or [ in its "
             "name; use another name"
         )
-    found = list(outdir.glob(FOUND_BY_UPSTREAM))
-    whole = [path for path in found if not state_is_damaged(path, OTHER)]
-    states = {path: read_tensors(path, "--local_out_dir_path") for path in whole}
+    existing = list(outdir.glob(FOUND_BY_UPSTREAM))
+    complete = [path for path in existing if not state_is_damaged(path, OTHER)]
+    states = {path: read_tensors(path, "--local_out_dir_path") for path in complete}
     for path, state in states.items():
         _check(path, state, session)
     if is_first():
-        for path in set(found) - set(whole):
+        for path in set(existing) - set(complete):
             set_state_aside(path)
-    newest = max(whole, key=lambda path: path.stat().st_mtime, default=None)
+    newest = max(complete, key=lambda path: path.stat().st_mtime, default=None)
     if newest is None:
         return None
     return Standing(states[newest]["iter"], states[newest]["trainer"][OURS]["begin"][rank()])

@@ -21,7 +21,7 @@ def feature_moments(features: np.ndarray) -> Moments:
 
 
 class RunningMoments:
-    """The same moments, of features that come in batches. Batches are merged without cancellation."""
+    """The moments of features that come in batches. Merging batches loses no digits to cancellation."""
 
     def __init__(self) -> None:
         self.count = 0

@@ -8,7 +8,7 @@ SPLITS = 10
 
 
 class InceptionScore:
-    """The score of logits [N, K] that come in batches, for `count` images in total. Batches are not kept.
+    """The Inception Score from batches of logits [N, K], of `count` images in total. Batches are not stored.
 
     With q = mean p, the average of KL(p ‖ q) over a split is the mean of Σ p log p minus Σ q log q. Two running sums
     are therefore enough. Images are assigned to splits at random: samples are often stored class by class, and a split

@@ -115,7 +115,7 @@ class Plan:
     @property
     def cost(self) -> float:
         """The cost of the whole run."""
-        return self.costs.evaluation + sum(this.cost(self.costs) for this in self.rounds)
+        return self.costs.evaluation + sum(planned.cost(self.costs) for planned in self.rounds)
 
 
 def identity(plan: Plan) -> str:
