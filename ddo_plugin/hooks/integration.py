@@ -1,4 +1,4 @@
-"""The base class of an integration, whose methods are the hooks of one upstream."""
+"""The base class of an integration: its methods answer the hooks for one upstream."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ DURATION_MIMG, LR, EMA_MIMG, SNAPSHOT_TICKS, DUMP_TICKS = 1.5, 1.5e-4, 0.25, 1, 
 
 SEEDS = 1 << 31  # number of seeds that upstream draws from
 
-# Flags whose settings the reference decides.
+# Flags that set what the reference already determines.
 ARCHITECTURE = {
     "arch": (
         "model_type",

@@ -29,7 +29,7 @@ class Progress:
         return self.nimg // self.batch_size
 
     def resume(self, nimg: int) -> None:
-        """Continue at a training state, whose snapshot was reported before the state was written."""
+        """Continue at a training state. Its snapshot was reported before the state was written."""
         self.nimg = self._reported = nimg
 
     def report(self) -> None:

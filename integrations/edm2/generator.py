@@ -81,7 +81,7 @@ def takes_guide(options: Mapping[str, Any]) -> bool:
 
 
 def _guide(options: Mapping[str, Any], reference: Reference, upstream: Upstream) -> Reference:
-    """Load the guiding network, whose inputs and outputs must match the network's."""
+    """Load the guiding network. Its inputs and outputs must match the network's."""
     source = options["gnet"]
     guide = _load(source, {**options, "ddo_sha256": options["gnet_sha256"]}, upstream)
     guide_shape, shape = ((network.info.channels, network.info.resolution) for network in (guide, reference))

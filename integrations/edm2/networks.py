@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ddo_integrations.nvlabs.dnnlib import construct_class_by_name
 from ddo_plugin import Reference, Upstream, UserError, current_session, load_reference, upstream_device
 
-NORMALISED = "MPConv"  # upstream's layer whose weights every forward in train() normalises in place
+NORMALISED = "MPConv"  # upstream's layer; every forward pass in train() normalises its weights in place
 ROUNDS, ALL_AT_ONCE = 256, 2
 
 

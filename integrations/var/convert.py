@@ -53,7 +53,7 @@ def _write_native(weights: Mapping[str, Tensor], source: Path, out: Path, like: 
     rest = read_tensors(like, "--like")
     if not is_native(rest) or not rest["trainer"].keys() >= REST:
         raise UserError(
-            f"--like={like} is not a training checkpoint of pristine VAR (those of a DDO round have no image "
+            f"--like={like} is not a training checkpoint of unmodified VAR (those of a DDO round have no image "
             "tokeniser); pass an ar-ckpt-*.pth of the same network"
         )
     _check_same(weights, network_of(rest) or {}, source, like)

@@ -10,7 +10,7 @@ PRECISIONS = ("fp32", "fp16", "bf16")
 
 
 def sampling_options() -> list[click.Option]:
-    """Return the options of upstream's sampler, and where its image tokenizer is found."""
+    """Return the options of upstream's sampler, and where its image tokeniser is found."""
     return [
         click.Option(
             ["--cfg"],
@@ -44,6 +44,6 @@ def sampling_options() -> list[click.Option]:
         click.Option(
             ["--vae"],
             metavar="FILE",
-            help="Weights of the image tokenizer.  [default: in the current folder or the checkout, or downloaded]",
+            help="Weights of the image tokeniser.  [default: in the current folder or the checkout, or downloaded]",
         ),
     ]

@@ -123,8 +123,8 @@ def test_plain_weights_need_a_checkpoint_to_become_one(refused):
     [
         (native(network(depth=3)), "has depth 2, but --like=like.pth has 3"),
         (native(network(width=5)), "different networks: blocks.0.ffn.fc1.weight is (3, 4) and (3, 5)"),
-        (network(), "is not a training checkpoint of pristine VAR"),
-        ({"trainer": {"var_wo_ddp": network()}}, "is not a training checkpoint of pristine VAR"),
+        (network(), "is not a training checkpoint of unmodified VAR"),
+        ({"trainer": {"var_wo_ddp": network()}}, "is not a training checkpoint of unmodified VAR"),
     ],
 )
 def test_the_rest_of_another_network_is_refused(like, told, refused):

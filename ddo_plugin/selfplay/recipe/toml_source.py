@@ -46,7 +46,7 @@ class Source:
                 line = self.lines[place[:length]]
                 return line, f"{self.path}:{line}"
         if inside := [argument for typed, argument in self.typed.items() if typed[: len(place)] == place]:
-            return 0, f"--set {inside[0]}"  # a table all of whose values come from --set
+            return 0, f"--set {inside[0]}"  # all values of the table come from --set
         return 1, f"{self.path}:1"
 
 

@@ -1,4 +1,4 @@
-"""A limit on the memory and the calls of a constructor whose arguments come from an untrusted file."""
+"""A limit on the memory and the calls of a constructor. Its arguments come from an untrusted file."""
 
 from __future__ import annotations
 
