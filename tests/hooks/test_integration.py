@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from unittest.mock import create_autospec
 
 import click
 import pytest
 
-from ddo_plugin import Fakes, Integration, RefsetStep, Upstream, UserError, hookimpl
+from ddo_plugin import Fakes, Integration, Reference, RefsetStep, Upstream, UserError, hookimpl, load_reference
 from ddo_plugin.hooks import plugins
 
 
@@ -134,3 +136,22 @@ def test_an_integration_that_would_never_be_asked_is_refused_by_name(plugin: obj
     with pytest.raises(UserError) as caught:
         plugins.build([Point()])
     assert caught.value.message == f"plugin 'theirs' (?) does not fit the hooks: {words}"
+
+
+def test_the_integration_in_the_docs_prepares_a_session(tmp_path: Path) -> None:
+    docs = (Path(__file__).parents[2] / "docs/hooks.md").read_text()
+    (source,) = (code for code in re.findall(r"```python\n(.*?)```", docs, re.S) if "class Mine" in code)
+    names = {"__name__": "my_package", "MyLoss": lambda session: session}
+    exec(source, names)
+
+    # takes only the arguments of the real function
+    names["load_reference"] = create_autospec(load_reference, return_value=Reference(None, "x.pkl", "0" * 64))
+    manager = plugins.manager()
+    manager.register(names["integration"], "mine")
+    try:
+        options = {"outdir": str(tmp_path), "ddo": "x.pkl", "ddo_objective": "mle", "ddo_alpha": 4.0, "ddo_beta": 0.05}
+        config = {}
+        assert any(manager.hook.ddo_configure(upstream="mine", config=config, options=options))
+        assert config["loss"].outdir == tmp_path
+    finally:
+        manager.unregister(name="mine")
