@@ -18,7 +18,7 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     "--like",
     type=FILE,
     metavar="FILE",
-    help="Training checkpoint of the same network, to convert weights into a training checkpoint.",
+    help="Training checkpoint of the same network. Needed to convert weights into a training checkpoint.",
 )
 def command(source: Path, out: Path, like: Path | None) -> None:
     """Convert a network between upstream's file formats.

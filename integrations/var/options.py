@@ -17,7 +17,7 @@ def sampling_options() -> list[click.Option]:
             type=Number(0),
             default=0.0,
             show_default=True,
-            help="Classifier-free guidance scale in upstream's scale; 0 disables guidance (1 does not).",
+            help="Classifier-free guidance scale, as VAR defines it; 0 disables guidance, 1 does not.",
         ),
         click.Option(
             ["--top-k"],
@@ -33,7 +33,11 @@ def sampling_options() -> list[click.Option]:
             show_default=True,
             help="Nucleus sampling threshold; 0 disables.",
         ),
-        click.Option(["--more-smooth"], is_flag=True, help="Use smoothed embeddings, which make nicer images."),
+        click.Option(
+            ["--more-smooth"],
+            is_flag=True,
+            help="Average the embeddings of likely tokens, which gives smoother images. Not for measuring FID.",
+        ),
         click.Option(
             ["--precision"],
             type=click.Choice(PRECISIONS),
