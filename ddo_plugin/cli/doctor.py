@@ -147,7 +147,7 @@ def _packages(checkout: Checkout, reasons: list[str]) -> dict[str, str]:
     rows = {"to train": installed + (f"; missing: {', '.join(missing)}" if missing else "")}
     if optional := {name: file for name, file in optional.items() if name not in missing}:
         listed = ", ".join(f"{required_packages.distribution(name)} ({file})" for name, file in optional.items())
-        rows["else"] = f"missing, but not needed to train: {listed}"
+        rows["optional"] = f"missing, but not needed to train: {listed}"
     for name, file in missing.items():
         reasons.append(f"{file} imports {name}, which is missing: pip install {required_packages.distribution(name)}")
     return rows

@@ -23,4 +23,5 @@ def command() -> None:
         if expected := values.get("expected"):
             results = ", ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in expected.items())
             click.echo(f"{'':{width}}  {results}")
-    click.echo("\nCopy a recipe with `ddo cp NAME`, and run the copy with `ddo selfplay NAME.toml`.")
+    click.echo("\nThe numbers are results of the paper.")
+    click.echo("Copy a recipe with `ddo cp NAME`, and run the copy with `ddo selfplay NAME.toml`.")
