@@ -2,7 +2,7 @@
 
 Pristine VAR trains a network of one block on scikit-learn's digits, as pyramids of 1 + 4 + 16 tokens. Patched train.py
 finetunes it with DDO and, as the control, with more maximum likelihood. Pristine autoregressive_infer_cfg samples all
-networks. Only the image tokeniser is not upstream's: var/stand_ins replaces it by a coding of patches, and replaces a
+networks. Only the image tokenizer is not upstream's: var/stand_ins replaces it by a coding of patches, and replaces a
 missing torchvision like the tests of VAR. Each training seed takes a quarter of an hour on two cores. Run the same
 command again to continue after an interruption.
 """

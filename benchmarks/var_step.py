@@ -2,7 +2,7 @@
 
 The integration's step is compared with upstream's MLE step and with a direct implementation of DDO, and the sampler
 with upstream's sampler. The network has few blocks and works on token pyramids of 256 × 256 pixels. The unit is CPU
-time, which other programs hardly affect. A stand-in for the image tokeniser takes no time; the real one would add the
+time, which other programs hardly affect. A stand-in for the image tokenizer takes no time; the real one would add the
 same time to every step.
 """
 
@@ -57,7 +57,7 @@ class Bench:
         self.step = 0
 
     def _trainer(self, trainer: Any, depth: int) -> Any:
-        """Build a trainer like train.py, but with an image tokeniser that returns fixed tokens."""
+        """Build a trainer like train.py, but with an image tokenizer that returns fixed tokens."""
         from models import build_vae_var
         from utils.amp_sc import AmpOptimizer
 

@@ -95,7 +95,9 @@ def _gpu() -> str:
     import torch
 
     if not torch.cuda.is_available():
-        return "none found" + ("" if torch.version.cuda or torch.version.hip else " (this torch is built without)")
+        return "none found" + (
+            "" if torch.version.cuda or torch.version.hip else " (this torch is built without GPU support)"
+        )
     devices = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
     return ", ".join(f"{device.name} ({_gibibytes(device.total_memory)})" for device in devices)
 

@@ -67,7 +67,7 @@ def recognise(root: Path, known: Iterable[Upstream]) -> Upstream:
     complete = [upstream for upstream, gaps in missing.items() if not gaps]
     if complete:
         return max(enumerate(complete), key=lambda numbered: (len(numbered[1].landmarks), numbered[0]))[1]
-    raise UserError(f"{root} is no checkout of an upstream that an installed plugin supports ({_nearest(missing)})")
+    raise UserError(f"{root} is not a checkout of a supported upstream ({_nearest(missing)})")
 
 
 def git_commit(root: Path) -> str:

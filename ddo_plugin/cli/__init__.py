@@ -54,4 +54,8 @@ def _added() -> dict[str, EntryPoint]:
 @click.command(cls=_Commands)
 @click.version_option(package_name="ddo-plugin")
 def main() -> None:
-    """Finetune EDM, EDM2 and VAR networks with Direct Discriminative Optimization (DDO)."""
+    """Finetune EDM, EDM2 and VAR networks with Direct Discriminative Optimization (DDO).
+
+    The upstream of a network is the repository that it comes from: EDM, EDM2 or VAR. A checkout is your copy of this
+    repository. Run `ddo COMMAND --help` to list the options of a command.
+    """

@@ -15,8 +15,8 @@ def command(repo: Path, dry_run: bool) -> None:
 
     REPO is the folder of the checkout. [default: the current folder]
 
-    Only lines are inserted. Each line has exactly one proven place; if a place is in doubt, nothing is changed.
-    Applying twice changes nothing more. `ddo revert` removes the lines again.
+    The lines add DDO's options (--ddo...) to the training script. Nothing else is changed. If it is not certain where
+    a line belongs, the command fails and writes nothing. `ddo revert` removes the lines again.
     """
     from ddo_plugin.checkouts.checkout import open_checkout
     from ddo_plugin.checkouts.patching.tree import applied, write

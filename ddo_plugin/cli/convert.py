@@ -18,7 +18,7 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
     "--like",
     type=FILE,
     metavar="FILE",
-    help="Training checkpoint of the same network, to convert weights into a training checkpoint.",
+    help="Training checkpoint of the same network. Needed to convert weights into a training checkpoint.",
 )
 def command(source: Path, out: Path, like: Path | None) -> None:
     """Convert a network between upstream's file formats.
@@ -31,7 +31,7 @@ def command(source: Path, out: Path, like: Path | None) -> None:
         ddo convert local_output/ar-ckpt-last.pth var_d16.pth
 
     With --like, weights become a training checkpoint, from which upstream's trainer starts at epoch 0 with a new
-    optimizer. The image tokeniser and the settings come from the file of --like. No code in a file is run.
+    optimizer. The image tokenizer and the settings come from the file of --like. No code in a file is run.
     """
     from ddo_plugin.hooks import plugins
 

@@ -24,10 +24,10 @@ def command(repo: Path) -> None:
 
     REPO is the folder of an upstream's checkout. [default: the current folder]
 
-    Prints the environment, what would break in it and how compat fixes that, the state of the checkout, and the
-    packages that it needs. Nothing is run or changed.
+    Prints the versions of Python and the packages, the problems that upstream's code has with them and how `ddo run`
+    fixes these, the state of the checkout, and the packages that the checkout needs. Nothing is run or changed.
 
-    Exit status: 0 if a training run could start, else 1; the reasons are printed last.
+    The exit status is 0 if a training run could start. Otherwise it is 1, and the reasons are printed last.
     """
     from ddo_plugin.base import environment
 
@@ -37,7 +37,7 @@ def command(repo: Path) -> None:
     if error := environment.torch_error():
         reasons.append(f"torch cannot be imported ({error}), and every upstream needs it; see pytorch.org")
     elif fixes := _fixes(checkout):
-        _print("What breaks here, and how compat fixes it", _described(fixes, reasons))
+        _print("What breaks here, and how ddo-plugin fixes it", _described(fixes, reasons))
     if checkout is None:
         reasons.append(problem)
     else:
@@ -147,7 +147,7 @@ def _packages(checkout: Checkout, reasons: list[str]) -> dict[str, str]:
     rows = {"to train": installed + (f"; missing: {', '.join(missing)}" if missing else "")}
     if optional := {name: file for name, file in optional.items() if name not in missing}:
         listed = ", ".join(f"{required_packages.distribution(name)} ({file})" for name, file in optional.items())
-        rows["else"] = f"missing, but not needed to train: {listed}"
+        rows["optional"] = f"missing, but not needed to train: {listed}"
     for name, file in missing.items():
         reasons.append(f"{file} imports {name}, which is missing: pip install {required_packages.distribution(name)}")
     return rows

@@ -25,20 +25,23 @@ OURS = "applies to the metrics of this package only; drop it or --checkout"
     "--metrics",
     default="fid",
     show_default=True,
-    help="Metrics separated by commas: fid, is, pr, kid. With --checkout: the metrics of upstream's script.",
+    help="Metrics, separated by commas: fid, is, pr, kid. With --checkout: metrics that upstream's script knows.",
 )
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="JSON file to write.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="JSON file for the results.")
 @click.option("--batch", type=click.IntRange(min=1), default=64, show_default=True, help="Images per forward pass.")
 @click.option(
     "--features",
     metavar="NAME",
-    help="Feature extractor of a plugin, not available with EDM and EDM2 checkouts.  [default: inception]",
+    help="Feature extractor: inception, or one that a plugin adds. Not available with checkouts of EDM and EDM2.  "
+    "[default: inception]",
 )
-@click.option("--seed", type=click.IntRange(min=0), help="Random seed of subsets and splits.  [default: 0]")
+@click.option(
+    "--seed", type=click.IntRange(min=0), help="Random seed for the splits of is and the subsets of kid.  [default: 0]"
+)
 @click.option(
     "--checkout",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Measure with the scripts of this upstream checkout, for numbers that you publish.",
+    help="Measure with the scripts of this checkout. Use this for numbers that you publish.",
 )
 @click.option(
     "--num",
@@ -50,7 +53,8 @@ OURS = "applies to the metrics of this package only; drop it or --checkout"
     "--seeds",
     type=IntegerList(),
     metavar="K[,K]",
-    help="Evaluation seeds; each measures N new images of the network.  [with --checkout; default: 0]",
+    help="Evaluation seeds, separated by commas. Each seed measures N other images of the network.  [with --checkout; "
+    "default: 0]",
 )
 @click.option(
     "--torchrun", metavar="OPTIONS", help="Start the scripts with torchrun and these options.  [with --checkout]"

@@ -28,18 +28,18 @@ _LONGEST_LINE = 400
     "--checkout",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     default=".",
-    help="Folder of an upstream's checkout. The file's source is compared with the checkout's. With this option, "
-    "the network is also loaded with the checkout's classes.  [default: the current folder]",
+    help="Checkout whose source is compared with the source in the file. If you pass this option, the network is "
+    "also loaded with the checkout's classes.  [default: the current folder]",
 )
 @click.pass_context
 def command(ctx: click.Context, /, file: str, sha256: str | None, source: bool, checkout: Path) -> None:
     """Describe a network pickle without running its code.
 
-    FILE|URL is the network. Prints the networks and other objects in the file, how they were constructed, the Python
-    source that the file carries, and every name that it refers to.
+    FILE|URL is the network file. Prints the networks and other objects in the file, how they were constructed, the
+    Python source that the file carries, and every name that it refers to.
 
-    Exit status: 0 if the file holds a network that loads without running the file's code, and with --checkout also
-    loads into the checkout's classes; else 1.
+    The exit status is 0 if the network can be loaded without running the file's code. With --checkout, it must also
+    load into the checkout's classes. Otherwise the exit status is 1.
     """
     from ddo_plugin.base.download import local_file
     from ddo_plugin.base.files import sha256_file

@@ -7,7 +7,11 @@ import click
 
 @click.command("ls")
 def command() -> None:
-    """List the recipes and the results that the paper reports."""
+    """List the recipes and the results that the paper reports.
+
+    A recipe is a file that describes a self-play run. "fid" is the result at the end, and "fid of start" that of the
+    network which the run starts from.
+    """
     from ddo_plugin.selfplay.recipe import toml_source
     from ddo_plugin.selfplay.recipe.shipped import shipped
 
@@ -19,4 +23,5 @@ def command() -> None:
         if expected := values.get("expected"):
             results = ", ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in expected.items())
             click.echo(f"{'':{width}}  {results}")
-    click.echo("\nCopy a recipe with `ddo cp NAME`, and run the copy with `ddo selfplay NAME.toml`.")
+    click.echo("\nThe numbers are results of the paper.")
+    click.echo("Copy a recipe with `ddo cp NAME`, and run the copy with `ddo selfplay NAME.toml`.")

@@ -20,7 +20,7 @@ def command() -> None:
     """Create, check and convert reference sets.
 
     A reference set is a folder of samples of a network, with their classes, their checksums and how they were made.
-    Training opens it memory-mapped.
+    `ddo run` takes this folder as --ddo-fakes.
     """
 
 

@@ -15,7 +15,7 @@ def command(repo: Path, dry_run: bool) -> None:
 
     REPO is the folder of the checkout. [default: the current folder]
 
-    Every other byte stays as it is, your own edits included.
+    All other lines, including your own edits, are kept.
     """
     from ddo_plugin.checkouts.checkout import open_checkout
     from ddo_plugin.checkouts.patching.tree import reverted, write

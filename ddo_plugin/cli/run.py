@@ -42,9 +42,14 @@ def command(ctx: click.Context, what: tuple[str, ...], torchrun: str | None) -> 
     SCRIPT is a script in it. [default: the upstream's training script]
     The arguments after `--` go to the script.
 
-    The training script gets DDO's options, as if it were patched. Other scripts, such as generate.py, run as they
-    are. Both run with the fixes that they need on today's torch, numpy and scipy, or on a CPU; `ddo doctor` lists
-    these fixes. To start several processes:
+    The training script also has DDO's options (--ddo...), as after `ddo apply`. Other scripts, such as generate.py,
+    run unchanged. All scripts run with the fixes that they need for new versions of torch, numpy and scipy, or for a
+    CPU; `ddo doctor` lists these fixes. To list the options of the training script:
+
+    \b
+        ddo run -- --help
+
+    To start several processes:
 
     \b
         ddo run --torchrun "--standalone --nproc_per_node=8" train.py -- ARGS

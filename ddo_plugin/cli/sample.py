@@ -39,7 +39,9 @@ RANDOM = "random"
     help="Classes: random (each seed draws a class, as in upstream's script), uniform (equal numbers), dataset:PATH "
     "(its class frequencies), or a list such as 0,3,5-7.",
 )
-@click.option("--batch", type=click.IntRange(min=1), help="Images per forward pass.  [default: upstream's]")
+@click.option(
+    "--batch", type=click.IntRange(min=1), help="Images per forward pass.  [default: depends on the upstream]"
+)
 def command(
     network: str,
     outdir: Path | None,
@@ -53,7 +55,8 @@ def command(
 ) -> None:
     """Sample images from a network.
 
-    The images are those of upstream's own script for the same seeds. --outdir, --npz and --grid can be combined:
+    If upstream has a sampling script, the images equal those of that script for the same seeds. Pass at least one of
+    --outdir, --npz and --grid:
 
     \b
         ddo sample --network=PKL --outdir=out --subdirs --seeds=0-49999 --torchrun "--nproc_per_node=8"

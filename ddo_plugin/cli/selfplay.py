@@ -28,13 +28,15 @@ if TYPE_CHECKING:
     help="Replace a value of the recipe, as in policy.retries=3. May be repeated.",
 )
 @click.option("--dry-run", is_flag=True, help="Print all commands without running them.")
-@click.option("--status", is_flag=True, help="Show how far the run in this folder is. The run may still be going on.")
+@click.option(
+    "--status", is_flag=True, help="Show the progress of the run in the folder --out. The run may still be going on."
+)
 def command(recipe: Path, out: Path | None, overrides: tuple[str, ...], dry_run: bool, status: bool) -> None:
     """Run the rounds of self-play that a recipe describes.
 
-    RECIPE is a recipe in TOML. Each round makes a reference set, finetunes the reference, evaluates the snapshots, and
-    selects the best one as the next reference. After an interruption or a failure, run the same command again to
-    resume. `ddo report` shows the results, also while the run goes on.
+    RECIPE is a TOML file; `ddo cp` copies one for you to edit. Each round makes a reference set, finetunes the
+    reference, evaluates the snapshots, and selects the best one as the next reference. After an interruption or a
+    failure, run the same command again to resume. `ddo report` shows the results, also while the run goes on.
     """
     from ddo_plugin.selfplay.recipe import load as recipes
     from ddo_plugin.selfplay.recipe.shipped import recipe_file

@@ -21,7 +21,7 @@ def command(repo: Path) -> None:
 
     REPO is the folder of the checkout. [default: the current folder]
 
-    Prints the upstream that the checkout is of and the state of each file that DDO patches. Nothing is changed.
+    Prints which upstream the checkout comes from, and the state of each file that `ddo apply` changes. Writes nothing.
     """
     from ddo_plugin.checkouts.checkout import open_checkout
     from ddo_plugin.cli._changes import INTERRUPTED

@@ -17,9 +17,9 @@ import click
 def command(file: str, overrides: tuple[str, ...]) -> None:
     """Check a recipe and report all its problems.
 
-    FILE is a recipe in TOML. Each problem is reported with its line and the nearest valid key. Options of upstream's
-    training script are checked against its source in the recipe's checkout; if the checkout does not exist, a line says
-    that they were not checked.
+    FILE is a recipe: a TOML file that `ddo selfplay` runs. Each problem is reported with its line and the nearest valid
+    key. Options of upstream's training script are checked against its source in the recipe's checkout. If the checkout
+    does not exist, a line says that they were not checked.
     """
     from ddo_plugin.selfplay.recipe.load import load
     from ddo_plugin.selfplay.recipe.shipped import recipe_file

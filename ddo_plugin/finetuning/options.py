@@ -20,33 +20,33 @@ def finetuning_options(*, alpha: float, beta: float) -> list[click.Option]:
         click.Option(
             ["--ddo"],
             metavar="NETWORK",
-            help="Finetune this network by DDO; the run starts from it, and it is the reference.",
+            help="Network to finetune by DDO. Training starts from this network, and a frozen copy is the reference.",
         ),
         click.Option(
             ["--ddo-fakes"],
             metavar="PATH",
-            help="Samples of the reference network: a reference set of `ddo refset make`.",
+            help="Samples of the reference (fakes): a folder that `ddo refset make` writes.",
         ),
         click.Option(
             ["--ddo-objective"],
             metavar="NAME",
             default="ddo",
             show_default=True,
-            help="Objective to train on; mle, plain maximum likelihood, is the control.",
+            help="Training objective. Use mle (maximum likelihood) for a control run without DDO.",
         ),
         click.Option(
             ["--ddo-alpha"],
             type=Number(0),
             default=alpha,
             show_default=True,
-            help="Weight of the fake term (α).",
+            help="Weight α of the loss on the fakes.",
         ),
         click.Option(
             ["--ddo-beta"],
             type=Number(0, min_open=True),
             default=beta,
             show_default=True,
-            help="Scale of the log-ratio (β); good values shrink with the number of dimensions.",
+            help="Factor β of the log-likelihood ratio in the loss. Data of more dimensions need smaller values.",
         ),
         click.Option(
             ["--ddo-stop-on-collapse"],
@@ -54,7 +54,8 @@ def finetuning_options(*, alpha: float, beta: float) -> list[click.Option]:
             flag_value=COLLAPSE_BOUND,
             type=Number(0, min_open=True),
             metavar="[BOUND]",
-            help=f"Stop when the mean reward of real data falls below -BOUND; without a value it is {COLLAPSE_BOUND}.",
+            help="Stop when the mean reward of real data (β times the log-likelihood ratio) falls below -BOUND. "
+            f"BOUND is {COLLAPSE_BOUND} if you pass no value.",
         ),
         click.Option(
             ["--ddo-pause-after"],
@@ -63,13 +64,15 @@ def finetuning_options(*, alpha: float, beta: float) -> list[click.Option]:
             help="Stop at a resumable point after N snapshots; rerun without this option to continue.",
         ),
         click.Option(
-            ["--ddo-strict"], is_flag=True, help="Refuse fakes that are not known to be samples of the reference."
+            ["--ddo-strict"],
+            is_flag=True,
+            help="Refuse fakes that are not known to be samples of the reference, instead of printing a warning.",
         ),
         click.Option(
             ["--ddo-round"],
             type=click.IntRange(min=1),
             metavar="N",
-            help="Number of the self-play round, for the record.",
+            help="Number of the self-play round to record; random numbers can depend on it.",
         ),
     ]
 
@@ -79,7 +82,7 @@ def continue_option() -> click.Option:
     return click.Option(
         ["--ddo-continue"],
         is_flag=True,
-        help="Resume where an earlier start of this command stopped; do nothing if the round is finished.",
+        help="Resume the round if an earlier run of this command was interrupted; do nothing if the round is finished.",
     )
 
 

@@ -42,7 +42,12 @@ def sampler_options(steps: int) -> list[click.Option]:
             default=7.0,
             help="Exponent ρ of the noise levels, which are evenly spaced in σ^(1/ρ).",
         ),
-        option("--solver", type=click.Choice(SOLVERS), default=None, help=_with_default("Solver of the ODE.", "heun")),
+        option(
+            "--solver",
+            type=click.Choice(SOLVERS),
+            default=None,
+            help=_with_default("Solver of the sampling ODE.", "heun"),
+        ),
         option(
             "--S_churn",
             "S_churn",
@@ -50,13 +55,15 @@ def sampler_options(steps: int) -> list[click.Option]:
             default=0.0,
             help="Amount of fresh noise per step; 0 disables it.",
         ),
-        option("--S_min", "S_min", type=not_negative, default=0.0, help="Lowest noise level with fresh noise."),
+        option(
+            "--S_min", "S_min", type=not_negative, default=0.0, help="Lowest noise level at which fresh noise is added."
+        ),
         option(
             "--S_max",
             "S_max",
             type=click.FloatRange(min=0),
             default=math.inf,
-            help="Highest noise level with fresh noise.",
+            help="Highest noise level at which fresh noise is added.",
         ),
         option(
             "--S_noise",
@@ -72,7 +79,11 @@ def sampler_options(steps: int) -> list[click.Option]:
 def _multistep_options() -> list[click.Option]:
     """Return the options of DPM-Solver-v3. Their defaults are the settings of the release."""
     return [
-        click.Option(["--order"], type=click.IntRange(1, 3), help=_with_default(f"Order of {DPM_SOLVER_V3}.", 2)),
+        click.Option(
+            ["--order"],
+            type=click.IntRange(1, 3),
+            help=_with_default(f"Order of {DPM_SOLVER_V3}; a higher order is more accurate with enough steps.", 2),
+        ),
         click.Option(
             ["--spacing"],
             type=click.Choice(SPACINGS),
@@ -97,7 +108,7 @@ def refset_options() -> list[click.Option]:
     """Return the options of `ddo refset make` that do not depend on the upstream."""
     return [
         click.Option(["--network"], required=True, metavar="PATH|URL", help="Network to sample."),
-        click.Option(["--out"], type=Place(file_okay=False, path_type=Path), required=True, help="Folder to write."),
+        click.Option(["--out"], type=Place(file_okay=False, path_type=Path), required=True, help="Folder for the set."),
         click.Option(
             ["--count"],
             type=click.IntRange(1, MOST_SAMPLES),
@@ -110,7 +121,8 @@ def refset_options() -> list[click.Option]:
             type=click.IntRange(min=0),
             default=1,
             show_default=True,
-            help="Random seed. With 0, sample i has the noise of upstream's seed i, which evaluations use.",
+            help="Random seed. With 0, sample i has the same noise as the image of seed i in `ddo sample` and in "
+            "evaluations. Use another seed for fakes.",
         ),
         click.Option(
             ["--labels"],
@@ -118,7 +130,11 @@ def refset_options() -> list[click.Option]:
             show_default=True,
             help="Classes: uniform (equal numbers), dataset:PATH (its class frequencies), or a list such as 0,3,5-7.",
         ),
-        click.Option(["--batch"], type=click.IntRange(min=1), help="Samples per forward pass.  [default: upstream's]"),
+        click.Option(
+            ["--batch"],
+            type=click.IntRange(min=1),
+            help="Samples per forward pass.  [default: depends on the upstream]",
+        ),
         *network_options(),
     ]
 
@@ -131,7 +147,11 @@ def network_options() -> list[click.Option]:
             type=click.Path(file_okay=False, path_type=Path),
             help="Checkout of the network's upstream.  [default: the current folder, or a folder on PYTHONPATH]",
         ),
-        click.Option(["--upstream"], metavar="NAME", help="Name of the network's upstream.  [default: the checkout's]"),
+        click.Option(
+            ["--upstream"],
+            metavar="NAME",
+            help="Upstream of the network; `ddo plugins` lists the names.  [default: the upstream of the checkout]",
+        ),
         click.Option(
             ["--torchrun"],
             metavar="OPTIONS",

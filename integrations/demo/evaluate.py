@@ -48,7 +48,7 @@ def main(family_name: str, data: Path, network: Path, out: Path, seeds: list[int
     """Write the Fréchet distance and the likelihood of a network.
 
     The file holds {"score": mean Fréchet distance, "scores": [one for each seed], "spread": standard deviation, ...}.
-    Token models are compared with the digits as their tokeniser renders them, so that they can reach distance 0.
+    Token models are compared with the digits as their tokenizer renders them, so that they can reach distance 0.
     """
     family, digits = build(family_name, data), Digits(data)
     model = load_snapshot(network, family_name, family)

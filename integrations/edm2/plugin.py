@@ -72,7 +72,8 @@ class EDM2(Integration):
             type=FloatList(),
             callback=_widths,
             metavar="STD[,STD]",
-            help="Relative standard deviations of the EMA profiles; every snapshot has one file for each.",
+            help="Relative standard deviations of the EMA profiles, separated by commas. A snapshot has one file for "
+            "each profile.",
         )
         return [*finetuning_options(alpha=4.0, beta=0.05), *pickle_options(), continue_option(), rampup, ema]
 
@@ -133,7 +134,7 @@ def _widths(context: click.Context, option: click.Parameter, widths: list[float]
 def _guidance_options() -> list[click.Option]:
     """Return the options that guide the network by a second one (autoguidance or classifier-free guidance)."""
     return [
-        click.Option(["--gnet"], metavar="PKL|URL", help="Guiding network."),
+        click.Option(["--gnet"], metavar="PKL|URL", help="Guiding network (autoguidance). Needs --guidance."),
         click.Option(
             ["--gnet-sha256"], metavar="HEX", help="Expected SHA-256 of the guiding network, verified before loading."
         ),

@@ -54,7 +54,7 @@ def _write_native(weights: Mapping[str, Tensor], source: Path, out: Path, like: 
     if not is_native(rest) or not rest["trainer"].keys() >= REST:
         raise UserError(
             f"--like={like} is not a training checkpoint of unmodified VAR (those of a DDO round have no image "
-            "tokeniser); pass an ar-ckpt-*.pth of the same network"
+            "tokenizer); pass an ar-ckpt-*.pth of the same network"
         )
     _check_same(weights, network_of(rest) or {}, source, like)
     _save({**rest, "epoch": 0, "iter": 0, "trainer": _begun_anew(rest["trainer"], weights)}, out)

@@ -115,7 +115,7 @@ class TokenGenerator:
 
 
 def generator(source: str, options: Mapping[str, Any]) -> TokenGenerator:
-    """Load a network from a file of plain weights, with the image tokeniser, ready for sampling."""
+    """Load a network from a file of plain weights, with the image tokenizer, ready for sampling."""
     reference = networks.load_reference(source, options["ddo_sha256"], flag="--network")
     weights: networks.Weights = reference.info
     if options["top_k"] > weights.vocabulary:

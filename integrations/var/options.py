@@ -10,14 +10,14 @@ PRECISIONS = ("fp32", "fp16", "bf16")
 
 
 def sampling_options() -> list[click.Option]:
-    """Return the options of upstream's sampler, and where its image tokeniser is found."""
+    """Return the options of upstream's sampler, and where its image tokenizer is found."""
     return [
         click.Option(
             ["--cfg"],
             type=Number(0),
             default=0.0,
             show_default=True,
-            help="Classifier-free guidance scale in upstream's scale; 0 disables guidance (1 does not).",
+            help="Classifier-free guidance scale, as VAR defines it; 0 disables guidance, 1 does not.",
         ),
         click.Option(
             ["--top-k"],
@@ -33,7 +33,11 @@ def sampling_options() -> list[click.Option]:
             show_default=True,
             help="Nucleus sampling threshold; 0 disables.",
         ),
-        click.Option(["--more-smooth"], is_flag=True, help="Use smoothed embeddings, which make nicer images."),
+        click.Option(
+            ["--more-smooth"],
+            is_flag=True,
+            help="Average the embeddings of likely tokens, which gives smoother images. Not for measuring FID.",
+        ),
         click.Option(
             ["--precision"],
             type=click.Choice(PRECISIONS),
@@ -44,6 +48,6 @@ def sampling_options() -> list[click.Option]:
         click.Option(
             ["--vae"],
             metavar="FILE",
-            help="Weights of the image tokeniser.  [default: in the current folder or the checkout, or downloaded]",
+            help="Weights of the image tokenizer.  [default: in the current folder or the checkout, or downloaded]",
         ),
     ]

@@ -1,4 +1,4 @@
-"""The weights of VAR's image tokeniser, which train.py expects in the current folder."""
+"""The weights of VAR's image tokenizer, which train.py expects in the current folder."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ LONGEST_REASON = 200  # characters; torch lists every tensor
 def fetch() -> None:
     """Download the weights to the current folder if they are missing. Upstream would not notice a failed download."""
     if Path(FILE).exists():
-        read_tensors(Path(FILE), "image tokeniser")  # wget can leave an incomplete file
+        read_tensors(Path(FILE), "image tokenizer")  # wget can leave an incomplete file
         return
     if local_rank() != 0:
         return
     try:
         cached = local_file(URL)
-        read_tensors(cached, "image tokeniser")
+        read_tensors(cached, "image tokenizer")
     except UserError as error:
         raise UserError(
             f"{FILE} is not in {Path.cwd()}, and its download failed; copy it there ({error.message})"
@@ -37,7 +37,7 @@ def find(file: str | None, checkout: Path) -> Path:
     """Return the weights for sampling: the named file, or in the current folder, the checkout or the download cache."""
     if file is not None:
         if not Path(file).is_file():
-            raise UserError(f"--vae={file}: no such file; pass the weights of the image tokeniser, {URL}")
+            raise UserError(f"--vae={file}: no such file; pass the weights of the image tokenizer, {URL}")
         return Path(file)
     for candidate in (Path(FILE), checkout / FILE):
         if candidate.exists():
@@ -52,11 +52,11 @@ def find(file: str | None, checkout: Path) -> Path:
 
 
 def fill(vae: Any, file: Path) -> None:
-    """Load the weights of a file into upstream's image tokeniser."""
+    """Load the weights of a file into upstream's image tokenizer."""
     try:
         vae.load_state_dict(read_tensors(file, "--vae"))
     except (RuntimeError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:LONGEST_REASON]
         raise UserError(
-            f"--vae={file} does not hold the weights of VAR's image tokeniser, {URL} ({reason} …)"
+            f"--vae={file} does not hold the weights of VAR's image tokenizer, {URL} ({reason} …)"
         ) from None

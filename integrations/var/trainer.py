@@ -132,7 +132,7 @@ class DDOTrainer(VARTrainer):  # type: ignore[misc]  # upstream's types are not 
             self.session.report_pause(step)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return upstream's state without the image tokeniser, which is not read back, plus a record of the round."""
+        """Return upstream's state without the image tokenizer, which is not read back, plus a record of the round."""
         state: dict[str, Any] = super().state_dict()
         del state["vae_local"]
         return {**state, states.OURS: {"reference": self.session.reference.sha256, "settings": self.session.settings}}

@@ -275,7 +275,7 @@ def test_damaged_copies_in_the_cache_are_written_again(ddo, checkout, tmp_path):
     ("arguments", "reason"),
     [
         (["run", "nowhere"], "nowhere: no such folder"),
-        (["run", "site"], "is no checkout of an upstream"),
+        (["run", "site"], "is not a checkout of a supported upstream"),
         (["run", "checkout", "other.py"], "other.py: no such file in "),
         (["run", "checkout", "../site/stranger.py"], "../site/stranger.py: not a script of the checkout"),
         (["run", "checkout", "train.py", "--outdir=x"], "ddo run SCRIPT -- --outdir"),

@@ -50,7 +50,7 @@ def reasons(result: Result) -> list[str]:
 
 def test_without_a_checkout_the_environment_is_shown_all_the_same(doctor, tmp_path):
     result = doctor(tmp_path)
-    assert [f"{tmp_path} is no checkout of an upstream" in reason for reason in reasons(result)] == [True]
+    assert [f"{tmp_path} is not a checkout of a supported upstream" in reason for reason in reasons(result)] == [True]
     shown = [line.split()[0] for line in result.output.splitlines() if line.startswith("  ")]
     assert {"python", "torch", "numpy", "scipy", "GPU", "processor", "sampler", "cpu"} <= set(shown)
     assert "no such folder" in reasons(doctor(tmp_path / "nowhere"))[0]

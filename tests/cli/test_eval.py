@@ -88,7 +88,7 @@ REFUSALS = {
     "/proc/e.json cannot be written": ["samples.npz", "--out=/proc/e.json"],
     "--out=pyproject.toml/e.json cannot be written (Not a directory)": ["samples.npz", "--out=pyproject.toml/e.json"],
     "--out=. cannot be written (Is a directory)": ["samples.npz", "--out="],
-    "is no checkout of an upstream": ["samples.npz", "--checkout=tests", "--features=", "--out=x.json"],
+    "is not a checkout of a supported upstream": ["samples.npz", "--checkout=tests", "--features=", "--out=x.json"],
 }
 
 

@@ -98,7 +98,7 @@ def write(folder: Path) -> dict[str, Path]:
         "negative.npz: sigma is not a covariance": folder / "negative.npz",
         "cannot be read": folder / "cut.npz",
         "no statistics of EDM2": folder / "list.pkl",
-        "no statistics of EDM2 .*ends too early|makes no sense": folder / "cut.pkl",
+        "no statistics of EDM2 .*ends too early|not a valid pickle": folder / "cut.pkl",
         "a web page": folder / "page.pkl",
         "no such file": folder / "absent.npz",
     }

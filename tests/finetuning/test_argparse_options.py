@@ -67,7 +67,7 @@ def test_help_names_the_group_and_the_defaults() -> None:
     argparse_options.add(parser, OPTIONS)
     text = " ".join(parser.format_help().split())
     assert "DDO:" in text
-    assert "Weight of the fake term (α). [default: 4.0]" in text
+    assert "Weight α of the loss on the fakes. [default: 4.0]" in text
 
 
 def test_a_misspelt_option_that_the_script_would_pass_over_is_refused() -> None:

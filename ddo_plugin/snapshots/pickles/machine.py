@@ -76,7 +76,7 @@ class Machine:
                     return self._pop()
                 self._step(opcode.name, argument)
         except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
-            raise BrokenError(f"it makes no sense at byte {position}: {one_line(error)}") from None
+            raise BrokenError(f"it is not a valid pickle at byte {position}: {one_line(error)}") from None
         raise BrokenError("it ends too early")
 
     def _step(self, name: str, argument: Any) -> None:

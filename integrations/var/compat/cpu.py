@@ -98,8 +98,8 @@ def _let_adamw_take_the_cpu() -> None:
 
 FIX = Fix(
     "cpu-var",
-    breaks="VAR's files compute on the GPU where `cpu` says CPU, and the ranks of a CPU run never meet",
-    does="VAR's files find no GPU and keep their tensors on the CPU; ranks that torchrun starts meet through gloo",
+    breaks="VAR's files compute on the GPU even in CPU mode, and the ranks of a CPU run do not form a process group",
+    does="VAR's files find no GPU and keep their tensors on the CPU; ranks that torchrun starts form a group with gloo",
     needed=on_cpu,
     apply=_apply,
 )

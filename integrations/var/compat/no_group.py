@@ -39,7 +39,7 @@ def _skipped_without_group(original: Callable[..., Any]) -> Callable[..., Any]:
 
 FIX = Fix(
     "no-group",
-    breaks="a run without torchrun fails after its first epoch: VAR averages over ranks that do not exist",
+    breaks="a run without torchrun fails after its first epoch: VAR averages over ranks, but there is no process group",
     does="barrier and all_reduce do nothing if VAR's files call them without a process group",
     needed=_needed,
     apply=_apply,

@@ -184,7 +184,7 @@ def test_another_upstreams_checkout_is_refused(write, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     told = problems(path, f"launch.checkout={tmp_path / 'empty'}", "rounds=0")
     assert len(told) == 3
-    assert "is no checkout of an upstream" in told[2]
+    assert "is not a checkout of a supported upstream" in told[2]
 
 
 @pytest.mark.parametrize("name", list(shipped()))

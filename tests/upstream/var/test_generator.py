@@ -172,7 +172,7 @@ def test_the_tokenizer_is_found_in_the_checkout(world, completed, refused, comma
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (["--vae={base}"], "does not hold the weights of VAR's image tokeniser"),
+        (["--vae={base}"], "does not hold the weights of VAR's image tokenizer"),
         (["--top-k=5000"], "--top-k=5000: the network has only 4096 tokens"),
     ],
 )

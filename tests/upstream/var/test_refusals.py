@@ -131,7 +131,7 @@ def test_a_tokenizer_that_is_none_or_was_cut_short(junk: bytes | None, world, re
     cut = (world.root / "vae_ch160v4096z32.pth").read_bytes()[:-1000]
     (tmp_path / "vae_ch160v4096z32.pth").write_bytes(cut if junk is None else junk)
     line = refused(elsewhere(world, tmp_path))
-    assert "image tokeniser=vae_ch160v4096z32.pth cannot be read" in line
+    assert "image tokenizer=vae_ch160v4096z32.pth cannot be read" in line
     assert not (tmp_path / "out").exists()
 
 
