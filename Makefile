@@ -1,6 +1,6 @@
 # make demo   set up .venv, and run DDO end to end on small digits
 # make test   set up .venv, and run the tests; tests that need a checkout of an upstream are skipped if it is missing
-# make test-all   all tests, also those marked `thorough`
+# make test-all   all tests, also those marked `thorough`; ARGS=--last-failed runs those that failed
 # make patch UPSTREAM=edm CHECKOUT=path   write patches/edm.patch and patches/edm.json from the lines inserted in a checkout (for maintainers)
 PYTHON ?= python3
 VENV ?= .venv
@@ -16,7 +16,7 @@ test: $(VENV)/.installed
 	$(PYTEST) -m "not thorough"
 
 test-all: $(VENV)/.installed
-	$(PYTEST)
+	$(PYTEST) $(ARGS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -177,7 +177,9 @@ def test_a_network_of_another_upstream_is_told_by_its_class(world, networks, che
 
 def test_upstreams_scripts_have_features_of_their_own(world, networks, checkout, refused, tmp_path) -> None:
     arguments = [f"--checkout={checkout('edm')}", f"--ref={world / 'ref.npz'}", f"--out={tmp_path / 'e'}"]
-    assert "--features is for our own" in refused(evaluate(world, networks["edm"], *arguments, "--features=inception"))
+    assert "--features applies to the metrics of this package" in refused(
+        evaluate(world, networks["edm"], *arguments, "--features=inception")
+    )
 
 
 def test_a_script_that_fails_leaves_no_result(world, networks, checkout, tmp_path) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ddo_plugin.base.errors import UserError
-from ddo_plugin.checkouts.compat import cpu, no_distutils, numpy_pickles, sampler, sqrtm, weights_only
+from ddo_plugin.checkouts.compat import cpu, infinite_sampler, no_distutils, numpy_pickles, sqrtm, weights_only
 from ddo_plugin.hooks import plugins
 from ddo_plugin.hooks.types import Fix, Upstream
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 OFF_VARIABLE = "DDO_COMPAT_OFF"  # names of fixes to leave out, separated by commas, or "all"
 ALL = "all"
-BUILT_IN = (sampler.FIX, weights_only.FIX, sqrtm.FIX, no_distutils.FIX, numpy_pickles.FIX, cpu.FIX)
+BUILT_IN = (infinite_sampler.FIX, weights_only.FIX, sqrtm.FIX, no_distutils.FIX, numpy_pickles.FIX, cpu.FIX)
 
 _active: list[str] = []
 

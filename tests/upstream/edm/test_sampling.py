@@ -65,7 +65,7 @@ def test_a_set_by_dpm_solver_v3_says_so(world, completed, refused, tmp_path: Pat
         "--steps=5",
     ]
     make = ["-m", "ddo_plugin", "refset", "make", *flags, "--solver=dpm-solver-v3", "--order=3"]
-    assert "has --spacing instead" in refused(world.python(*make, "--disc=vp"))
+    assert "--spacing" in refused(world.python(*make, "--disc=vp"))
     completed(world.python(*make))
     made = refset.open_refset(tmp_path / "set")
     told = made.manifest["sampler"]

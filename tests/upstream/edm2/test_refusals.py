@@ -68,7 +68,7 @@ def test_fakes_of_another_reference_if_strict(attempt, world, tmp_path) -> None:
 
 @pytest.mark.parametrize(
     ("widths", "why"),
-    [("0.05,wide", "is not a list of numbers"), ("0.05,0.0501", "two of these would be one file")],
+    [("0.05,wide", "is not a list of numbers"), ("0.05,0.0501", "two numbers agree to three digits")],
 )
 def test_widths_of_averages_that_are_none(widths: str, why: str, world, tmp_path) -> None:
     process = world.finetune(f"--ddo-ema={widths}", f"--outdir={tmp_path / 'out'}")

@@ -11,9 +11,9 @@ import dist
 import torch
 from trainer_of import build, no_logging, real_batch
 
+from ddo_integrations.var import trainer as trainer_module
 from ddo_integrations.var.draw import sample, together
 from ddo_integrations.var.fakes import Batch
-from ddo_plugin.objective import tokens
 
 BATCH, DROPPED, LR = 12, 0, 1.0
 
@@ -38,7 +38,7 @@ def drop_one_class(labels, null_label, generator):
 def main(base: str, images: str, out: str, chunks: str) -> None:
     trainer = build(base, out, ranks=True, accumulation=int(chunks), lr=LR)
     trainer.fakes = ByLabel(trainer.reference)
-    tokens.drop_labels = drop_one_class
+    trainer_module.drop_labels = drop_one_class
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in trainer.target.parameters():  # away from the reference, where r is 0

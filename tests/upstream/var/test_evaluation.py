@@ -112,4 +112,4 @@ def test_what_cannot_be_measured_is_refused_before_an_image_is_made(words, world
 
 def test_samples_are_told_where_they_are_judged(world, site, refused, tmp_path: Path) -> None:
     arguments = [f"--ref={world.data / 'val'}", f"--out={tmp_path / 'e.json'}"]
-    assert "samples, not a network" in refused(evaluate(world, site, world.data / "val", *arguments))
+    assert "holds samples, and upstream has no script" in refused(evaluate(world, site, world.data / "val", *arguments))
