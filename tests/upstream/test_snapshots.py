@@ -120,7 +120,7 @@ def test_a_local_class_that_differs_is_refused_by_what_differs(checkout, snapsho
 
 def test_the_other_upstreams_checkout_is_refused_in_one_line(checkout, snapshots):
     (message,) = load((checkout("edm"), snapshots("edm2") / "rgb.pkl"))
-    assert "is a Precond of training.networks_edm2, a module of another upstream" in message
+    assert "building its network needs training.networks_edm2 of its upstream" in message
 
 
 def test_inspect_needs_no_checkout_and_describes_a_snapshot(snapshots, tmp_path, monkeypatch):
