@@ -1,0 +1,223 @@
+"""Time and memory of a DDO step in VAR: `python -m benchmarks.gpu.speed_var DEPTH FOLDER`, with VAR on the path.
+
+A step on N real images and its N/2 fakes is compared with its parts: upstream's step on all of them, the reference's
+forward on N, and sampling N/2. The image tokenizer is replaced by fixed tokens there and timed by itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from benchmarks.gpu import measure, session
+from benchmarks.gpu.make_networks import SIDES, VAE, VAE_WIDTH
+from benchmarks.gpu.measure import DEVICE, ON_CPU, Way
+from benchmarks.gpu.results import attempt, record
+from ddo_plugin.checkouts import compat
+
+SCALES = [side * side for side in SIDES]
+VOCABULARY, CLASSES = 4096, 1000
+LR = 1e-9  # so small that the networks do not change over the repeats
+REPEATS = 3 if ON_CPU else 12
+BATCHES = {2: 8, 16: 32, 30: 8}  # halved until a step fits into memory
+PRECISIONS = {"fp16": 1, "bf16": 2, "fp32": 0}
+FOREVER = 1 << 30
+
+
+class Bench:
+    """Upstream's trainer and DDO's trainer, which share one network and its optimizer."""
+
+    def __init__(self, depth: int, folder: Path):
+        from models import build_vae_var
+        from trainer import VARTrainer
+        from utils import misc
+        from utils.amp_sc import AmpOptimizer
+
+        from ddo_integrations.var.round import Round
+        from ddo_integrations.var.trainer import DDOTrainer
+
+        self.logs = {"metric_lg": misc.MetricLogger(), "tb_lg": misc.DistLogger(None, verbose=False)}
+        started = session.start("var", folder / f"round-{depth}", f"--ddo={folder / f'var_d{depth}.pth'}")
+        started.position = Round(
+            started, steps=FOREVER, accumulation=1, snapshot_steps=FOREVER, state_steps=None, seed=0
+        )
+        self.vae, self.var = build_vae_var(device=DEVICE, patch_nums=SIDES, ch=VAE_WIDTH, depth=depth)
+        self.vae.load_state_dict(torch.load(folder / VAE, map_location="cpu"))
+        names, parameters = zip(*self.var.named_parameters(), strict=True)
+        adam = torch.optim.AdamW(parameters, lr=LR, betas=(0.9, 0.95), weight_decay=0, fused=True)
+        self.optimizers = {
+            name: AmpOptimizer(number, adam, names, parameters, grad_clip=2.0) for name, number in PRECISIONS.items()
+        }
+        self.step = 0
+
+        def trainer(kind: Any) -> Any:
+            return kind(
+                device=DEVICE,
+                patch_nums=SIDES,
+                resos=[16 * side for side in SIDES],
+                vae_local=self.vae,
+                var_wo_ddp=self.var,
+                var=self.var,
+                var_opt=self.optimizers["fp16"],
+                label_smooth=0.0,
+            )
+
+        self.mle_trainer, self.ddo_trainer = trainer(VARTrainer), trainer(DDOTrainer)
+        self.reference = self.ddo_trainer.reference
+        torch.backends.cudnn.benchmark = True
+        torch.set_float32_matmul_precision("high")  # upstream's --tf32=1
+        torch.backends.cudnn.allow_tf32 = True
+
+    def set_precision(self, name: str) -> None:
+        """Use the optimizer of this precision, upstream's --fp16."""
+        self.mle_trainer.var_opt = self.ddo_trainer.var_opt = self.optimizers[name]
+
+    def set_batch(self, batch: int) -> None:
+        """Draw N images and labels, and tokens for these and their fakes."""
+        side, both = 16 * SIDES[-1], batch + batch // 2
+        self.batch, self.fakes = batch, batch // 2
+        images, labels, tokens = (
+            torch.rand(both, 3, side, side) * 2 - 1,
+            torch.randint(CLASSES, (both,)),
+            torch.randint(VOCABULARY, (both, sum(SCALES))),
+        )
+        self.images, self.labels, self.tokens = session.on_device(images, labels, tokens)
+
+    @contextlib.contextmanager
+    def without_tokenizer(self) -> Iterator[None]:
+        """Let the image tokenizer return fixed tokens, which takes no time."""
+        self.vae.img_to_idxBl = lambda images: list(self.tokens[: len(images)].split(SCALES, 1))
+        self.vae.fhat_to_img = lambda features: features.new_zeros(len(features), 3, 1, 1)
+        try:
+            yield
+        finally:
+            del self.vae.img_to_idxBl, self.vae.fhat_to_img
+
+    def ddo_step(self) -> None:
+        self._train(self.ddo_trainer, self.batch)
+
+    def mle_step(self) -> None:
+        """Run upstream's step on as many samples as DDO's step has real images and fakes."""
+        self._train(self.mle_trainer, self.batch + self.fakes)
+
+    def _train(self, trainer: Any, count: int) -> None:
+        """Run a step without the extra logging of some steps."""
+        self.step += 1
+        trainer.train_step(
+            it=self.step,
+            g_it=self.step,
+            stepping=True,
+            **self.logs,
+            inp_B3HW=self.images[:count],
+            label_B=self.labels[:count],
+            prog_si=-1,
+            prog_wp_it=1.0,
+        )
+
+    @torch.no_grad()
+    def reference_forward(self) -> None:
+        tokens = list(self.tokens[: self.batch].split(SCALES, 1))
+        with self.ddo_trainer.var_opt.amp_ctx:
+            self.reference(self.labels[: self.batch], self.vae.quantize.idxBl_to_var_input(tokens))
+
+    def sampler(self) -> None:
+        """Draw fakes like a step does."""
+        with self.ddo_trainer.var_opt.amp_ctx:
+            generator = torch.Generator(DEVICE).manual_seed(0)
+            self.ddo_trainer.fakes.draw(self.labels[: self.fakes], generator)
+
+    def upstreams_sampler(self) -> None:
+        """Draw as many samples by upstream's sampler without guidance."""
+        with self.ddo_trainer.var_opt.amp_ctx:
+            self.reference.autoregressive_infer_cfg(self.fakes, self.labels[: self.fakes], cfg=0)
+
+    @torch.no_grad()
+    def encode(self) -> None:
+        self.vae.img_to_idxBl(self.images[: self.batch])
+
+    @torch.no_grad()
+    def decode(self) -> None:
+        side = SIDES[-1]
+        self.vae.fhat_to_img(torch.zeros(self.fakes, 32, side, side, device=DEVICE))
+
+
+def steps(bench: Bench, repeats: int) -> dict[str, Any]:
+    """Time DDO's step and the parts that it is made of, without the image tokenizer."""
+    ways: dict[str, Way] = {
+        "ddo": bench.ddo_step,
+        "mle on N+M": bench.mle_step,
+        "reference on N": bench.reference_forward,
+        "sampling M": bench.sampler,
+        "upstream's sampler, M": bench.upstreams_sampler,
+    }
+    with bench.without_tokenizer():
+        times = measure.milliseconds(ways, repeats)
+    bound = times["mle on N+M"] + times["reference on N"] + times["sampling M"]
+    return {
+        "ms": times,
+        "ratio": round(times["ddo"] / bound, 4),
+        "overhead ms": round(times["ddo"] - bound, 3),
+        "real images/s": round(1000 * bench.batch / times["ddo"], 2),
+        "sampling, ms per fake": round(times["sampling M"] / bench.fakes, 3),
+    }
+
+
+def memory(bench: Bench, parameters: int) -> dict[str, Any]:
+    """Return the peaks of both steps, and the bound of what does not depend on the batch."""
+    with bench.without_tokenizer():
+        peaks = {"ddo": measure.peak_gib(bench.ddo_step), "mle on N+M": measure.peak_gib(bench.mle_step)}
+    return {"peak GiB": peaks, "static GiB": measure.static_gib(parameters)}
+
+
+def tokenizer(bench: Bench, repeats: int) -> dict[str, Any]:
+    """Time the image tokenizer, and a whole step with it."""
+    ways: dict[str, Way] = {"encode N": bench.encode, "decode M": bench.decode, "ddo with tokenizer": bench.ddo_step}
+    return {"ms": measure.milliseconds(ways, repeats)}
+
+
+def without_tokenizer(bench: Bench, action: Callable[[Way], Any]) -> Any:
+    with bench.without_tokenizer():
+        return action(bench.ddo_step)
+
+
+@click.command()
+@click.argument("depth", type=int)
+@click.argument("folder", type=click.Path(exists=True, path_type=Path))
+def main(depth: int, folder: Path) -> None:
+    """Measure DDO's step with one network."""
+    os.chdir(folder)  # first, because VAR and its fixes look for git in the current folder
+    compat.apply()
+    with contextlib.redirect_stdout(io.StringIO()):  # upstream prints a description of each network
+        bench = Bench(depth, folder.resolve())
+    parameters, part = session.parameters(bench.var), f"speed var-d{depth}"
+
+    def both(batch: int) -> None:
+        bench.set_batch(batch)
+        with bench.without_tokenizer():
+            for _ in range(2):  # Adam's moments exist after the first step
+                bench.ddo_step()
+                bench.mle_step()
+
+    batch = measure.largest_batch(BATCHES[depth], both)
+    record(part, "network", parameters=parameters, batch=batch, **measure.machine())
+    attempt(part, "step, fp16", lambda: steps(bench, REPEATS))
+    attempt(part, "memory, fp16", lambda: memory(bench, parameters))
+    attempt(part, "waits", lambda: {"places": without_tokenizer(bench, measure.waits)})
+    attempt(part, "tokenizer", lambda: tokenizer(bench, REPEATS // 3))
+    if depth < 30:
+        name = f"var-d{depth}"
+        attempt(part, "profile", lambda: without_tokenizer(bench, lambda way: measure.profile(way, name)))
+        for precision in ("bf16", "fp32"):
+            bench.set_precision(precision)
+            attempt(part, f"step, {precision}", lambda: steps(bench, REPEATS // 2))
+
+
+if __name__ == "__main__":
+    main()
