@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import statistics
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ddo_plugin.objective import tokens
-from ddo_plugin.objective.ddo import DDO
+from ddo_plugin.objective.ddo import DDO, Terms
 from ddo_plugin.objective.tokens import drop_labels, log_ratio, token_logp, token_logp_from_head
 
 N, L, V, C = 3, 7, 50, 8
@@ -339,6 +341,21 @@ def test_target_and_reference_see_the_same_dropped_labels() -> None:
     once, _ = drop_labels(labels, 10)
     assert (log_ratio(logp(once), logp(once)) == 0).all()
     assert (log_ratio(logp(drop_labels(labels, 10)[0]), logp(drop_labels(labels, 10)[0])) != 0).any()
+
+
+def test_dropping_exactly_half_has_the_expectation_of_dropping_each_with_probability_one_half() -> None:
+    """Of the loss; and a loss over the kept fakes alone has it as well, because it is a sum over samples."""
+    torch.manual_seed(0)
+    labelled, unlabelled, fake = torch.randn(3, 4, dtype=torch.float64).unbind(0)
+
+    def loss(kept: tuple[bool, ...]) -> float:
+        mask = torch.tensor(kept)
+        terms = Terms(fake, r_real=torch.where(mask, labelled, unlabelled), r_fake=fake[mask])
+        return float(DDO(5, 1)(terms).mean())
+
+    every = list(itertools.product([False, True], repeat=4))
+    half = [kept for kept in every if sum(kept) == 2]
+    assert statistics.mean(map(loss, half)) == pytest.approx(statistics.mean(map(loss, every)), rel=1e-12)
 
 
 # -- an oracle --------------------------------------------------------------------------------------------------------
