@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
 import dist
+import models
 import torch
 import trainer
 from torch import Tensor
@@ -34,8 +36,16 @@ class DDOTrainer(VARTrainer):  # type: ignore[misc]  # upstream's types are not 
     def _source(self) -> Source | None:
         if self.reference is None:
             return None
-        stored = self.session.fakes
-        return DrawnFakes(self.reference) if stored is None else StoredFakes(stored, self.quantize_local)
+        stored, options = self.session.fakes, self.session.options
+        if stored is not None:
+            return StoredFakes(stored, self.quantize_local)
+        return DrawnFakes(
+            self.reference,
+            self.vae_local,
+            from_pixels=options["ddo_fakes_from"] == "pixels",
+            guidance=options["ddo_fakes_cfg"],
+            full_precision=options["ddo_fakes_precision"] == "fp32",
+        )
 
     @in_one_line()
     def train_step(
@@ -59,7 +69,7 @@ class DDOTrainer(VARTrainer):  # type: ignore[misc]  # upstream's types are not 
             logits = self.var(batch.labels, batch.inputs)
         logp = token_logp(logits, batch.tokens)  # [N + M, L]
         step = g_it // self.round.accumulation
-        outcome = self.session.judge(token_terms(logp, logp_ref, n_real=len(real)), step)
+        outcome = self.session.judge(token_terms(logp, logp_ref, len(real), kept), step)
         grad_norm, scale_log2 = self.var_opt.backward_clip_step(loss=self._scaled(outcome), stepping=stepping)
         self._log(outcome, logp[: len(real)].detach())
         if it in metric_lg.log_iters:
@@ -89,7 +99,7 @@ class DDOTrainer(VARTrainer):  # type: ignore[misc]  # upstream's types are not 
 
     def _scaled(self, outcome: Outcome) -> Tensor:
         """Scale the loss: DDO's gradients grow with α and overflow in half precision; MLE's are means over tokens."""
-        scale = 1 + self.session.options["ddo_alpha"] if self.fakes else self.L
+        scale = max(self.session.options["ddo_alpha"], 1) if self.fakes else self.L
         return outcome.mean() / scale
 
     def _log(self, outcome: Outcome, logp: Tensor) -> None:
@@ -143,14 +153,20 @@ class DDOTrainer(VARTrainer):  # type: ignore[misc]  # upstream's types are not 
         torch.set_rng_state(state[states.OURS]["now"][dist.get_rank()])
 
 
-def install() -> None:
-    """Replace upstream's trainer, which the loop looks up by name after it has loaded its data."""
+def install(classes: int) -> None:
+    """Replace what the loop looks up by name after it has loaded its data: the trainer, and the network's classes."""
 
     def build(**settings: Any) -> DDOTrainer:
         trainer.VARTrainer = VARTrainer  # its constructor refers to itself by this name
         return DDOTrainer(**settings)
 
     trainer.VARTrainer = build
+    models.build_vae_var = functools.partial(_build, models.build_vae_var, classes)
+
+
+def _build(upstreams: Any, classes: int, **settings: Any) -> Any:
+    """Build the networks for this number of classes; upstream's loop always asks for 1000."""
+    return upstreams(**settings | {"num_classes": classes})
 
 
 def _of_all_ranks(state: Tensor | None) -> list[Tensor]:
