@@ -20,6 +20,7 @@ TESTS = ROOT / "tests/upstream/var"  # a narrow image tokenizer, and networks th
 VAE, BASE = "vae_ch160v4096z32.pth", "var_d2.pth"
 FLAGS = ["--data_path=images", "--depth=2", "--pn=1_2_3", "--bs=12", "--ep=1", "--seed=0", "--tblr=5e-3"]
 DDO = [f"--ddo={BASE}", "--ddo_alpha=10", "--ddo_beta=0.05", "--ddo_save=8", "--ddo_state=4"]
+AMP = ["--ddo_fakes_from=tokens", "--ddo_fakes_precision=amp"]  # likelihoods of fakes are those of the sampler
 STEPS = 16
 LAST = f"var_d2-ddo-{STEPS:04d}.pth"
 
@@ -57,6 +58,12 @@ class Part:
                 "compiled, --tfast=3": lambda: first_step(self.finetuned("compiled", "--tfast=3", steps=2)),
                 "first step, fp16": lambda: first_step(self.finetuned("fp16", "--fp16=1", steps=2)),
                 "first step, bf16": lambda: first_step(self.finetuned("bf16", "--fp16=2", steps=2)),
+                "first step, fp16, also of fakes": lambda: first_step(
+                    self.finetuned("amp16", "--fp16=1", *AMP, steps=2)
+                ),
+                "first step, bf16, also of fakes": lambda: first_step(
+                    self.finetuned("ampbf", "--fp16=2", *AMP, steps=2)
+                ),
                 "first step, no TF32": lambda: first_step(self.finetuned("fp32", "--tf32=0", steps=2)),
                 "kill and resume": self.resume,
                 "repeat": lambda: self.against_whole(self.finetuned("repeated")),

@@ -13,7 +13,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -22,7 +22,7 @@ from benchmarks.gpu.results import out
 Way = Callable[[], object]
 ON_CPU = os.environ.get("DDO_DEVICE") == "cpu"
 DEVICE = torch.device("cpu" if ON_CPU else "cuda")
-WARM_UP = 1 if ON_CPU else 3
+WARM_UP = 1 if ON_CPU else 2
 WAITS = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize")
 PROFILE_ROWS = 10
 
@@ -37,16 +37,24 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def milliseconds(ways: Mapping[str, Way], repeats: int, seconds: float = 25.0) -> dict[str, float]:
-    """Return the median milliseconds of each way. The ways take turns, and the first turns do not count.
+class Timing(NamedTuple):
+    """Median milliseconds of each way, and how many calls of each were counted."""
+
+    ms: dict[str, float]
+    turns: int
+
+
+def time_ways(ways: Mapping[str, Way], repeats: int, seconds: float = 30.0) -> Timing:
+    """Time all ways. They take turns, and the first turns do not count.
 
     A way that fails is left out and its error printed; no turn starts after `seconds`.
     """
-    working, times = dict(ways), {name: list[float]() for name in ways}
+    working, times, turns = dict(ways), {name: list[float]() for name in ways}, 0
     begin = time.perf_counter()
     for turn in range(WARM_UP + repeats):
         if turn > WARM_UP and time.perf_counter() - begin > seconds:
             break
+        turns = turn + 1 - WARM_UP
         for name, way in list(working.items()):
             try:
                 synchronize()
@@ -58,7 +66,7 @@ def milliseconds(ways: Mapping[str, Way], repeats: int, seconds: float = 25.0) -
             except Exception:
                 traceback.print_exc()
                 del working[name]
-    return {name: round(statistics.median(values), 3) for name, values in times.items() if values and name in working}
+    return Timing({name: round(statistics.median(times[name]), 3) for name in working}, turns)
 
 
 def peak_gib(way: Way) -> float | None:

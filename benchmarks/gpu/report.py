@@ -51,13 +51,14 @@ def speed(results: Sequence[Mapping[str, Any]]) -> str:
                     f"{size['parameters'] / 1e6:.0f} M",
                     row.get("batch", size["batch"]),
                     row["name"],
-                    row.get("ratio", ""),
+                    "; ".join(f"{row[name]}" for name in ("ratio", "ratio, amp") if name in row),
                     row.get("overhead ms", ""),
                     row.get("real images/s", ""),
+                    row.get("turns", ""),
                     shown(row["ms"]),
                 )
             )
-    return table(("network", "size", "N", "what", "ratio", "overhead ms", "real images/s", "median ms"), rows)
+    return table(("network", "size", "N", "what", "ratio", "overhead ms", "real images/s", "calls", "median ms"), rows)
 
 
 def memory(results: Sequence[Mapping[str, Any]]) -> str:

@@ -67,7 +67,7 @@ for upstream in edm edm2 var; do
 done
 beside part edm 170 "$PYTHON" -m $correct edm "$WORK/edm" "$WORK/correct-edm"
 beside part edm2 170 "$PYTHON" -m $correct edm2 "$WORK/edm2" "$WORK/correct-edm2"
-beside part var 170 "$PYTHON" -m benchmarks.gpu.correct_var "$WORK/VAR" "$WORK/correct-var"
+beside part var 200 "$PYTHON" -m benchmarks.gpu.correct_var "$WORK/VAR" "$WORK/correct-var"
 wait
 
 # 3. Speed and memory: one after the other, the most important first.

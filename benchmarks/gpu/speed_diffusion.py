@@ -25,7 +25,8 @@ from ddo_plugin.snapshots.reference import target_settings
 LR = 1e-7  # so small that the network does not change over the repeats
 SMALL = 4  # shows the time that Python takes, which a GPU hides behind large batches
 REPEATS = 3 if ON_CPU else 12
-BATCHES = {"edm": 128, "edm2-s": 32, "edm2-l": 8}  # halved until a step fits into memory
+SECONDS = 30  # of the main timing at most; others take half
+BATCHES = {"edm": 128, "edm2-s": 16, "edm2-l": 4}  # halved until a step fits into memory
 
 
 class Bench:
@@ -130,7 +131,7 @@ class Bench:
                 tensor.to(DEVICE)
 
 
-def steps(bench: Bench, repeats: int) -> dict[str, Any]:
+def steps(bench: Bench, repeats: int = REPEATS) -> dict[str, Any]:
     """Time DDO's step and the parts that it is made of."""
     ways: dict[str, Way] = {
         "ddo": bench.ddo_step,
@@ -138,7 +139,7 @@ def steps(bench: Bench, repeats: int) -> dict[str, Any]:
         "reference on 2N": bench.reference_forward,
         "fakes": bench.fakes,
     }
-    times = measure.milliseconds(ways, repeats)
+    times, turns = measure.time_ways(ways, repeats, SECONDS if repeats == REPEATS else SECONDS / 2)
     bound = times["mle on 2N"] + times["reference on 2N"]
     return {
         "ms": times,
@@ -146,6 +147,7 @@ def steps(bench: Bench, repeats: int) -> dict[str, Any]:
         "overhead ms": round(times["ddo"] - bound, 3),
         "real images/s": round(1000 * bench.batch / times["ddo"], 2),
         "batch": bench.batch,
+        "turns": turns,
     }
 
 
@@ -173,19 +175,19 @@ def main(name: str, folder: Path) -> None:
     with measure.tf32(False):  # as upstream's loops set it
         batch = measure.largest_batch(4 if ON_CPU else BATCHES[name], both)
         record(part, "network", parameters=parameters, batch=batch, **measure.machine())
-        attempt(part, "step", lambda: steps(bench, REPEATS))
+        attempt(part, "step", lambda: steps(bench))
         attempt(part, "memory", lambda: memory(bench, parameters))
         attempt(part, "waits", lambda: {"places": measure.waits(bench.ddo_step)})
         if name == "edm":
             attempt(part, "profile", lambda: measure.profile(bench.ddo_step, name))
         bench.set_batch(SMALL)
-        attempt(part, "step, small batch", lambda: steps(bench, REPEATS))
+        attempt(part, "step, small batch", lambda: steps(bench))
         bench.set_batch(batch)
     with measure.tf32(True):
         attempt(part, "step, TF32", lambda: steps(bench, REPEATS // 2))
     if bench.upstream == "edm2":
         half = {"mle on 2N": bench.half_precision_step}
-        attempt(part, "step, upstream's fp16", lambda: {"ms": measure.milliseconds(half, REPEATS // 2)})
+        attempt(part, "step, upstream's fp16", lambda: measure.time_ways(half, REPEATS // 2)._asdict())
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """Time and memory of a DDO step in VAR: `python -m benchmarks.gpu.speed_var DEPTH FOLDER`, with VAR on the path.
 
-A step on N real images and its N/2 fakes is compared with its parts: upstream's step on all of them, the reference's
-forward on N, and sampling N/2. The image tokenizer is replaced by fixed tokens there and timed by itself.
+A step on N real images and its M = N/2 fakes is compared with its parts: upstream's step on all of them, sampling M
+fakes, and the reference's forward. If fakes are sampled in the precision of the step, sampling gives their
+log-probabilities, and the forward is on N; by default they are sampled in fp32, and it is on N + M. The image tokenizer
+is replaced by fixed tokens in these steps, and timed by itself.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import contextlib
 import io
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,7 @@ SCALES = [side * side for side in SIDES]
 VOCABULARY, CLASSES = 4096, 1000
 LR = 1e-9  # so small that the networks do not change over the repeats
 REPEATS = 3 if ON_CPU else 12
+SECONDS = 30  # of the main timing at most; others take half
 BATCHES = {2: 8, 16: 32, 30: 8}  # halved until a step fits into memory
 PRECISIONS = {"fp16": 1, "bf16": 2, "fp32": 0}
 FOREVER = 1 << 30
@@ -40,6 +44,7 @@ class Bench:
         from utils import misc
         from utils.amp_sc import AmpOptimizer
 
+        from ddo_integrations.var.fakes import DrawnFakes
         from ddo_integrations.var.round import Round
         from ddo_integrations.var.trainer import DDOTrainer
 
@@ -71,6 +76,10 @@ class Bench:
 
         self.mle_trainer, self.ddo_trainer = trainer(VARTrainer), trainer(DDOTrainer)
         self.reference = self.ddo_trainer.reference
+        self.sources = {
+            "amp": DrawnFakes(self.reference, self.vae, from_pixels=False, guidance=0.0, full_precision=False),
+            "default": DrawnFakes(self.reference, self.vae, from_pixels=True, guidance=0.0, full_precision=True),
+        }
         torch.backends.cudnn.benchmark = True
         torch.set_float32_matmul_precision("high")  # upstream's --tf32=1
         torch.backends.cudnn.allow_tf32 = True
@@ -82,7 +91,7 @@ class Bench:
     def set_batch(self, batch: int) -> None:
         """Draw N images and labels, and tokens for these and their fakes."""
         side, both = 16 * SIDES[-1], batch + batch // 2
-        self.batch, self.fakes = batch, batch // 2
+        self.batch, self.fakes, self.both = batch, batch // 2, both
         images, labels, tokens = (
             torch.rand(both, 3, side, side) * 2 - 1,
             torch.randint(CLASSES, (both,)),
@@ -100,12 +109,13 @@ class Bench:
         finally:
             del self.vae.img_to_idxBl, self.vae.fhat_to_img
 
-    def ddo_step(self) -> None:
+    def ddo_step(self, source: str = "default") -> None:
+        self.ddo_trainer.fakes = self.sources[source]
         self._train(self.ddo_trainer, self.batch)
 
     def mle_step(self) -> None:
         """Run upstream's step on as many samples as DDO's step has real images and fakes."""
-        self._train(self.mle_trainer, self.batch + self.fakes)
+        self._train(self.mle_trainer, self.both)
 
     def _train(self, trainer: Any, count: int) -> None:
         """Run a step without the extra logging of some steps."""
@@ -122,16 +132,16 @@ class Bench:
         )
 
     @torch.no_grad()
-    def reference_forward(self) -> None:
-        tokens = list(self.tokens[: self.batch].split(SCALES, 1))
+    def reference_forward(self, count: int) -> None:
+        tokens = list(self.tokens[:count].split(SCALES, 1))
         with self.ddo_trainer.var_opt.amp_ctx:
-            self.reference(self.labels[: self.batch], self.vae.quantize.idxBl_to_var_input(tokens))
+            self.reference(self.labels[:count], self.vae.quantize.idxBl_to_var_input(tokens))
 
-    def sampler(self) -> None:
+    def sampler(self, source: str) -> None:
         """Draw fakes like a step does."""
         with self.ddo_trainer.var_opt.amp_ctx:
             generator = torch.Generator(DEVICE).manual_seed(0)
-            self.ddo_trainer.fakes.draw(self.labels[: self.fakes], generator)
+            self.sources[source].draw(self.labels[: self.fakes], generator)
 
     def upstreams_sampler(self) -> None:
         """Draw as many samples by upstream's sampler without guidance."""
@@ -148,24 +158,29 @@ class Bench:
         self.vae.fhat_to_img(torch.zeros(self.fakes, 32, side, side, device=DEVICE))
 
 
-def steps(bench: Bench, repeats: int) -> dict[str, Any]:
-    """Time DDO's step and the parts that it is made of, without the image tokenizer."""
+def steps(bench: Bench, repeats: int = REPEATS) -> dict[str, Any]:
+    """Time DDO's steps and the parts that they are made of, without the image tokenizer."""
     ways: dict[str, Way] = {
         "ddo": bench.ddo_step,
+        "ddo, amp": partial(bench.ddo_step, "amp"),
         "mle on N+M": bench.mle_step,
-        "reference on N": bench.reference_forward,
-        "sampling M": bench.sampler,
+        "reference on N": lambda: bench.reference_forward(bench.batch),
+        "reference on N+M": lambda: bench.reference_forward(bench.both),
+        "sampling M": partial(bench.sampler, "default"),
+        "sampling M, amp": partial(bench.sampler, "amp"),
         "upstream's sampler, M": bench.upstreams_sampler,
     }
     with bench.without_tokenizer():
-        times = measure.milliseconds(ways, repeats)
-    bound = times["mle on N+M"] + times["reference on N"] + times["sampling M"]
+        times, turns = measure.time_ways(ways, repeats, SECONDS if repeats == REPEATS else SECONDS / 2)
+    bound = times["mle on N+M"] + times["reference on N+M"] + times["sampling M"]
+    bound_amp = times["mle on N+M"] + times["reference on N"] + times["sampling M, amp"]
     return {
         "ms": times,
         "ratio": round(times["ddo"] / bound, 4),
+        "ratio, amp": round(times["ddo, amp"] / bound_amp, 4),
         "overhead ms": round(times["ddo"] - bound, 3),
         "real images/s": round(1000 * bench.batch / times["ddo"], 2),
-        "sampling, ms per fake": round(times["sampling M"] / bench.fakes, 3),
+        "turns": turns,
     }
 
 
@@ -179,7 +194,7 @@ def memory(bench: Bench, parameters: int) -> dict[str, Any]:
 def tokenizer(bench: Bench, repeats: int) -> dict[str, Any]:
     """Time the image tokenizer, and a whole step with it."""
     ways: dict[str, Way] = {"encode N": bench.encode, "decode M": bench.decode, "ddo with tokenizer": bench.ddo_step}
-    return {"ms": measure.milliseconds(ways, repeats)}
+    return measure.time_ways(ways, repeats, SECONDS / 3)._asdict()
 
 
 def without_tokenizer(bench: Bench, action: Callable[[Way], Any]) -> Any:
@@ -207,7 +222,7 @@ def main(depth: int, folder: Path) -> None:
 
     batch = measure.largest_batch(BATCHES[depth], both)
     record(part, "network", parameters=parameters, batch=batch, **measure.machine())
-    attempt(part, "step, fp16", lambda: steps(bench, REPEATS))
+    attempt(part, "step, fp16", lambda: steps(bench))
     attempt(part, "memory, fp16", lambda: memory(bench, parameters))
     attempt(part, "waits", lambda: {"places": without_tokenizer(bench, measure.waits)})
     attempt(part, "tokenizer", lambda: tokenizer(bench, REPEATS // 3))

@@ -26,7 +26,7 @@ from benchmarks.gpu.results import attempt
 
 ROOT = Path(__file__).parents[2]
 ON_CPU = os.environ.get("DDO_DEVICE") == "cpu"
-PATIENCE = 600 if ON_CPU else 120  # seconds for one command
+PATIENCE = 600 if ON_CPU else 150  # seconds for one command
 RUNNING: set[subprocess.Popen[bytes]] = set()
 STATISTICS = ("rewards/real", "rewards/fake", "logps/real", "logps/real_ref", "loss/real", "loss/fake", "nonfinite")
 Check = Callable[[], Mapping[str, Any]]
