@@ -37,6 +37,7 @@ class Kind:
     last: str  # the snapshot at the end of a round
     sampler: str
     network_flag: str
+    sampling: tuple[str, ...]  # further flags that upstream's sampler and `ddo sample` share
     make_base: Callable[[World, Kind], Path]
 
 
@@ -69,6 +70,7 @@ KINDS = {
         "network-snapshot-000004.pkl",
         "generate",
         "network",
+        ("--solver=heun", "--disc=vp", "--schedule=vp", "--scaling=vp", "--S_churn=5"),
         make_edm,
     ),
     "edm2": Kind(
@@ -81,6 +83,7 @@ KINDS = {
         "network-snapshot-0000004-0.050.pkl",
         "generate_images",
         "net",
+        ("--S_churn=5",),
         make_edm2,
     ),
 }
@@ -106,6 +109,8 @@ class Part:
                 "NCCL, one rank": lambda: first_step(self.finetuned("nccl", ranks=1)),
                 "repeat": lambda: self.against_whole(self.finetuned("repeated")),
                 "pristine sampling": self.pristine,
+                "pristine sampling, more flags": lambda: self.pristine(*self.kind.sampling),
+                "DPM-Solver-v3": self.multistep,
                 "refset twice": self.refset_twice,
             },
         )
@@ -155,20 +160,37 @@ class Part:
         self.world.kill_once(self.command("killed"), (folder / self.kind.resumable).exists)
         return {**self.against_whole(self.finetuned("killed")), "steps": first_step(folder)["steps"]}
 
-    def pristine(self) -> Mapping[str, Any]:
+    def pristine(self, *flags: str) -> Mapping[str, Any]:
         """Sample the finetuned network by upstream's own script, without this package, and by `ddo sample`."""
-        network = self.world.root / "whole" / self.kind.last
-        flags, script = ["--seeds=0-5", "--steps=4"], Path(__file__).with_name("pristine.py")
-        theirs = [f"--{self.kind.network_flag}={network}", "--outdir=theirs", *flags]
+        script, name = Path(__file__).with_name("pristine.py"), f"samples-{len(flags)}"
+        network, shared = self.world.root / "whole" / self.kind.last, ["--seeds=0-5", "--steps=4", *flags]
+        theirs = [f"--{self.kind.network_flag}={network}", f"--outdir={name}/theirs", *shared]
         printed = self.world.python(script, self.kind.sampler, *theirs, paths=[self.world.checkout])
-        ours = [f"--network={network}", "--outdir=ours", f"--checkout={self.world.checkout}", *flags]
-        self.world.python("-m", "ddo_plugin", "sample", *ours)
-        one, other = (pixels(self.world.root / name) for name in ("theirs", "ours"))
+        self.sample(network, f"{name}/ours", *shared)
+        one, other = (pixels(self.world.root / name / way) for way in ("theirs", "ours"))
         return {
             "images": len(one),
             "largest difference to ddo sample": int(np.abs(one - other).max()),
             "distutils stand-in": "stand-in" in printed,
         }
+
+    def sample(self, network: Path, out: str, *flags: str) -> None:
+        own = [f"--network={network}", f"--outdir={out}", f"--checkout={self.world.checkout}", *flags]
+        self.world.python("-m", "ddo_plugin", "sample", *own)
+
+    def multistep(self) -> Mapping[str, Any]:
+        """Sample with DPM-Solver-v3 and statistics that are those of its default, which are then on the GPU."""
+        shape = (5, self.kind.channels, 8, 8)
+        folder = self.world.root / "0.002_80.0_4_1"
+        folder.mkdir()
+        np.savez(folder / "l.npz", l=np.ones(shape))
+        np.savez(folder / "sb.npz", s=np.zeros(shape), b=np.zeros(shape))
+        network = self.world.root / "whole" / self.kind.last
+        flags = ["--solver=dpm-solver-v3", "--seeds=0-5", "--steps=6"]
+        self.sample(network, "multistep/default", *flags)
+        self.sample(network, "multistep/statistics", *flags, f"--statistics={folder}")
+        one, other = (pixels(self.world.root / "multistep" / way) for way in ("default", "statistics"))
+        return {"largest difference": int(np.abs(one - other).max())}
 
 
 def pixels(folder: Path) -> np.ndarray:
