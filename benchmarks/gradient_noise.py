@@ -100,8 +100,8 @@ def step_at(network: Path, settings: dict[str, Any], digits: Digits, folder: Pat
 
 def total_variance(gradients: Tensor) -> tuple[float, float]:
     """Return E‖g − E g‖², the trace of the covariance, and its standard error."""
-    count = len(gradients)
-    squares = (gradients - gradients.mean(0)).double().square().sum(1) * count / (count - 1)
+    count, mean = len(gradients), gradients.mean(0)
+    squares = torch.stack([(gradient - mean).square().sum() for gradient in gradients]) * count / (count - 1)
     return float(squares.mean()), float(squares.std() / math.sqrt(count))
 
 
@@ -109,7 +109,7 @@ def compare(gradients: dict[str, Tensor]) -> str:
     """Return the cells of a row: both variances relative to ‖E g‖², and their ratio."""
     (paired, paired_error), (independent, independent_error) = (total_variance(gradients[noise]) for noise in NOISE)
     # E g is the same for both, so the product of two means without common noise is an unbiased estimate of ‖E g‖².
-    signal = float(gradients["paired"].double().mean(0) @ gradients["independent"].double().mean(0))
+    signal = float(gradients["paired"].mean(0) @ gradients["independent"].mean(0))
     ratio = independent / paired
     error = ratio * math.hypot(paired_error / paired, independent_error / independent)
     return f"{paired / signal:.1f} | {independent / signal:.1f} | {ratio:.2f} ± {error:.2f}"
