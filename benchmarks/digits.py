@@ -1,7 +1,7 @@
 """DDO in a real upstream on scikit-learn's digits: the code that the proofs share.
 
 The unpatched upstream trains a small class-conditional network. The patched training script finetunes it by DDO and, as
-a control, by more maximum likelihood. The unpatched upstream then samples all networks.
+a control, by more maximum likelihood, with several training seeds. The unpatched upstream then samples all networks.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import statistics
 import sys
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import ClassVar
 
@@ -26,14 +26,17 @@ from PIL import Image
 from ddo_integrations.demo.data import Digits
 from ddo_plugin.base.commands import Command
 from ddo_plugin.base.files import write_json
+from ddo_plugin.base.option_types import IntegerList
 from ddo_plugin.evaluation.metrics.frechet import feature_moments, frechet_distance
 from ddo_plugin.jobs.executor import LocalExecutor
 from ddo_plugin.jobs.journal import FILE_NAME, Journal
-from ddo_plugin.jobs.runner import Runner, Task, key
+from ddo_plugin.jobs.runner import Runner, Task
 
 CONTROL = "--ddo-objective=mle"
 ROUNDS, FAKES = 3, 4000
 SETS, PER_CLASS = 3, 150  # sets of images, and images of each class in a set; random class shares would hide the effect
+
+THREADS = 100  # more than there are networks; commands wait for a core
 
 ports = itertools.count(29600)
 
@@ -76,8 +79,8 @@ class Bench(Workshop, ABC):
         """Train the base network with the unpatched upstream."""
 
     @abstractmethod
-    def images(self, network: Path, part: int) -> np.ndarray:
-        """Return balanced images, uint8 [N, 1, 8, 8], from the unpatched upstream; all networks use the same seeds."""
+    def images(self, network: Path) -> list[np.ndarray]:
+        """Return sets of balanced images, uint8 [N, 1, 8, 8], from the unpatched upstream and always the same seeds."""
 
     def prepare(self) -> None:
         """Create the digits and the dataset that upstream reads."""
@@ -92,29 +95,31 @@ class Bench(Workshop, ABC):
             labels = [[name, int(label)] for name, label in zip(names, self.digits.labels, strict=True)]
             archive.writestr("dataset.json", json.dumps({"labels": labels}))
 
-    def finetune(self, arm: str, base: Path) -> list[Path]:
+    def finetune(self, arm: str, network: Path, seed: int) -> Iterator[Path]:
         """Run rounds of the patched training script. Each round starts from the snapshot of the round before."""
-        networks = [base]
         for number in range(1, ROUNDS + 1):
-            flags = [f"--ddo={networks[-1]}", f"--data={self.zip}", *self.arms[arm]]
+            options = [*self.arms[arm], f"--seed={seed}"]
+            made_from = self.runner.key({"network": network, "options": options})
+            out = self.root / f"{arm}-{seed}-{number}-{made_from}"
+            flags = [f"--ddo={network}", f"--data={self.zip}", *options, f"--outdir={out}"]
             if CONTROL not in flags:
-                flags.append(f"--ddo-fakes={self.reference_set(networks[-1], number)}")
-            out = self.root / f"{arm}-{number}-{key({'flags': flags})}"
-            self.run(out, "-m", "ddo_plugin", "run", self.repo, self.script, "--", *flags, f"--outdir={out}")
-            networks.append(last_snapshot(out))
-        return networks[1:]
+                flags.append(f"--ddo-fakes={self.reference_set(network, number, seed)}")
+            self.run(out, "-m", "ddo_plugin", "run", self.repo, self.script, "--", *flags)
+            network = last_snapshot(out)
+            yield network
 
-    def reference_set(self, network: Path, number: int) -> Path:
+    def reference_set(self, network: Path, number: int, seed: int) -> Path:
         """Create the reference set of a round."""
-        out = network.parent / f"fakes-{number}"
-        flags = [f"--network={network}", f"--out={out}", f"--count={FAKES}", f"--seed={number}", *self.sampling]
+        own = 1000 * seed + number
+        out = network.parent / f"fakes-{own}"
+        flags = [f"--network={network}", f"--out={out}", f"--count={FAKES}", f"--seed={own}", *self.sampling]
         return self.run(out, "-m", "ddo_plugin", "refset", "make", *flags)
 
     def judge(self, network: Path) -> list[float]:
         """Return the Fréchet distance of each set of images."""
         features = self.digits.features
         real = feature_moments(features(self.digits.images))
-        return [frechet_distance(feature_moments(features(self.images(network, part))), real) for part in range(SETS)]
+        return [frechet_distance(feature_moments(features(images)), real) for images in self.images(network)]
 
 
 def last_snapshot(folder: Path) -> Path:
@@ -142,29 +147,56 @@ def command(bench_class: type[Bench], out: str, about: str) -> click.Command:
     @click.option(
         "--cores", type=click.IntRange(min=1), default=2, show_default=True, help="Commands that run at a time."
     )
-    def main(checkout: Path, out: Path, cores: int) -> None:
-        out.mkdir(parents=True, exist_ok=True)
-        show(prove(bench_class(checkout.resolve(), out.resolve(), cores)))
+    @click.option(
+        "--seeds",
+        type=IntegerList(),
+        default="0-2",
+        show_default=True,
+        help="Training seeds to run. The table holds all seeds that the folder has results of.",
+    )
+    @click.option("--show", "show_only", is_flag=True, help="Print the table of the folder's results; run nothing.")
+    def main(checkout: Path, out: Path, cores: int, seeds: list[int], show_only: bool) -> None:
+        if not show_only:
+            out.mkdir(parents=True, exist_ok=True)
+            prove(bench_class(checkout.resolve(), out.resolve(), cores), seeds)
+        show([json.loads(path.read_text()) for path in sorted(out.glob("distances-*.json"))])
 
     return main
 
 
-def prove(bench: Bench) -> dict[str, list[float]]:
-    """Return the distances of base, control and DDO by name, and write them to distances.json."""
+def prove(bench: Bench, seeds: Sequence[int]) -> None:
+    """Write the distances of base, control and DDO, by name, to a file for each training seed."""
     bench.prepare()
     base = bench.pretrain()
-    with ThreadPoolExecutor() as threads:
-        arms = {arm: threads.submit(bench.finetune, arm, base) for arm in bench.arms}
-        networks = {"base": base}
-        for arm, rounds in arms.items():
-            networks |= {f"{arm}-{number}": network for number, network in enumerate(rounds.result(), 1)}
-        judged = dict(zip(networks, threads.map(bench.judge, networks.values()), strict=True))
-    write_json(bench.root / "distances.json", judged)
-    return judged
+    with ThreadPoolExecutor(THREADS) as threads:
+        of_base = threads.submit(bench.judge, base)
+        arms = {
+            (arm, seed): threads.submit(judge_rounds, bench, threads, arm, base, seed)
+            for seed in seeds
+            for arm in bench.arms
+        }
+        for seed in seeds:
+            judged = {"base": of_base.result()}
+            for arm in bench.arms:
+                rounds = enumerate(arms[arm, seed].result(), 1)
+                judged |= {f"{arm}-{number}": distances.result() for number, distances in rounds}
+            write_json(bench.root / f"distances-{seed}.json", judged)
 
 
-def show(judged: dict[str, list[float]]) -> None:
-    """Print the distances as a Markdown table."""
-    print("| network | Fréchet distance |\n|---|---|")
-    for name, distances in judged.items():
-        print(f"| {name} | {statistics.mean(distances):.2f} ± {statistics.stdev(distances):.2f} |")
+def judge_rounds(
+    bench: Bench, threads: ThreadPoolExecutor, arm: str, base: Path, seed: int
+) -> list[Future[list[float]]]:
+    """Run the rounds of an arm. Each network is judged while the next round runs."""
+    return [threads.submit(bench.judge, network) for network in bench.finetune(arm, base, seed)]
+
+
+def show(seeds: Sequence[Mapping[str, Sequence[float]]]) -> None:
+    """Print a Markdown table: for each network, mean and standard deviation over the training seeds.
+
+    The distance of a training seed is the mean over its sets of images.
+    """
+    print(f"| network | Fréchet distance, {len(seeds)} training seeds |\n|---|---|")
+    for name in seeds[0] if seeds else ():
+        means = [statistics.mean(seed[name]) for seed in seeds]
+        spread = f" ± {statistics.stdev(means):.2f}" if len(means) > 1 and name != "base" else ""
+        print(f"| {name} | {statistics.mean(means):.2f}{spread} |")

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.digits import CONTROL, PER_CLASS, Bench, command, first_seed, last_snapshot
+from benchmarks.digits import CONTROL, PER_CLASS, SETS, Bench, command, first_seed, last_snapshot
 from ddo_integrations.demo.data import CLASSES, RESOLUTION
 
 CHANNELS = 3  # EDM2 supports pixels with three channels and latents with four
 BASE_NIMG, ROUND_NIMG = 384 << 10, 4 << 10
-SCHEDULE = ["--batch=64", "--decay=0", "--ddo-rampup=0.002", "--ddo-ema=0.1", "--seed=0"]
+SCHEDULE = ["--batch=64", "--decay=0", "--ddo-rampup=0.002", "--ddo-ema=0.1"]
 INTERVALS = [f"--duration={ROUND_NIMG}", f"--snapshot={ROUND_NIMG}", "--status=1024", "--checkpoint=0"]
 ROUND = [*SCHEDULE, *INTERVALS]
 DDO = ["--ddo-alpha=2", "--ddo-beta=0.3"]
@@ -41,8 +41,12 @@ class EDM2(Bench):
         self.run(out, "-m", "ddo_plugin.checkouts.compat", driver, self.zip, out, BASE_NIMG)
         return last_snapshot(out)
 
-    def images(self, network: Path, part: int) -> np.ndarray:
+    def images(self, network: Path) -> list[np.ndarray]:
         """Sample balanced images with the unpatched generate_images.py."""
+        return [self.set_of_images(network, part) for part in range(SETS)]
+
+    def set_of_images(self, network: Path, part: int) -> np.ndarray:
+        """Return images [N, 1, 8, 8]."""
         out = network.parent / f"images-{part}"
         seeds = ",".join(map(str, balanced_seeds(FIRST_SEED + first_seed(part))))
         flags = [f"--net={network}", f"--outdir={out}", f"--seeds={seeds}", f"--batch={PER_CLASS}", STEPS]

@@ -45,6 +45,7 @@ lr = 1e-4
 warmup = 0.25
 ema = 50
 snap = 80
+ddo-noise = "independent"  # the default when the figures in docs/selfplay.md were made
 
 [sweep]
 alpha = [0.5, 1.0, 2.0, 4.0]

@@ -52,6 +52,7 @@ from .finetuning.fakes import with_fakes as with_fakes
 from .finetuning.options import continue_option as continue_option
 from .finetuning.options import ddo_values as ddo_values
 from .finetuning.options import finetuning_options as finetuning_options
+from .finetuning.options import noise_option as noise_option
 from .finetuning.options import refuse_nonfinite as refuse_nonfinite
 from .finetuning.round_command import round_command as round_command
 from .finetuning.session import Session as Session

@@ -10,7 +10,7 @@ from ddo_plugin.hooks.types import Fakes
 
 
 def with_fakes(fakes: Fakes | None, real: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Append as many fakes as there are real samples. Both then share a forward pass, augmentation and noise.
+    """Append as many fakes as there are real samples. Both then share a forward pass and augmentation.
 
     `real` is scaled to the network's input. Fakes in uint8 are scaled here; others (latents) already are. `labels` are
     one-hot [N, K], or [N, 0] without classes.

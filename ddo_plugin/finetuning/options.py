@@ -86,6 +86,18 @@ def continue_option() -> click.Option:
     )
 
 
+def noise_option() -> click.Option:
+    """Return `--ddo-noise`, for diffusion models."""
+    return click.Option(
+        ["--ddo-noise"],
+        type=click.Choice(["paired", "independent"]),
+        default="paired",
+        show_default=True,
+        help="Noise in a batch. With paired, the i-th real image and the i-th fake have the same noise level and the "
+        "same noise; with independent, each image has its own.",
+    )
+
+
 def ddo_values(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the `--ddo…` options among all options of a script, by parameter name."""
     return {name: value for name, value in options.items() if name == "ddo" or name.startswith("ddo_")}

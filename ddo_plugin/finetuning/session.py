@@ -29,6 +29,7 @@ FREE = (  # options that may change when a run resumes
     "ddo_fakes",  # compared by content
     "ddo_pause_after",
 )
+BEFORE = {"ddo_noise": "independent"}  # value of an option in rounds that began before the option existed
 # Bound on the mean |reward| of the first step, where target and reference must agree; bf16 alone reaches 0.025.
 AGREEMENT = 0.05
 
@@ -89,7 +90,7 @@ class Session:
                 f"{state} belongs to a round with another reference (SHA-256 {record['reference'][:12]}…) than "
                 f"--ddo={self.reference.source}; {remedy}"
             )
-        earlier = record.get("settings", {})
+        earlier = BEFORE | record.get("settings", {})
         for name, value in self.settings.items():
             if name in earlier and _plain(earlier[name]) != _plain(value):
                 flag = "--" + name.replace("_", "-") if name.startswith("ddo_") else name

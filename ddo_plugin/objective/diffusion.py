@@ -50,17 +50,28 @@ def log_likelihood(denoised: Tensor, clean: Tensor, weight: Tensor) -> Tensor:
     return -(weight * (denoised - clean).square()).flatten(1).sum(1)
 
 
+def draw_noise(clean: Tensor, n_real: int, levels: NoiseLevels, paired: bool) -> tuple[Tensor, Tensor]:
+    """Draw σ and noise for each sample. If `paired`, the i-th real sample and the i-th fake share both."""
+    if not paired or len(clean) == n_real:
+        return levels.sample(clean), torch.randn_like(clean)
+    if len(clean) != 2 * n_real:
+        raise ValueError(f"paired noise needs as many fakes as reals, not {len(clean) - n_real} and {n_real}")
+    sigma, noise = draw_noise(clean[:n_real], n_real, levels, paired)
+    return torch.cat([sigma, sigma]), torch.cat([noise, noise])
+
+
 def diffusion_terms(
-    denoise: Denoiser, denoise_ref: Denoiser | None, clean: Tensor, n_real: int, levels: NoiseLevels
+    denoise: Denoiser, denoise_ref: Denoiser | None, clean: Tensor, n_real: int, levels: NoiseLevels, paired: bool
 ) -> Terms:
     """Add noise to the batch once, run target and reference on it, and return the terms of an objective.
 
-    `clean` holds n_real real samples followed by any number of fakes. The target runs once on all of them, because
-    networks that change their weights in forward() (EDM2) cannot run twice before a backward pass.
+    `clean` holds n_real real samples followed by any number of fakes; with `paired` noise, by n_real fakes or none. The
+    target runs once on all of them, because networks that change their weights in forward() (EDM2) cannot run twice
+    before a backward pass.
     """
-    sigma = levels.sample(clean)
+    sigma, noise = draw_noise(clean, n_real, levels, paired)
     weight = levels.weight(sigma)
-    noisy = clean + sigma * torch.randn_like(clean)
+    noisy = clean + sigma * noise
     denoised = denoise(noisy, sigma)
     logp_real = log_likelihood(denoised[:n_real], clean[:n_real], weight[:n_real])
     if denoise_ref is None:

@@ -92,7 +92,13 @@ class DiffusionFamily:
         return torch.optim.Adam(network.parameters(), lr=lr)
 
     def terms(
-        self, network: nn.Module, reference: nn.Module | None, real: Tensor, labels: Tensor, fakes: Fakes | None
+        self,
+        network: nn.Module,
+        reference: nn.Module | None,
+        real: Tensor,
+        labels: Tensor,
+        fakes: Fakes | None,
+        paired: bool = False,
     ) -> Terms:
         """Return the terms of a batch: reals and as many fakes, with the same noise for target and reference."""
         n_real, samples = len(real), real
@@ -101,12 +107,14 @@ class DiffusionFamily:
             assert fake_labels is not None
             samples, labels = torch.cat([real, fake]), torch.cat([labels, fake_labels])
         denoise_ref = _conditioned(reference, labels) if reference is not None else None
-        return diffusion_terms(_conditioned(network, labels), denoise_ref, to_unit(samples), n_real, self.levels)
+        return diffusion_terms(
+            _conditioned(network, labels), denoise_ref, to_unit(samples), n_real, self.levels, paired
+        )
 
     def log_likelihood(self, network: nn.Module, samples: Tensor, labels: Tensor) -> Tensor:
         """Return the surrogate −w‖D − y‖² [N] for one random σ and noise. Callers average over several calls."""
         return diffusion_terms(
-            _conditioned(network, labels), None, to_unit(samples), len(samples), self.levels
+            _conditioned(network, labels), None, to_unit(samples), len(samples), self.levels, paired=False
         ).logp_real
 
     def sample(self, network: nn.Module, labels: Tensor, generators: SampleGenerators) -> Tensor:

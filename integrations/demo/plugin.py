@@ -23,6 +23,7 @@ from ddo_plugin import (
     flags,
     hookimpl,
     module_command,
+    noise_option,
 )
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class DigitsIntegration(Integration):
     )
 
     def options(self) -> Sequence[click.Option]:
-        return finetuning_options(alpha=1.0, beta=0.3)
+        return [*finetuning_options(alpha=1.0, beta=0.3), noise_option()]
 
     def configure(self, config: MutableMapping[str, Any], options: Mapping[str, Any]) -> None:
         """Start from the reference, without dropout, and train with the objective."""
@@ -125,9 +126,10 @@ class FinetuningLoss:
     def __init__(self, session: Session, family: Family):
         self.session, self.family = session, family
         self.reference = session.reference.network if session.objective.needs_fakes else None
+        self.paired = session.options["ddo_noise"] == "paired"
 
     def __call__(self, network: nn.Module, real: Tensor, labels: Tensor, step: int) -> Tensor:
-        terms = self.family.terms(network, self.reference, real, labels, self.session.fakes)
+        terms = self.family.terms(network, self.reference, real, labels, self.session.fakes, self.paired)
         return self.session.judge(terms, step).mean()
 
 

@@ -153,9 +153,18 @@ class TokensFamily:
         return torch.optim.AdamW(network.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=0.0)
 
     def terms(
-        self, network: nn.Module, reference: nn.Module | None, real: Tensor, labels: Tensor, fakes: Fakes | None
+        self,
+        network: nn.Module,
+        reference: nn.Module | None,
+        real: Tensor,
+        labels: Tensor,
+        fakes: Fakes | None,
+        paired: bool = False,
     ) -> Terms:
-        """Return the terms of a batch. Real samples that lose their label have no fakes (α = 0 without a label)."""
+        """Return the terms of a batch. Real samples that lose their label have no fakes (α = 0 without a label).
+
+        `paired` concerns diffusion only: the likelihood of tokens is exact, without noise.
+        """
         n_real, samples = len(real), real
         labels, kept = drop_labels(labels, NO_LABEL, self.label_drop)
         if fakes is not None:

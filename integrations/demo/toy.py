@@ -80,7 +80,7 @@ def train(
         samples = real(BATCH)
         if fakes is not None:
             samples = torch.cat([samples, fakes[torch.randint(len(fakes), (BATCH,))]])
-        outcome = objective(diffusion_terms(denoiser(target), reference, samples, BATCH, LEVELS))
+        outcome = objective(diffusion_terms(denoiser(target), reference, samples, BATCH, LEVELS, paired=True))
         optimizer.zero_grad()
         outcome.mean().backward()
         optimizer.step()

@@ -21,6 +21,7 @@ class DDOLoss:
         """Take the session of this process; `record` is an argument so that training_options.json holds it."""
         self.session = current_session("edm")
         self.levels = NoiseLevels(**noise)
+        self.paired = self.session.options["ddo_noise"] == "paired"
         self.progress = self.session.position
         self.reference = self.session.reference.network if self.session.objective.needs_fakes else None
 
@@ -32,7 +33,7 @@ class DDOLoss:
         reference = (
             None if self.reference is None else denoiser(self.reference.to(images.device), labels, augment_labels)
         )
-        terms = diffusion_terms(target, reference, clean, len(images), self.levels)
+        terms = diffusion_terms(target, reference, clean, len(images), self.levels, self.paired)
         outcome = self.session.judge(terms, step=self.progress.step)
         for name, values in outcome.statistics.items():
             training_stats.report(f"DDO/{name}", values)

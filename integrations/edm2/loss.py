@@ -21,6 +21,7 @@ class DDOLoss:
         self.session = current_session("edm2")
         self.progress = self.session.position
         self.levels = NoiseLevels(**noise)
+        self.paired = self.session.options["ddo_noise"] == "paired"
         self.reference = self.session.reference.network if self.session.objective.needs_fakes else None
 
     def __call__(self, net: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
@@ -28,7 +29,7 @@ class DDOLoss:
         self.progress.report()
         clean, labels = with_fakes(self.session.fakes, images, labels)
         reference = None if self.reference is None else _frozen(self.reference.to(images.device), labels)
-        terms = diffusion_terms(_trained(net, labels), reference, clean, len(images), self.levels)
+        terms = diffusion_terms(_trained(net, labels), reference, clean, len(images), self.levels, self.paired)
         outcome = self.session.judge(terms, step=self.progress.step)
         for name, values in outcome.statistics.items():
             training_stats.report(f"DDO/{name}", values)

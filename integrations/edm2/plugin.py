@@ -25,6 +25,7 @@ from ddo_plugin import (
     Upstream,
     continue_option,
     finetuning_options,
+    noise_option,
     pickle_options,
     sampler_options,
 )
@@ -75,7 +76,14 @@ class EDM2(Integration):
             help="Relative standard deviations of the EMA profiles, separated by commas. A snapshot has one file for "
             "each profile.",
         )
-        return [*finetuning_options(alpha=4.0, beta=0.05), *pickle_options(), continue_option(), rampup, ema]
+        return [
+            *finetuning_options(alpha=4.0, beta=0.05),
+            noise_option(),
+            *pickle_options(),
+            continue_option(),
+            rampup,
+            ema,
+        ]
 
     def configure(self, config: MutableMapping[str, Any], options: Mapping[str, Any]) -> None:
         from ddo_integrations.edm2.configuration import configure

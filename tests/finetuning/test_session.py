@@ -63,6 +63,15 @@ def test_a_state_of_the_same_round_is_resumed_from(session: Session) -> None:
     session.check_state(STATE, {"reference": "0" * 64, "settings": {}}, "use another folder")  # names came later
 
 
+def test_a_state_from_before_an_option_existed_has_the_behaviour_of_that_time(session: Session) -> None:
+    session.settings["ddo_noise"] = "independent"
+    session.check_state(STATE, record(), "use another folder")
+    session.settings["ddo_noise"] = "paired"
+    with pytest.raises(UserError, match="a round with --ddo-noise=independent, not paired; use the same value"):
+        session.check_state(STATE, record(), "use another folder")
+    session.check_state(STATE, record(ddo_noise="paired"), "use another folder")
+
+
 @pytest.mark.parametrize(
     ("stored", "message"),
     [

@@ -9,9 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddo_plugin.objective import diffusion
 from ddo_plugin.objective.ddo import DDO, Terms
-from ddo_plugin.objective.diffusion import NoiseLevels, log_likelihood, log_ratio
+from ddo_plugin.objective.diffusion import NoiseLevels, diffusion_terms, log_likelihood, log_ratio
 
 LEVELS = NoiseLevels()
 
@@ -183,7 +182,7 @@ def batch() -> Tensor:
 
 def test_terms_ask_both_networks_once_about_the_same_noisy_samples() -> None:
     target, reference = Network(1.0), Network(0.9)
-    diffusion.diffusion_terms(target, reference, batch(), 6, LEVELS)
+    diffusion_terms(target, reference, batch(), 6, LEVELS, paired=False)
     assert len(target.asked) == len(reference.asked) == 1
     for mine, theirs in zip(target.asked[0], reference.asked[0], strict=True):
         assert torch.equal(mine, theirs)
@@ -195,9 +194,25 @@ def test_terms_ask_both_networks_once_about_the_same_noisy_samples() -> None:
     assert len(noise.flatten().unique()) == noise.numel()
 
 
+def test_paired_reals_and_fakes_share_noise_level_and_noise() -> None:
+    target = Network(1.0)
+    diffusion_terms(target, Network(0.9), batch(), 5, LEVELS, paired=True)
+    noisy, sigma = target.asked[0]
+    assert torch.equal(sigma[:5], sigma[5:])
+    assert len(sigma.unique()) == 5
+    noise = (noisy - batch()) / sigma
+    torch.testing.assert_close(noise[:5], noise[5:], rtol=1e-3, atol=1e-3)
+    assert 0.8 < noise.std() < 1.2
+
+
+def test_paired_noise_needs_as_many_fakes_as_reals() -> None:
+    with pytest.raises(ValueError, match="paired noise needs as many fakes as reals, not 4 and 6"):
+        diffusion_terms(Network(1.0), Network(0.9), batch(), 6, LEVELS, paired=True)
+
+
 def test_terms_split_reals_from_fakes() -> None:
     target, reference = Network(1.0), Network(0.9)
-    terms = diffusion.diffusion_terms(target, reference, batch(), 6, LEVELS)
+    terms = diffusion_terms(target, reference, batch(), 6, LEVELS, paired=False)
     noisy, sigma = target.asked[0]
     weight = LEVELS.weight(sigma)
     logp, logp_ref = (log_likelihood(n(noisy, sigma), batch(), weight) for n in (target, reference))
@@ -208,29 +223,31 @@ def test_terms_split_reals_from_fakes() -> None:
     torch.testing.assert_close(terms.r_fake, (logp - logp_ref)[6:], rtol=1e-3, atol=1e-3)
 
 
-def test_equal_networks_give_a_loss_of_exactly_one_plus_alpha_times_ln2() -> None:
-    terms = diffusion.diffusion_terms(Network(0.8), Network(0.8), batch(), 5, LEVELS)
+@pytest.mark.parametrize("paired", [True, False])
+def test_equal_networks_give_a_loss_of_exactly_one_plus_alpha_times_ln2(paired: bool) -> None:
+    terms = diffusion_terms(Network(0.8), Network(0.8), batch(), 5, LEVELS, paired)
     ln2 = torch.tensor(math.log(2))
     assert torch.equal(DDO(3, 0.05)(terms).per_sample(), (ln2 + 3 * ln2).expand(5))
 
 
 def test_gradients_reach_the_target_and_never_the_reference() -> None:
     target, reference = Network(1.0), Network(0.9)
-    DDO(1, 0.1)(diffusion.diffusion_terms(target, reference, batch(), 5, LEVELS)).mean().backward()
+    DDO(1, 0.1)(diffusion_terms(target, reference, batch(), 5, LEVELS, paired=True)).mean().backward()
     assert target.scale.grad is not None and target.scale.grad != 0
     assert reference.scale.grad is None
 
 
 def test_terms_without_a_reference_hold_the_likelihood_alone() -> None:
-    terms = diffusion.diffusion_terms(Network(1.0), None, batch(), 10, LEVELS)
+    terms = diffusion_terms(Network(1.0), None, batch(), 10, LEVELS, paired=True)
     assert terms.logp_real.shape == (10,)
     assert terms.r_real is terms.r_fake is terms.logp_ref_real is None
 
 
-def test_noise_is_decided_by_torchs_global_seed() -> None:
+@pytest.mark.parametrize("paired", [True, False])
+def test_noise_is_decided_by_torchs_global_seed(paired: bool) -> None:
     def rewards(seed: int) -> Tensor:
         torch.manual_seed(seed)
-        terms = diffusion.diffusion_terms(Network(1.0), Network(0.9), batch(), 5, LEVELS)
+        terms = diffusion_terms(Network(1.0), Network(0.9), batch(), 5, LEVELS, paired)
         assert terms.r_real is not None
         return terms.r_real
 
@@ -246,3 +263,67 @@ def test_noise_levels_are_log_normal() -> None:
     assert float(log_sigma.std()) == pytest.approx(1.6, abs=0.03)
     within = (log_sigma + 0.8).abs() < 1.6
     assert float(within.float().mean()) == pytest.approx(0.6827, abs=0.01)
+
+
+# -- the listing in Appendix D of the paper, from its equations alone --------------------------------------------------
+
+
+def numpy_network(noisy: np.ndarray, sigma: np.ndarray, scale: float) -> np.ndarray:
+    """The same as `Network`."""
+    return scale * noisy / (1 + sigma**2)
+
+
+def appendix_d(
+    real: np.ndarray,
+    fake: np.ndarray,
+    sigma: np.ndarray,
+    noise: np.ndarray,
+    scales: tuple[float, float],
+    alpha: float,
+    beta: float,
+) -> tuple[np.float64, np.ndarray]:
+    """Return the loss and its gradient with respect to D_θ of the reals and then of the fakes."""
+    weight = (sigma**2 + 0.5**2) / (sigma * 0.5) ** 2
+
+    def residuals(clean: np.ndarray) -> list[np.ndarray]:
+        return [numpy_network(clean + sigma * noise, sigma, scale) - clean for scale in scales]
+
+    def log_ratio_of(clean: np.ndarray) -> np.ndarray:
+        ours, references = ((weight * residual**2).sum((1, 2, 3)) for residual in residuals(clean))
+        return references - ours
+
+    def sigmoid(x: np.ndarray) -> np.ndarray:
+        return np.exp(-np.logaddexp(0, -x))
+
+    r_real, r_fake = log_ratio_of(real), log_ratio_of(fake)
+    loss = np.mean(np.logaddexp(0, -beta * r_real) + alpha * np.logaddexp(0, beta * r_fake))  # −log σ(x)
+    by_r = np.stack([-beta * sigmoid(-beta * r_real), alpha * beta * sigmoid(beta * r_fake)]) / len(real)
+    slopes = [by_r[i].reshape(-1, 1, 1, 1) * -2 * weight * residuals(x)[0] for i, x in enumerate((real, fake))]
+    return loss, np.concatenate(slopes)
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(0.5, 0.05), (4.0, 0.05), (2.0, 1.0)])
+def test_paired_loss_and_gradient_are_those_of_appendix_d(alpha: float, beta: float) -> None:
+    torch.manual_seed(0)
+    clean = torch.randn(16, 3, 4, 4, dtype=torch.float64)
+    target, reference = Network(0.8).double(), Network(0.7).double()
+    outputs: list[Tensor] = []
+
+    def denoise(noisy: Tensor, sigma: Tensor) -> Tensor:
+        outputs.append(target(noisy, sigma))
+        outputs[0].retain_grad()
+        return outputs[0]
+
+    loss = DDO(alpha, beta)(diffusion_terms(denoise, reference, clean, 8, LEVELS, paired=True)).mean()
+    loss.backward()
+    gradient = outputs[0].grad
+    assert gradient is not None
+
+    real, fake = clean.numpy()[:8], clean.numpy()[8:]
+    noisy, sigma = (asked.numpy()[:8].astype(np.float64) for asked in target.asked[0])  # of the reals alone
+    scales = (target.scale.item(), reference.scale.item())
+    expected_loss, expected_gradient = appendix_d(real, fake, sigma, (noisy - real) / sigma, scales, alpha, beta)
+    assert loss.item() == pytest.approx(expected_loss, rel=1e-6)
+    np.testing.assert_allclose(
+        gradient.numpy(), expected_gradient, rtol=1e-6, atol=1e-6 * np.abs(expected_gradient).max()
+    )

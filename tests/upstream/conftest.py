@@ -129,6 +129,20 @@ def images() -> Callable[..., Path]:
     return write_images
 
 
+@pytest.fixture
+def one_image(world, tmp_path: Path) -> Callable[[str], Path]:
+    """A function: name -> a dataset of this name that holds nothing but the last image of the world's data."""
+
+    def write(name: str) -> Path:
+        with zipfile.ZipFile(world.data) as source, zipfile.ZipFile(tmp_path / name, "w") as archive:
+            image, label = json.loads(source.read("dataset.json"))["labels"][-1]
+            archive.writestr(image, source.read(image))
+            archive.writestr("dataset.json", json.dumps({"labels": [[image, label]]}))
+        return tmp_path / name
+
+    return write
+
+
 @pytest.fixture(scope="session")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """A clone of an upstream's checkout, by name: the checkout itself is left alone. Skips where there is none."""
@@ -204,14 +218,14 @@ def snapshots(checkout, completed, shared) -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def gradients(completed, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
-    """A function: upstream's name, its world, launcher, accumulation rounds -> all gradients in one vector."""
+    """A function: upstream's name, its world, ranks, accumulation rounds, noise -> all gradients in one vector."""
     torch = pytest.importorskip("torch")
     script, folder = Path(__file__).with_name("gradients.py"), tmp_path_factory.mktemp("gradients")
 
-    def compute(upstream: str, world: World, ranks: int, chunks: int) -> Any:
-        out = folder / f"{upstream}-{ranks}-{chunks}.pt"
+    def compute(upstream: str, world: World, ranks: int, chunks: int, noise: str) -> Any:
+        out = folder / f"{upstream}-{ranks}-{chunks}-{noise}.pt"
         launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"] if ranks > 1 else []
-        arguments = [script, upstream, world.base, world.fakes, out, chunks]
+        arguments = [script, upstream, world.base, world.fakes, out, chunks, noise]
         completed(world.python(*launcher, *arguments, PYTHONPATH=str(world.repo)))
         return torch.cat([gradient.flatten() for gradient in torch.load(out)])
 

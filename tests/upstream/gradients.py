@@ -1,10 +1,12 @@
-"""Gradients of a DDO loss over one batch, split: `gradients.py UPSTREAM BASE FAKES OUT CHUNKS`, also under torchrun.
+"""Gradients of a DDO loss over one batch, split: `gradients.py UPSTREAM BASE FAKES OUT CHUNKS NOISE`, or by torchrun.
 
-Noise follows from the sample itself here, so that a split changes nothing but the arithmetic.
+Noise follows from the sample itself here, or from the real sample of a pair if NOISE is paired, so that a split changes
+nothing but the arithmetic.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -76,13 +78,14 @@ def moved(net: torch.nn.Module) -> torch.nn.Module:
     return net.train().requires_grad_(True)
 
 
-def main(upstream: str, base: str, fakes: str, out: str, chunks: str) -> None:
+def main(upstream: str, base: str, fakes: str, out: str, chunks: str, noise: str) -> None:
     compat.apply()
     from torch_utils import distributed as dist
 
     dist.init()
     options = {"ddo": base, "ddo_fakes": fakes, "ddo_objective": "ddo", "ddo_alpha": 2.0, "ddo_beta": 0.5}
-    session = prepare_session(upstream, Path(out), {**options, "ddo_trust": False, "ddo_sha256": None})
+    options |= {"ddo_noise": noise, "ddo_trust": False, "ddo_sha256": None}
+    session = prepare_session(upstream, Path(out), options)
     torch.manual_seed(0)
     drawn, numbers = session.fakes.draw(2 * BATCH)
     session.fakes = Fakes(drawn[:BATCH], numbers[:BATCH])
@@ -104,6 +107,7 @@ def main(upstream: str, base: str, fakes: str, out: str, chunks: str) -> None:
         torch.save([parameter.grad for parameter in net.parameters() if parameter.grad is not None], out)
     torch.distributed.barrier()  # a rank that leaves early can take the other's connection with it
     torch.distributed.destroy_process_group()
+    os._exit(0)  # the destructor of DDP's process group may wait forever for a thread that waits for Python's lock
 
 
 if __name__ == "__main__":

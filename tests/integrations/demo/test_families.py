@@ -29,7 +29,8 @@ def tokens(data, base):
     return family, load_snapshot(base("tokens"), "tokens", family)
 
 
-def test_a_network_against_itself_has_log_ratio_exactly_0_and_trains_away_from_it(loaded) -> None:
+@pytest.mark.parametrize("paired", [True, False])
+def test_a_network_against_itself_has_log_ratio_exactly_0_and_trains_away_from_it(paired: bool, loaded) -> None:
     family, network = loaded
     samples, labels = draw(family, network, 40, 1, Progress("", 40))
 
@@ -40,7 +41,7 @@ def test_a_network_against_itself_has_log_ratio_exactly_0_and_trains_away_from_i
             return samples[:count], labels[:count]
 
     real = family.real_samples()[:40]
-    terms = family.terms(network, network, real, torch.from_numpy(family.digits.labels[:40]), Fakes())
+    terms = family.terms(network, network, real, torch.from_numpy(family.digits.labels[:40]), Fakes(), paired)
     assert terms.r_real.eq(0).all()
     assert terms.r_fake.eq(0).all()
     DDO(1.0, 0.5)(terms).mean().backward()

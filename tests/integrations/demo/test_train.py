@@ -50,6 +50,15 @@ def test_the_first_loss_is_one_plus_alpha_times_ln2_and_r_is_exactly_0(tmp_path,
     assert first["logps/real"] == first["logps/real_ref"]
 
 
+def test_noise_is_paired_unless_the_user_asks_for_independent_noise(tmp_path, data, base, fakes) -> None:
+    flags = {"family": "diffusion", "data": data, "steps": 3, "ddo": base("diffusion"), "ddo_fakes": fakes}
+    rows = {}
+    for name, noise in {"default": {}, **{name: {"ddo_noise": name} for name in ("paired", "independent")}}.items():
+        assert run("train", **flags, outdir=tmp_path / name, **noise).returncode == 0
+        rows[name] = statistics.read(tmp_path / name / statistics.FILE_NAME)
+    assert rows["default"] == rows["paired"] != rows["independent"]
+
+
 @pytest.mark.usefixtures("own_interpreters")
 def test_a_round_without_a_learning_signal_returns_the_reference(tmp_path, data, base, fakes) -> None:
     """Its snapshot is the reference's moving average: with a vanishing learning rate, the same network."""

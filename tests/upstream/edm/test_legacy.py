@@ -1,4 +1,4 @@
-"""A round of EDM goes on from what version 0.1.0 noted of it in training_options.json."""
+"""A round of EDM goes on from what version 0.1.0 noted of it in training_options.json, with the noise of that time."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import json
 import math
 
 FLAGS = ["--dump=1", "--lr=3e-4", "--ddo-continue", "--ddo-rampup=0"]
+INDEPENDENT = "--ddo-noise=independent"
 
 
-def test_a_round_goes_on_from_what_an_earlier_version_noted(world, completed, legacy) -> None:
+def test_a_round_goes_on_from_what_an_earlier_version_noted(world, completed, refused, legacy) -> None:
     out = world.root / "legacy"
-    completed(world.finetune(*FLAGS, "--duration=0.001", f"--outdir={out}"))
+    completed(world.finetune(*FLAGS, INDEPENDENT, "--duration=0.001", f"--outdir={out}"))
     (out / "training_options.json").write_text(json.dumps(legacy("edm/training_options.json")))
 
-    printed = completed(world.finetune(*FLAGS, "--duration=0.002", f"--outdir={out}"))
+    line = refused(world.finetune(*FLAGS, "--duration=0.002", f"--outdir={out}"))
+    assert "belongs to a round with --ddo-noise=independent, not paired" in line
+    printed = completed(world.finetune(*FLAGS, INDEPENDENT, "--duration=0.002", f"--outdir={out}"))
     assert "Loading training state from" in printed
     rows = [json.loads(line) for line in (out / "ddo-stats.jsonl").read_text().splitlines()]
     steps = [row["step"] for row in rows]

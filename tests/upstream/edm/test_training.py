@@ -63,6 +63,19 @@ def test_it_learns_to_tell_real_from_fake(tuned: Path) -> None:
     assert all(row["nonfinite"] == 0 for row in rows)
 
 
+@pytest.mark.parametrize(("noise", "paired"), [((), True), (("--ddo-noise=independent",), False)])
+def test_an_image_that_is_both_real_and_fake_has_one_reward_only_if_noise_is_paired(
+    noise: tuple[str, ...], paired: bool, world, one_image, tmp_path, completed
+) -> None:
+    data = [f"--data={one_image('real.zip')}", f"--ddo-fakes={one_image('fakes.zip')}"]
+    flags = ["--duration=0.001", "--lr=3e-4", "--augment=0", f"--outdir={tmp_path / 'out'}"]
+    completed(world.train(f"--ddo={world.base}", "--ddo-beta=0.5", *data, *flags, *noise))
+    rows = statistics.read(tmp_path / "out" / statistics.FILE_NAME)
+    assert any(abs(row["rewards/real"]) > 1e-3 for row in rows)
+    differences = [abs(row["rewards/margin"]) for row in rows]
+    assert max(differences) < 1e-6 if paired else max(differences) > 1e-3
+
+
 def test_upstreams_own_statistics_hold_ours(tuned: Path) -> None:
     last = json.loads((tuned / "stats.jsonl").read_text().splitlines()[-1])
     assert last["DDO/rewards/margin"]["mean"] > 0

@@ -7,8 +7,9 @@ import pytest
 pytestmark = pytest.mark.thorough
 
 
-def test_accumulation_and_ranks_change_no_gradient(gradients, world) -> None:
-    whole = gradients("edm2", world, 1, 1)
+@pytest.mark.parametrize("noise", ["paired", "independent"])
+def test_accumulation_and_ranks_change_no_gradient(noise: str, gradients, world) -> None:
+    whole = gradients("edm2", world, 1, 1, noise)
     assert whole.norm() > 0.01
     for ranks, chunks in ((1, 4), (2, 1), (2, 2)):
-        assert (gradients("edm2", world, ranks, chunks) - whole).norm() < 1e-6 * whole.norm()
+        assert (gradients("edm2", world, ranks, chunks, noise) - whole).norm() < 1e-6 * whole.norm()

@@ -45,6 +45,19 @@ def test_the_first_step_has_r_exactly_0_and_the_loss_one_plus_alpha_times_ln2(tu
     assert first["loss/real"] + first["loss/fake"] == pytest.approx(3 * math.log(2), rel=3e-7)
 
 
+@pytest.mark.parametrize(("noise", "paired"), [((), True), (("--ddo-noise=independent",), False)])
+def test_an_image_that_is_both_real_and_fake_has_one_reward_only_if_noise_is_paired(
+    noise: tuple[str, ...], paired: bool, world, one_image, tmp_path, completed
+) -> None:
+    data = [f"--data={one_image('real.zip')}", f"--ddo-fakes={one_image('fakes.zip')}"]
+    flags = ["--duration=1024", "--lr=1e-2", "--ddo-rampup=0", f"--outdir={tmp_path / 'out'}"]
+    completed(world.train(f"--ddo={world.base}", "--ddo-beta=0.5", *data, *flags, *noise))
+    rows = statistics.read(tmp_path / "out" / statistics.FILE_NAME)
+    assert any(abs(row["rewards/real"]) > 1e-3 for row in rows)
+    differences = [abs(row["rewards/margin"]) for row in rows]
+    assert max(differences) < 1e-6 if paired else max(differences) > 1e-3
+
+
 def test_without_settled_weights_the_first_log_ratio_would_not_be_0(world, completed) -> None:
     worst = json.loads(completed(world.python(FOLDER / "settling.py", PYTHONPATH=str(world.repo))))
     assert worst["settled"] == 0

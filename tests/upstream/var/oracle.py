@@ -1,6 +1,7 @@
 """One step of the real trainer away from the reference, for the oracle: `oracle.py BASE IMAGES OUT ALPHA`.
 
-Writes what the step saw (tokens, labels, logits of target and reference), and the loss and the gradient of the logits.
+Writes what the step saw (tokens, labels, hidden states and heads of target and reference), the loss, and its gradient
+with respect to the hidden states.
 """
 
 from __future__ import annotations
@@ -22,15 +23,16 @@ def main(base: str, images: str, out: str, alpha: str) -> None:
             parameter.add_(0.02 * torch.randn(parameter.shape))
     seen: dict[str, torch.Tensor] = {}
 
-    def keep(name):
-        def hook(_, inputs, logits):
-            seen[name] = logits
+    def keep(name, network, wrapped):
+        def hook(_, inputs, hidden):
+            seen[name] = hidden
             seen["labels"] = inputs[0]
 
-        return hook
+        wrapped.register_forward_hook(hook)
+        seen[f"{name} weight"], seen[f"{name} bias"] = network.head.weight, network.head.bias
 
-    trainer.var.register_forward_hook(keep("logits"))
-    trainer.reference.register_forward_hook(keep("logits_ref"))
+    keep("target", trainer.target, trainer.var)
+    keep("reference", trainer.reference, trainer.reference)
     tokenize, draw = trainer._tokenize, trainer.fakes.draw
 
     def keep_real(*arguments):
@@ -44,7 +46,7 @@ def main(base: str, images: str, out: str, alpha: str) -> None:
         return fake, logp
 
     def keep_loss(loss, stepping):
-        (seen["gradient"],) = torch.autograd.grad(loss, seen["logits"])
+        (seen["gradient"],) = torch.autograd.grad(loss, seen["target"])
         seen["loss"] = loss
         return None, None
 

@@ -59,20 +59,22 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-x))
 
 
-def log_likelihood(logits: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    return np.log(np.take_along_axis(softmax(logits), tokens[..., None], -1)).squeeze(-1).sum(1)
-
-
 @pytest.mark.parametrize("alpha", [0.5, 10.0])
 def test_a_step_has_the_loss_and_the_gradient_of_the_authors_equations(alpha: float, script) -> None:
     """The mean over the batch of −log σ(β r) for the real sample and −α log σ(−β r) for its fake, over max(α, 1).
 
     α counts 0 where the label was dropped. Written in float64 from the equations; the step computes in fp32.
     """
-    seen = {name: value.numpy() for name, value in script("oracle.py", alpha).items()}
-    tokens = np.concatenate([seen["real"], seen["fake"]])
-    logits = seen["logits"].astype(np.float64)
-    r = log_likelihood(logits, tokens) - log_likelihood(seen["logits_ref"].astype(np.float64), tokens)
+    seen = {name: value.double().numpy() for name, value in script("oracle.py", alpha).items()}
+    tokens = np.concatenate([seen["real"], seen["fake"]]).astype(int)
+
+    def probabilities(network: str) -> np.ndarray:
+        return softmax(seen[network] @ seen[f"{network} weight"].T + seen[f"{network} bias"])
+
+    def log_likelihood(network: str) -> np.ndarray:
+        return np.log(np.take_along_axis(probabilities(network), tokens[..., None], -1)).squeeze(-1).sum(1)
+
+    r = log_likelihood("target") - log_likelihood("reference")
     count = len(seen["real"])
     real, fake, kept = r[:count], r[count:], seen["labels"][:count] != NO_LABEL
     assert kept.sum() == len(fake) == count // 2 and np.abs(r).min() > 0.01
@@ -80,9 +82,10 @@ def test_a_step_has_the_loss_and_the_gradient_of_the_authors_equations(alpha: fl
     scale = count * max(alpha, 1)
     loss = (-np.log(sigmoid(BETA * real)).sum() - alpha * np.log(sigmoid(-BETA * fake)).sum()) / scale
     by_r = np.concatenate([-BETA * sigmoid(-BETA * real), alpha * BETA * sigmoid(BETA * fake)]) / scale
-    one_hot = np.zeros_like(logits)
+    one_hot = np.zeros_like(probabilities("target"))
     np.put_along_axis(one_hot, tokens[..., None], 1, -1)
-    gradient = by_r[:, None, None] * (one_hot - softmax(logits))
+    by_logits = by_r[:, None, None] * (one_hot - probabilities("target"))
+    gradient = by_logits @ seen["target weight"]
 
     assert seen["loss"] == pytest.approx(loss, rel=1e-5)
     assert np.abs(seen["gradient"] - gradient).max() < 1e-5 * np.abs(gradient).max()
