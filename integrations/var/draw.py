@@ -86,6 +86,17 @@ def sample(var: Any, labels: Tensor, choose: Choose, *, guidance: float = 0.0, e
     return Drawn(torch.cat(tokens, 1), torch.cat(inputs, 1), torch.cat(logps, 1), f_hat)
 
 
+@torch.no_grad()
+def through_pixels(vae: Any, f_hat: Tensor) -> Tensor:
+    """Decode features to pixels, encode the pixels again, and return the tokens [N, L]. Both run in fp32.
+
+    Real images reach the network through the encoder; after this round trip, drawn tokens do so too.
+    """
+    with _full_precision(f_hat):
+        pixels = vae.fhat_to_img(f_hat.float())  # upstream clamps them to [-1, 1]
+        return torch.cat(vae.img_to_idxBl(pixels), dim=1)
+
+
 @contextmanager
 def _key_value_cache(var: Any) -> Iterator[None]:
     """Let the attention layers cache keys and values, and restore their state afterwards, also after an exception."""
