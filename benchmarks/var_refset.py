@@ -1,9 +1,10 @@
 """Measure the cost of a set of tokens in VAR, by the part.
 
-The command is `DDO_DEVICE=cpu OMP_NUM_THREADS=1 python -m benchmarks.var_refset CHECKOUT`. `ddo refset make` draws tokens, takes them through pixels with --through-pixels, and computes their log-probabilities.
-The networks have random weights, the image tokenizer its full size, and images 256 × 256 pixels. The first table has
-CPU seconds of a network with few blocks. The second counts the multiplications and additions for the published sizes,
-without computing them.
+The command is `DDO_DEVICE=cpu OMP_NUM_THREADS=1 python -m benchmarks.var_refset CHECKOUT`. `ddo refset make` draws
+tokens, takes them through pixels with --through-pixels, and computes their log-probabilities. Images have 256 × 256
+pixels, the networks have random weights, and the image tokenizer has its full size. The first table counts the
+multiplications and additions of the published networks, without computing them. The second has the CPU seconds of a
+network with few blocks.
 """
 
 from __future__ import annotations
