@@ -160,7 +160,7 @@ class Generator(Protocol):
 
 
 @runtime_checkable
-class Scorer(Protocol):
+class ScoringGenerator(Protocol):
     """A generator that also tells how likely its tokens are; a reference set of tokens then stores this."""
 
     def logp(self, samples: Tensor, labels: Tensor | None) -> Tensor:

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from ddo_integrations.var import networks, tokenizer
 from ddo_integrations.var.draw import Drawn, sample, through_pixels
-from ddo_integrations.var.fakes import inputs_of
-from ddo_plugin import DEPARTS, Reference, SampleGenerators, UserError, sha256_file, token_logp, upstream_device
+from ddo_integrations.var.fakes import Batch, inputs_of
+from ddo_integrations.var.scoring import Scorer
+from ddo_plugin import DEPARTS, Reference, SampleGenerators, UserError, sha256_file, upstream_device
 
 BATCH = 25  # the default of the release's VAR_sample.py
 PRECISIONS = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -76,10 +77,12 @@ class TokenGenerator:
 
     @torch.no_grad()
     def logp(self, samples: Tensor, labels: Tensor | None) -> Tensor:
+        assert labels is not None, "`sample` always returns class numbers"
         tokens = samples.to(self.device, torch.long)
         inputs = inputs_of(self.var.vae_quant_proxy[0], tokens)
         with self._precision():
-            return token_logp(self.var(labels, inputs), tokens)
+            logp, _ = Scorer(self.var, self.var)(Batch(labels, tokens, inputs))
+        return logp
 
     @torch.no_grad()
     def images(self, samples: Tensor) -> Tensor:

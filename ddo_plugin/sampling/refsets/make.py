@@ -10,7 +10,7 @@ import numpy as np
 from ddo_plugin.base.commands import Command, flags, module_command
 from ddo_plugin.base.environment import device_name
 from ddo_plugin.base.progress import progress
-from ddo_plugin.hooks.types import Generator, RefsetStep, Scorer
+from ddo_plugin.hooks.types import Generator, RefsetStep, ScoringGenerator
 from ddo_plugin.sampling.refsets import format as refset
 from ddo_plugin.sampling.refsets.partial import Unfinished
 
@@ -42,7 +42,7 @@ def make(
         reference=generator.reference,
         sampler={**generator.settings, "batch": batch, "device": device_name(generator.device)},
         seed=seed,
-        scored=generator.kind == "tokens" and isinstance(generator, Scorer),
+        scored=generator.kind == "tokens" and isinstance(generator, ScoringGenerator),
     )
     work = Unfinished(out, plan, labels, batch)
     if ranks.agree(work.made_already):
@@ -77,7 +77,7 @@ def _sample(generator: Generator, work: Unfinished, ranks: Ranks, done: set[int]
             samples, numbers = generator.sample(streams, labels)
             made = [samples]
             if work.scored:
-                assert isinstance(generator, Scorer), "otherwise the draft would have no log-probabilities"
+                assert isinstance(generator, ScoringGenerator), "otherwise the draft would have no log-probabilities"
                 made.append(generator.logp(samples, numbers).float())
                 streams.check(made[-1])
             writer.write(block, *(array[: count - rows[0]].cpu().numpy() for array in made))
