@@ -71,6 +71,16 @@ def fakes_options() -> list[click.Option]:
 
 
 def sampling_options() -> list[click.Option]:
+    """Return all options that choose how a VAR is sampled."""
+    through_pixels = click.Option(
+        ["--through-pixels"],
+        is_flag=True,
+        help="Decode the drawn tokens to pixels and encode the pixels again, as the authors of DDO do for fakes.",
+    )
+    return [*upstream_options(), through_pixels]
+
+
+def upstream_options() -> list[click.Option]:
     """Return the options of upstream's sampler, and where its image tokenizer is found."""
     return [
         click.Option(
