@@ -70,6 +70,7 @@ class Part:
                 "NCCL, one rank": lambda: first_step(self.finetuned("nccl", steps=2, ranks=1)),
                 "pristine sampling": self.pristine,
                 "refset twice": self.refset_twice,
+                "first step, stored fakes": self.stored_fakes,
             },
         )
 
@@ -109,15 +110,20 @@ class Part:
         self.world.python("-c", PRISTINE, *files, paths=[self.world.checkout, self.stand_ins])
         return {}
 
+    def refset(self, name: str) -> str:
+        """Make a reference set of tokens and return its SHA-256."""
+        flags = [f"--network={BASE}", f"--out={name}", "--count=24", "--labels=0,1,2"]
+        command = ["-m", "ddo_plugin", "refset", "make", f"--checkout={self.world.checkout}", *flags]
+        self.world.python(*command, paths=[self.stand_ins])
+        return hashlib.sha256((self.world.root / name / "tokens.npy").read_bytes()).hexdigest()
+
     def refset_twice(self) -> Mapping[str, Any]:
-        """Make a reference set of tokens twice and compare the bytes."""
-        digests = []
-        for name in ("tokens-1", "tokens-2"):
-            flags = [f"--network={BASE}", f"--out={name}", "--count=24", "--labels=0,1,2"]
-            command = ["-m", "ddo_plugin", "refset", "make", f"--checkout={self.world.checkout}", *flags]
-            self.world.python(*command, paths=[self.stand_ins])
-            digests.append(hashlib.sha256((self.world.root / name / "tokens.npy").read_bytes()).hexdigest())
-        return {"equal": digests[0] == digests[1]}
+        return {"equal": self.refset("tokens-1") == self.refset("tokens-2")}
+
+    def stored_fakes(self) -> Mapping[str, Any]:
+        """Train on a reference set, whose log-probabilities are those of the sampler."""
+        self.refset("tokens-3")
+        return first_step(self.finetuned("stored", "--ddo_fakes=tokens-3", steps=2))
 
 
 @click.command()
