@@ -2,9 +2,10 @@
 # Run the GPU kit in the root of the repository: OUT=FOLDER bash benchmarks/gpu/run.sh
 # The results are $OUT/results.jsonl, $OUT/report.md, $OUT/log.txt and profiles. docs/gpu.md explains them.
 set -u
-cd "$(dirname "$0")/../.."
 SECONDS=0
-: "${OUT:?set OUT to the folder for the results}"
+mkdir -p "${OUT:?set OUT to the folder for the results}"
+OUT=$(realpath "$OUT")
+cd "$(dirname "$0")/../.."
 PYTHON=${PYTHON:-python3}
 DEADLINE=${DEADLINE:-520} # seconds; no part runs longer
 SLOWER=1                  # a factor of the time limits
@@ -12,8 +13,9 @@ if [ "${DDO_DEVICE:-}" = cpu ]; then DEADLINE=3600 SLOWER=6; fi
 WORK=${WORK:-/tmp/ddo-gpu}
 KIT=$PWD/.gpu-kit
 rm -rf "$WORK"
-mkdir -p "$OUT" "$WORK/site" "$WORK/source" "$WORK/networks"
-export OUT PYTHONUNBUFFERED=1 NCCL_SOCKET_IFNAME=${NCCL_SOCKET_IFNAME:-lo} GLOO_SOCKET_IFNAME=${GLOO_SOCKET_IFNAME:-lo}
+mkdir -p "$WORK/site" "$WORK/source" "$WORK/networks"
+export OUT PYTHONUNBUFFERED=1 MASTER_ADDR=127.0.0.1 # a machine without network may not resolve its own name
+export NCCL_SOCKET_IFNAME=${NCCL_SOCKET_IFNAME:-lo} GLOO_SOCKET_IFNAME=${GLOO_SOCKET_IFNAME:-lo}
 rm -f "$OUT"/{results.jsonl,report.md,log.txt,profile-*.txt}
 
 log() { sed -u "s/^/[$1] /" >>"$OUT/log.txt"; }
