@@ -125,7 +125,7 @@ def _waits_once(way: Way) -> dict[str, int]:
             way()
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    places = [f"{_short(w.filename)}:{w.lineno}" for w in caught if "synchroniz" in str(w.message)]
+    places = [f"{_short(w.filename)}:{w.lineno}" for w in caught if "called a synchronizing" in str(w.message)]
     return dict(collections.Counter(places))
 
 
