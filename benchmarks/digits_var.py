@@ -35,6 +35,14 @@ EPOCHS, STEPS = 15, 150  # an epoch has 15 steps; the base is undertrained, more
 BASE = ["--tblr=6e-3"]
 ROUND = [f"--ddo_iters={STEPS}", "--ddo_save=1000", "--tblr=1e-2"]
 DDO = ["--ddo_alpha=0.5", "--ddo_beta=0.1"]
+TOKENS, DECAY = "--ddo_fakes_from=tokens", "--wpe=0.01"  # what the defaults were before they were the authors'
+ARMS = {
+    "mle": ["--ddo_objective=mle"],
+    "ddo": DDO,
+    "ddo, tokens": [*DDO, TOKENS],
+    "mle, wpe 0.01": ["--ddo_objective=mle", DECAY],
+    "ddo, tokens, wpe 0.01": [*DDO, TOKENS, DECAY],
+}
 SEEDS = 3  # of trainings
 SETS, PER_CLASS = 4, 300
 
@@ -132,8 +140,8 @@ class Bench(Workshop):
     def finetune(self, arm: str, base: Path, seed: int) -> Path:
         """Run a round of patched train.py."""
         flags = [*NETWORK, *ROUND, f"--seed={seed}", f"--data_path={self.root / 'images'}", f"--ddo={base}"]
-        flags += DDO if arm == "ddo" else ["--ddo_objective=mle"]
-        out = self.root / f"{arm}-{key({'flags': flags})}"
+        flags += ARMS[arm]
+        out = self.root / f"{arm.split(',')[0]}-{key({'flags': flags})}"
         own = [*flags, f"--local_out_dir_path={out}"]
         self.run(out, "-m", "ddo_plugin", "run", self.repo, "train.py", "--", *own)
         return out / f"var_d1-ddo-{STEPS:04d}.pth"
@@ -154,12 +162,14 @@ def prove(bench: Bench, judge: Judge, seed: int) -> dict[str, dict[str, float]]:
     with ThreadPoolExecutor() as threads:
         longer = threads.submit(bench.pretrain, "longer", EPOCHS + STEPS // 15, seed)
         base = bench.pretrain("base", EPOCHS, seed)
-        arms = {arm: threads.submit(bench.finetune, arm, base, seed) for arm in ("mle", "ddo")}
+        arms = {arm: threads.submit(bench.finetune, arm, base, seed) for arm in ARMS}
         networks = {"base": base, "longer": longer.result()} | {arm: future.result() for arm, future in arms.items()}
         sampled = dict(zip(networks, threads.map(bench.sample, networks.values()), strict=True))
     learned = stats.read(networks["ddo"].with_name(stats.FILE_NAME))
     first, last = (accuracy(rows) for rows in (learned[: STEPS // 10], learned[-STEPS // 10 :]))
     print(f"seed {seed}, discriminator's accuracy: {first:.2f} in the first tenth, {last:.2f} in the last", flush=True)
+    changed = np.load(networks["base"].with_suffix(".npz"))["changed"]
+    print(f"seed {seed}, tokens of the base that change when they are decoded and encoded: {changed:.1%}", flush=True)
     return {name: average([judge(samples) for samples in sets]) for name, sets in sampled.items()}
 
 

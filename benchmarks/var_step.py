@@ -2,13 +2,14 @@
 
 The integration's step is compared with upstream's MLE step and with a direct implementation of DDO, and the sampler
 with upstream's sampler. The network has few blocks and works on token pyramids of 256 × 256 pixels. The unit is CPU
-time, which other programs hardly affect. A stand-in for the image tokenizer takes no time; the real one would add the
-same time to every step.
+time, which other programs hardly affect. In the steps, a stand-in for the image tokenizer takes no time; the real one,
+with random weights, is measured by itself.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import statistics
 import sys
@@ -41,6 +42,7 @@ class Bench:
         from trainer import VARTrainer
         from utils import misc
 
+        from ddo_integrations.var.fakes import DrawnFakes
         from ddo_integrations.var.round import Round
         from ddo_integrations.var.trainer import DDOTrainer
 
@@ -54,6 +56,16 @@ class Bench:
         session.position = Round(session, steps=never, accumulation=1, snapshot_steps=never, state_steps=None, seed=0)
         self.ddo_trainer = self._trainer(DDOTrainer, depth)
         self.reference = self.ddo_trainer.reference
+        self.fakes = {
+            way: DrawnFakes(
+                self.reference,
+                self.ddo_trainer.vae_local,
+                from_pixels=way == "pixels",
+                guidance=0.0,
+                full_precision=True,
+            )
+            for way in ("pixels", "tokens")
+        }
         self.step = 0
 
     def _trainer(self, trainer: Any, depth: int) -> Any:
@@ -64,7 +76,7 @@ class Bench:
         vae, var = build_vae_var(device="cpu", patch_nums=SIDES, ch=32, depth=depth)
         for parameter in vae.parameters():  # train.py loads these weights
             torch.nn.init.normal_(parameter, std=0.02)
-        vae.img_to_idxBl = lambda _: list(self.tokens.split(SCALES, 1))
+        vae.img_to_idxBl = lambda images: list(self.tokens[: len(images)].split(SCALES, 1))
         vae.fhat_to_img = lambda features: features.new_zeros(len(features), 3, 1, 1)
         names, parameters = zip(*var.named_parameters(), strict=True)
         optimizer = torch.optim.AdamW(parameters, lr=LR, betas=(0.9, 0.95), weight_decay=0, fused=True)
@@ -82,7 +94,8 @@ class Bench:
     def mle_step(self) -> None:
         self._train(self.mle_trainer)
 
-    def ddo_step(self) -> None:
+    def ddo_step(self, fakes_from: str) -> None:
+        self.ddo_trainer.fakes = self.fakes[fakes_from]
         self._train(self.ddo_trainer)
 
     def _train(self, trainer: Any) -> None:
@@ -125,7 +138,25 @@ class Bench:
 
     def sampler(self) -> None:
         """Draw fakes like a step does, for every label."""
-        self.ddo_trainer.fakes.draw(self.labels, torch.default_generator)
+        self.fakes["tokens"].draw(self.labels, torch.default_generator)
+
+
+class Tokenizer:
+    """Upstream's image tokenizer at its full size, with random weights."""
+
+    def __init__(self) -> None:
+        from models import VQVAE
+
+        self.vae = VQVAE(z_channels=32, ch=160, v_patch_nums=SIDES)
+        self.image, self.features = torch.zeros(1, 3, 256, 256), torch.zeros(1, 32, SIDES[-1], SIDES[-1])
+
+    @torch.no_grad()
+    def encode(self) -> None:
+        self.vae.img_to_idxBl(self.image)
+
+    @torch.no_grad()
+    def decode(self) -> None:
+        self.vae.fhat_to_img(self.features)
 
 
 def options(network: Path) -> dict[str, Any]:
@@ -159,12 +190,22 @@ def main(checkout: Path, depth: int, batch: int, repeats: int) -> None:
         with contextlib.redirect_stdout(io.StringIO()):  # upstream prints a description of each network
             bench = Bench(depth, batch, Path(folder))
         steps = medians(
-            {"MLE, upstream's": bench.mle_step, "DDO": bench.ddo_step, "DDO, naive": bench.naive_step}, repeats
+            {
+                "MLE, upstream's": bench.mle_step,
+                "DDO, fakes from tokens": functools.partial(bench.ddo_step, "tokens"),
+                "DDO, fakes from pixels": functools.partial(bench.ddo_step, "pixels"),
+                "DDO, naive": bench.naive_step,
+            },
+            repeats,
         )
         samplers = medians({"upstream's, guidance 0": bench.upstreams_sampler, "ours": bench.sampler}, repeats)
-    for title, measured in ("step", steps), ("sampler", samplers):
+        tokenizer = Tokenizer()
+        coding = medians({"encode an image": tokenizer.encode, "decode an image": tokenizer.decode}, repeats)
+    network = f"depth {depth}, batch {batch}"
+    tables = {f"step, {network}": steps, f"sampler, {network}": samplers, "image tokenizer, batch 1": coding}
+    for title, measured in tables.items():
         first = next(iter(measured.values()))
-        print(f"\n| {title}, depth {depth}, batch {batch} | CPU seconds | ratio |\n|---|---|---|")
+        print(f"\n| {title} | CPU seconds | ratio |\n|---|---|---|")
         for name, seconds in measured.items():
             print(f"| {name} | {seconds:.2f} | {seconds / first:.2f} |")
 

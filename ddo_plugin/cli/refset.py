@@ -138,4 +138,5 @@ def _described(folder: Path) -> str:
     opened = open_refset(folder)
     shape = "×".join(map(str, opened.samples.shape[1:]))
     labelled = "without labels" if opened.labels is None else "with labels"
-    return f"{len(opened):,} {opened.manifest['kind']} of {shape}, {opened.samples.dtype}, {labelled}"
+    scored = "" if opened.logp is None else ", with log-probabilities"
+    return f"{len(opened):,} {opened.manifest['kind']} of {shape}, {opened.samples.dtype}, {labelled}{scored}"

@@ -159,6 +159,17 @@ class Generator(Protocol):
         """Return samples as uint8 images [N, C, H, W]."""
 
 
+@runtime_checkable
+class ScoringGenerator(Protocol):
+    """A generator that also tells how likely its tokens are; a reference set of tokens then stores this."""
+
+    def logp(self, samples: Tensor, labels: Tensor | None) -> Tensor:
+        """Return [N, L] in fp32: the log-probability of each token under the network without guidance.
+
+        `samples` and `labels` are what `sample` returned. The result is that of one forward over these tokens.
+        """
+
+
 @dataclass(frozen=True)
 class Run:
     """A finetuning run: its options, and where it writes."""

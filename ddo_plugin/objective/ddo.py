@@ -19,7 +19,9 @@ class Terms:
     logp_ref_real: Tensor | None = None  # [N] the same under the reference
     r_real: Tensor | None = None  # [N] log-ratios of the real samples
     r_fake: Tensor | None = None  # [M] log-ratios of the reference's samples
-    conditional: Tensor | None = None  # [M] bool; False if the label was dropped: α is 0 for this fake
+    logp_fake: Tensor | None = None  # [M] log p_θ of the reference's samples, up to a constant
+    logp_ref_fake: Tensor | None = None  # [M] the same under the reference
+    kept: Tensor | None = None  # [M] the position of the real sample of each fake, if labels of the others were dropped
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,6 @@ class DDO:
             raise ValueError("the DDO objective needs the log-ratios of real and fake samples")
         real = -logsigmoid(self.beta * terms.r_real)
         fake = -self.alpha * logsigmoid(-self.beta * terms.r_fake)
-        if terms.conditional is not None:
-            fake = torch.where(terms.conditional, fake, torch.zeros_like(fake))
         return Outcome(real, fake, objective_statistics(terms, self.beta, real, fake))
 
 
@@ -99,11 +99,7 @@ def objective_statistics(terms: Terms, beta: float, loss_real: Tensor, loss_fake
     """Return the logged metrics, with the names of TRL: chosen = real, rejected = fake."""
     assert terms.r_real is not None and terms.r_fake is not None
     r_real, r_fake = terms.r_real.detach(), terms.r_fake.detach()
-    nonfinite = count_nonfinite(
-        r_real, r_fake
-    )  # masked fakes count, too: the mask hides a NaN in the loss, but not in the gradient
-    if terms.conditional is not None:
-        r_fake, loss_fake = r_fake[terms.conditional], loss_fake[terms.conditional]
+    with_fakes = r_real if terms.kept is None else r_real[terms.kept]
     stats = {
         "rewards/real": beta * r_real,
         "rewards/fake": beta * r_fake,
@@ -112,12 +108,20 @@ def objective_statistics(terms: Terms, beta: float, loss_real: Tensor, loss_fake
         "accuracies/fake": (r_fake < 0).float(),
         "loss/real": loss_real.detach(),
         "loss/fake": loss_fake.detach(),
-        "logps/real": terms.logp_real.detach(),
-        "nonfinite": nonfinite,
+        "nonfinite": count_nonfinite(r_real, r_fake),
     }
-    if terms.logp_ref_real is not None:
-        stats["logps/real_ref"] = terms.logp_ref_real.detach()
-    return stats
+    if with_fakes.shape == r_fake.shape:
+        stats["accuracies/pairs"] = (with_fakes > r_fake).float()
+    if terms.kept is not None and len(r_real) > len(with_fakes):
+        without = r_real.index_fill(0, terms.kept, 0).sum() / (len(r_real) - len(with_fakes))
+        stats["rewards/unlabelled"] = beta * without
+    likelihoods = {
+        "logps/real": terms.logp_real,
+        "logps/real_ref": terms.logp_ref_real,
+        "logps/fake": terms.logp_fake,
+        "logps/fake_ref": terms.logp_ref_fake,
+    }
+    return stats | {name: logp.detach() for name, logp in likelihoods.items() if logp is not None}
 
 
 def count_nonfinite(*tensors: Tensor) -> Tensor:

@@ -77,7 +77,8 @@ def diffusion_terms(
     if denoise_ref is None:
         return Terms(logp_real)
     with torch.no_grad():  # not inference_mode: the backward pass of log_ratio needs the reference's output
+        logp_fake = log_likelihood(denoised[n_real:], clean[n_real:], weight[n_real:])
         denoised_ref = denoise_ref(noisy, sigma)
-        logp_ref_real = log_likelihood(denoised_ref[:n_real], clean[:n_real], weight[:n_real])
+        logp_ref = log_likelihood(denoised_ref, clean, weight)
     r = log_ratio(denoised, denoised_ref, clean, weight)
-    return Terms(logp_real, logp_ref_real, r[:n_real], r[n_real:])
+    return Terms(logp_real, logp_ref[:n_real], r[:n_real], r[n_real:], logp_fake, logp_ref[n_real:])

@@ -84,14 +84,17 @@ def log_ratio(logp: Tensor, logp_ref: Tensor) -> Tensor:
     return (logp - logp_ref).sum(1)
 
 
-def token_terms(logp: Tensor, logp_ref: Tensor | None, n_real: int, conditional: Tensor | None = None) -> Terms:
-    """Return the terms of an objective from the tokens' log-probabilities [N + M, L] of n_real reals and M fakes."""
-    logp_real = logp[:n_real].sum(1)
+def token_terms(logp: Tensor, logp_ref: Tensor | None, n_real: int, kept: Tensor | None = None) -> Terms:
+    """Return the terms of an objective from the tokens' log-probabilities [N + M, L] of n_real reals and M fakes.
+
+    `kept` holds the positions of the reals that kept their labels, if there are fakes for these alone.
+    """
+    logp_real, logp_fake = logp[:n_real].sum(1), logp[n_real:].detach().sum(1)
     if logp_ref is None:
         return Terms(logp_real)
     logp_ref = logp_ref.detach()
-    r = log_ratio(logp, logp_ref)
-    return Terms(logp_real, logp_ref[:n_real].sum(1), r[:n_real], r[n_real:], conditional)
+    r, sums = log_ratio(logp, logp_ref), logp_ref.sum(1)
+    return Terms(logp_real, sums[:n_real], r[:n_real], r[n_real:], logp_fake, sums[n_real:], kept)
 
 
 def drop_labels(

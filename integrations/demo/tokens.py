@@ -177,7 +177,7 @@ class TokensFamily:
             return token_terms(logp, None, n_real)
         with torch.no_grad():
             logp_ref = _token_logp(reference, contexts, labels, samples)
-        return token_terms(logp, logp_ref, n_real)
+        return token_terms(logp, logp_ref, n_real, kept)
 
     def log_likelihood(self, network: nn.Module, samples: Tensor, labels: Tensor) -> Tensor:
         """Return the exact log p(tokens | label), [N]."""

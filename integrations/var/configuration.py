@@ -17,20 +17,25 @@ from ddo_plugin import (
     RefsetFakes,
     Session,
     UserError,
+    ddo_values,
     inject,
+    is_first,
     prepare_session,
     refuse_missing_packages,
     refuse_nonfinite,
     world_size,
 )
 
-# A round of the paper (Appendix C), for the arguments that were not given. Upstream's learning rate is for 256 images.
-PAPER = {"bs": 1024, "tblr": 1e-6}
-CLASSES, VOCABULARY = 1000, 4096
+# A round of the paper (Appendix C; wpe is from the authors' script), for the arguments that were not given. Upstream's
+# learning rate is for 256 images.
+PAPER = {"bs": 1024, "tblr": 1e-6, "wpe": 0.1}
+CLASSES, VOCABULARY = 1000, 4096  # upstream pretrains every network with so many
 SCHEDULES = r"cos|exp|lin(0|00|0?\.\d+)?"
 SAME = (  # arguments that a resumed run must share with the run before
-    *("ddo_fakes", "ddo_iters", "ddo_objective", "ddo_alpha", "ddo_beta", "ddo_round"),
-    *("bs", "ac", "tblr", "sche", "wp", "twd", "tclip", "fp16", "hflip", "workers", "seed", "same_seed_for_all_ranks"),
+    *("ddo_fakes", "ddo_fakes_from", "ddo_fakes_cfg", "ddo_fakes_precision"),
+    *("ddo_iters", "ddo_schedule", "ddo_objective", "ddo_alpha", "ddo_beta", "ddo_round"),
+    *("bs", "ac", "tblr", "sche", "wp", "wpe", "twd", "tclip", "fp16", "hflip", "workers", "seed"),
+    "same_seed_for_all_ranks",
 )
 
 
@@ -43,7 +48,10 @@ def configure(args: MutableMapping[str, Any], options: Mapping[str, Any]) -> Non
     _check_data(Path(args["data_path"]))
     session = prepare_session("var", Path(args["local_out_dir_path"]), options)
     _check_network(args, session.reference.info, options)
+    _check_classes(args, session.reference.info, options)
     _check_fakes(session, options)
+    if session.objective.needs_fakes:
+        args["ddo_fakes_from"] = _fakes_from(session, options)
     args.update({name: value for name, value in PAPER.items() if not _typed(name)})
     args["ep"] = 1
     _check_batch(args)
@@ -52,7 +60,9 @@ def configure(args: MutableMapping[str, Any], options: Mapping[str, Any]) -> Non
         # without this every round would start with the same images
         args["same_seed_for_all_ranks"] = options["ddo_round"] or 0
     session.settings = {name: args[name] for name in SAME} | {"ranks": world_size()}
-    session.spec = replace(session.spec, provenance={**session.provenance, "settings": session.settings})
+    session.spec = replace(
+        session.spec, options=ddo_values(args), provenance={**session.provenance, "settings": session.settings}
+    )
     tokenizer.fetch()
     standing = states.find(session)
     if standing:
@@ -130,11 +140,24 @@ def _check_network(args: Mapping[str, Any], weights: Weights, options: Mapping[s
     if parse_layout(args["pn"]) != weights.sides:
         sides = "_".join(map(str, weights.sides))
         raise UserError(f"--pn={args['pn']}, but --ddo={source} has {sides}; set --pn={sides}")
-    if (weights.classes, weights.vocabulary) != (CLASSES, VOCABULARY):
+    if weights.vocabulary != VOCABULARY:
         raise UserError(
-            f"--ddo={source} has {weights.classes} classes and {weights.vocabulary} tokens, but upstream's train.py "
-            f"always builds a network with {CLASSES} classes and {VOCABULARY} tokens"
+            f"--ddo={source} has {weights.vocabulary} tokens, but upstream's train.py always builds a network with "
+            f"{VOCABULARY}"
         )
+
+
+def _check_classes(args: Mapping[str, Any], weights: Weights, options: Mapping[str, Any]) -> None:
+    """Refuse data of other classes than the reference's; upstream numbers the folders as it finds them."""
+    folder, source = Path(args["data_path"]) / "train", options["ddo"]
+    found = sum(path.is_dir() for path in folder.iterdir())
+    numbers = f"{folder} has {found} classes (folders), but --ddo={source} has {weights.classes}"
+    if found == weights.classes:
+        return
+    if found > weights.classes or weights.classes != CLASSES:
+        raise UserError(f"{numbers}; use the data that the network was trained on, or another network")
+    if is_first():  # upstream's train.py gives every network 1000 classes, also one that it trains on fewer
+        print(f"ddo: {numbers}; this is right only if the network was trained on these {found}", file=sys.stderr)
 
 
 def _check_fakes(session: Session, options: Mapping[str, Any]) -> None:
@@ -149,7 +172,47 @@ def _check_fakes(session: Session, options: Mapping[str, Any]) -> None:
         raise UserError(
             f"--ddo_fakes={source} has {session.fakes.classes} classes, but the reference has {weights.classes}"
         )
-    if isinstance(session.fakes, RefsetFakes) and int(session.fakes.refset.samples.max()) >= weights.vocabulary:
+    if not isinstance(session.fakes, RefsetFakes):
+        return
+    refset = session.fakes.refset
+    if int(refset.samples.max()) >= weights.vocabulary:
         raise UserError(
             f"--ddo_fakes={source}: it has tokens that the reference's vocabulary of {weights.vocabulary} lacks"
         )
+    if refset.logp is not None and session.fakes.description["reference_sha256"] != session.reference.sha256:
+        raise UserError(
+            f"--ddo_fakes={source} holds log-probabilities under another network than --ddo={options['ddo']}; "
+            "sample this reference with `ddo refset make`"
+        )
+    if options["ddo_fakes_precision"] != "fp32":
+        raise UserError(
+            f"--ddo_fakes_precision={options['ddo_fakes_precision']} has no effect on the fakes in "
+            f"--ddo_fakes={source}; drop it"
+        )
+    made_with = refset.manifest["sampler"].get("cfg", 0)
+    if options["ddo_fakes_cfg"] not in (0, made_with):
+        raise UserError(
+            f"--ddo_fakes_cfg={options['ddo_fakes_cfg']:g}, but --ddo_fakes={source} was sampled with {made_with:g}; "
+            f"make another set with --cfg={options['ddo_fakes_cfg']:g}, or drop --ddo_fakes_cfg"
+        )
+
+
+def _fakes_from(session: Session, options: Mapping[str, Any]) -> str:
+    """Return whether the fakes are tokens as drawn, or of decoded images; a reference set was made in either way."""
+    asked = options["ddo_fakes_from"]
+    if not isinstance(session.fakes, RefsetFakes):
+        return asked or ("pixels" if session.fakes is None else "tokens")
+    made = "pixels" if session.fakes.refset.manifest["sampler"].get("through_pixels") else "tokens"
+    if asked not in (None, made):
+        remedy = "with --through-pixels" if made == "tokens" else "without --through-pixels"
+        raise UserError(
+            f"--ddo_fakes_from={asked}, but --ddo_fakes={options['ddo_fakes']} holds fakes from {made}; make another "
+            f"set {remedy}, or drop --ddo_fakes_from"
+        )
+    if asked is None and made == "tokens" and is_first():
+        print(
+            f"ddo: --ddo_fakes={options['ddo_fakes']}: the fakes are tokens as they were drawn; to encode them like "
+            "real images, make the set with --through-pixels",
+            file=sys.stderr,
+        )
+    return made

@@ -1,4 +1,4 @@
-"""Sampling of VAR: a single branch without guidance, and the log-probability of every token at no extra cost.
+"""Sampling of VAR: a single branch if there is no guidance, and the log-probability of every token at no extra cost.
 
 Upstream's own sampler always runs two branches, although guidance 0 uses only one of them. It also decodes every
 sample, draws from one random stream for the whole batch, and leaves its key-value caches behind after an exception.
@@ -25,7 +25,7 @@ class Drawn(NamedTuple):
 
     tokens: Tensor  # [N, L]
     inputs: Tensor  # [N, L - l, Cvae] the input of the network's forward; the first l tokens have none
-    logp: Tensor  # [N, L] log-probability of each token given the label and the previous scales, in fp32
+    logp: Tensor  # [N, L] log-probability of each token without guidance, given label and previous scales, in fp32
     f_hat: Tensor  # [N, Cvae, H, W] the sum of all scales' features, which the decoder takes
 
 
@@ -50,12 +50,12 @@ def sample(var: Any, labels: Tensor, choose: Choose, *, guidance: float = 0.0, e
     branches = 2 if guidance else 1
     if guidance:
         labels = torch.cat([labels, torch.full_like(labels, var.num_classes)])
-    with _full_precision(labels):
+    with full_precision(labels):
         condition = var.class_emb(labels)
         positions = var.lvl_embed(var.lvl_1L) + var.pos_1LC
         hidden = condition.unsqueeze(1) + var.pos_start + positions[:, : var.first_l]
         f_hat = condition.new_zeros(count, var.Cvae, var.patch_nums[-1], var.patch_nums[-1])
-    dtype = _matmul_dtype(hidden)
+    dtype = matmul_dtype(hidden)
     modulation = var.shared_ada_lin(condition).to(dtype)
     tokens: list[Tensor] = []
     inputs: list[Tensor] = []
@@ -66,14 +66,14 @@ def sample(var: Any, labels: Tensor, choose: Choose, *, guidance: float = 0.0, e
             hidden = hidden.to(dtype)
             for block in var.blocks:
                 hidden = block(x=hidden, cond_BD=modulation, attn_bias=None)
-            logits = var.get_logits(hidden.float(), condition)  # [N, side², V]
+            logits = unguided = var.get_logits(hidden.float(), condition)  # [N, side², V]
             ratio = scale / max(scales - 1, 1)
             if guidance:
-                conditional, unconditional = logits.chunk(2)
-                logits = (1 + guidance * ratio) * conditional - guidance * ratio * unconditional
+                unguided, unconditional = logits.chunk(2)
+                logits = (1 + guidance * ratio) * unguided - guidance * ratio * unconditional
             tokens.append(choose(logits))
-            logps.append(token_logp(logits, tokens[-1]))
-            with _full_precision(labels):
+            logps.append(token_logp(unguided, tokens[-1]))
+            with full_precision(labels):
                 h = embed(tokens[-1], logits, ratio) if embed else quantizer.embedding(tokens[-1])
                 h = h.transpose(1, 2).reshape(count, var.Cvae, side, side)
                 f_hat, next_input = quantizer.get_next_autoregressive_input(scale, scales, f_hat, h)
@@ -84,6 +84,13 @@ def sample(var: Any, labels: Tensor, choose: Choose, *, guidance: float = 0.0, e
                 hidden = (var.word_embed(inputs[-1]) + positions[:, begin:end]).repeat(branches, 1, 1)
                 begin = end
     return Drawn(torch.cat(tokens, 1), torch.cat(inputs, 1), torch.cat(logps, 1), f_hat)
+
+
+@torch.no_grad()
+def through_pixels(vae: Any, f_hat: Tensor) -> Tensor:
+    """Return the tokens [N, L] of the images that these features decode to, as a real image would be encoded."""
+    with full_precision(f_hat):
+        return torch.cat(vae.img_to_idxBl(vae.fhat_to_img(f_hat.float())), 1)
 
 
 @contextmanager
@@ -99,11 +106,11 @@ def _key_value_cache(var: Any) -> Iterator[None]:
             block.attn.kv_caching(caching)
 
 
-def _full_precision(like: Tensor) -> AbstractContextManager[Any]:
+def full_precision(like: Tensor) -> AbstractContextManager[Any]:
     return torch.autocast(like.device.type, enabled=False)
 
 
-def _matmul_dtype(like: Tensor) -> torch.dtype:
+def matmul_dtype(like: Tensor) -> torch.dtype:
     """Return the dtype of a matrix product under the current autocast setting."""
     probe = like.new_ones(1, 1)
     return (probe @ probe).dtype

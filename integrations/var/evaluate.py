@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 
-from ddo_integrations.var.options import sampling_options
+from ddo_integrations.var.options import upstream_options
 from ddo_plugin import (
     EVALUATION_SAMPLES,
     IntegerList,
@@ -78,7 +78,7 @@ OWN = [
 ]
 
 
-@click.command(params=[*OWN, *sampling_options()])
+@click.command(params=[*OWN, *upstream_options()])
 def main(out: Path, seeds: list[int], num: int, metrics: str, **options: Any) -> None:
     """Compute metrics of a VAR network and write them as JSON.
 
@@ -126,7 +126,7 @@ def _judge(out: Path, seeds: range, metrics: list[str], commands: list[str], opt
         "labels",
         "batch",
         "torchrun",
-        *(option.name or "" for option in sampling_options()),
+        *(option.name or "" for option in upstream_options()),
     ]
     sampling = {name.replace("_", "-"): options[name] for name in sampled} | {
         "seeds": f"{seeds[0]}-{seeds[-1]}",

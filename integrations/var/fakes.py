@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from ddo_integrations.var.draw import sample, together
-from ddo_plugin import Fakes
+from ddo_integrations.var.draw import full_precision, matmul_dtype, sample, through_pixels, together
+from ddo_plugin import Fakes, RefsetFakes
 
 
 @dataclass(frozen=True)
@@ -37,32 +38,47 @@ class Source(Protocol):
 
 
 class DrawnFakes:
-    """Fakes sampled from the reference with the labels of the real samples. Sampling gives their log-probabilities."""
+    """Fakes sampled from the reference with the labels of the real samples.
 
-    def __init__(self, reference: Any):
-        self.reference = reference
+    Sampling gives their log-probabilities, but not those of tokens that were encoded again, nor in another precision
+    than that of the training step.
+    """
+
+    def __init__(self, reference: Any, vae: Any, *, from_pixels: bool, guidance: float, full_precision: bool):
+        self.reference, self.vae = reference, vae
+        self.from_pixels, self.guidance, self.full_precision = from_pixels, guidance, full_precision
 
     def draw(self, labels: Tensor, generator: torch.Generator) -> tuple[Batch, Tensor | None]:
-        drawn = sample(self.reference, labels, together(generator))
-        return Batch(labels, drawn.tokens, drawn.inputs), drawn.logp
+        of_training = matmul_dtype(self.reference.pos_start)
+        with full_precision(labels) if self.full_precision else nullcontext():
+            drawn = sample(self.reference, labels, together(generator), guidance=self.guidance)
+            same_precision = matmul_dtype(self.reference.pos_start) == of_training
+        if not self.from_pixels:
+            return Batch(labels, drawn.tokens, drawn.inputs), drawn.logp if same_precision else None
+        tokens = through_pixels(self.vae, drawn.f_hat)
+        return Batch(labels, tokens, inputs_of(self.vae.quantize, tokens)), None
 
 
 class StoredFakes:
-    """Fakes from a reference set of tokens, with the labels that are stored there."""
+    """Fakes from a reference set of tokens, with the labels and log-probabilities that are stored there."""
 
     def __init__(self, fakes: Fakes, quantizer: Any):
         self.fakes, self.quantizer = fakes, quantizer
 
     def draw(self, labels: Tensor, generator: torch.Generator) -> tuple[Batch, Tensor | None]:
-        tokens, numbers = self.fakes.draw(len(labels))
+        if isinstance(self.fakes, RefsetFakes):
+            tokens, numbers, logp = self.fakes.draw_scored(len(labels))
+        else:
+            (tokens, numbers), logp = self.fakes.draw(len(labels)), None
         assert numbers is not None, "checked when the run was configured"
         tokens = tokens.to(labels.device, torch.long)
-        return Batch(numbers.to(labels.device), tokens, inputs_of(self.quantizer, tokens)), None
+        batch = Batch(numbers.to(labels.device), tokens, inputs_of(self.quantizer, tokens))
+        return batch, None if logp is None else logp.to(labels.device)
 
 
 def inputs_of(quantizer: Any, tokens: Tensor) -> Tensor:
     """Return [N, L - l, Cvae] the input embeddings of a forward over these tokens."""
     scales = [side * side for side in quantizer.v_patch_nums]
-    with torch.autocast(tokens.device.type, enabled=False), torch.no_grad():
+    with full_precision(tokens), torch.no_grad():
         inputs: Tensor = quantizer.idxBl_to_var_input(list(tokens.split(scales, dim=1)))
     return inputs

@@ -16,7 +16,9 @@ from models.helpers import gumbel_softmax_with_rng, sample_with_top_k_top_p_
 from torch import Tensor
 
 from ddo_integrations.var import networks, tokenizer
-from ddo_integrations.var.draw import Drawn, sample
+from ddo_integrations.var.draw import Drawn, sample, through_pixels
+from ddo_integrations.var.fakes import Batch, inputs_of
+from ddo_integrations.var.scoring import Scorer
 from ddo_plugin import DEPARTS, Reference, SampleGenerators, UserError, sha256_file, upstream_device
 
 BATCH = 25  # the default of the release's VAR_sample.py
@@ -32,6 +34,12 @@ class Sampler:
     top_p: float
     more_smooth: bool
     precision: str
+    through_pixels: bool
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """Return the settings for the manifest. Earlier versions had no --through-pixels, so only True is named."""
+        return {name: value for name, value in vars(self).items() if name != "through_pixels" or value}
 
     @property
     def departs_by(self) -> list[str]:
@@ -53,7 +61,7 @@ class TokenGenerator:
         self.classes: int = var.num_classes
         departs = {DEPARTS: names} if (names := sampler.departs_by) else {}
         decoder = {"source": str(vae_file), "sha256": sha256_file(vae_file)}
-        self.settings: Mapping[str, Any] = {"name": "autoregressive", **vars(sampler), "vae": decoder, **departs}
+        self.settings: Mapping[str, Any] = {"name": "autoregressive", **sampler.described, "vae": decoder, **departs}
 
     @torch.no_grad()
     def sample(self, streams: SampleGenerators, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -64,7 +72,17 @@ class TokenGenerator:
                 decoded = self.vae.fhat_to_img(drawn.f_hat)
                 streams.check(decoded)
                 return self._to_images(decoded), labels
-        return drawn.tokens.to(torch.int16), labels
+        tokens = through_pixels(self.vae, drawn.f_hat) if self.sampler.through_pixels else drawn.tokens
+        return tokens.to(torch.int16), labels
+
+    @torch.no_grad()
+    def logp(self, samples: Tensor, labels: Tensor | None) -> Tensor:
+        assert labels is not None, "`sample` always returns class numbers"
+        tokens = samples.to(self.device, torch.long)
+        inputs = inputs_of(self.var.vae_quant_proxy[0], tokens)
+        with self._precision():
+            logp, _ = Scorer(self.var, self.var)(Batch(labels, tokens, inputs))
+        return logp
 
     @torch.no_grad()
     def images(self, samples: Tensor) -> Tensor:
@@ -116,6 +134,10 @@ class TokenGenerator:
 
 def generator(source: str, options: Mapping[str, Any]) -> TokenGenerator:
     """Load a network from a file of plain weights, with the image tokenizer, ready for sampling."""
+    if options["more_smooth"] and options["through_pixels"]:
+        raise UserError(
+            "--through-pixels encodes images to tokens again, but --more-smooth samples images; drop one of the two"
+        )
     reference = networks.load_reference(source, options["ddo_sha256"], flag="--network")
     weights: networks.Weights = reference.info
     if options["top_k"] > weights.vocabulary:
@@ -134,7 +156,8 @@ def generator(source: str, options: Mapping[str, Any]) -> TokenGenerator:
         )
     tokenizer.fill(vae, file)
     networks.fill(var, reference)
+    networks.make_exact(var)
     for network in (vae, var):
         network.eval().requires_grad_(False)
-    names = ("cfg", "top_k", "top_p", "more_smooth", "precision")
+    names = ("cfg", "top_k", "top_p", "more_smooth", "precision", "through_pixels")
     return TokenGenerator(var, vae, file, reference, Sampler(**{name: options[name] for name in names}))

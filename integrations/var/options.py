@@ -1,4 +1,4 @@
-"""Options that choose how a VAR is sampled; light to import."""
+"""Options of a round of VAR, and options that choose how a VAR is sampled; light to import."""
 
 from __future__ import annotations
 
@@ -9,7 +9,78 @@ from ddo_plugin import Number
 PRECISIONS = ("fp32", "fp16", "bf16")
 
 
+def round_options() -> list[click.Option]:
+    """Return the options of a round's length, schedule and output."""
+    return [
+        click.Option(
+            ["--ddo-iters"],
+            type=click.IntRange(min=2),  # upstream's schedule divides by the number of steps minus 1
+            default=80,
+            show_default=True,
+            help="Optimizer steps of the round.",
+        ),
+        click.Option(
+            ["--ddo-schedule"],
+            type=click.Choice(["epoch", "round"]),
+            default="epoch",
+            show_default=True,
+            help="Length of upstream's learning rate schedule. epoch: one epoch of the data, which the round ends "
+            "before; if the round is longer, like round. round: exactly the round.",
+        ),
+        click.Option(
+            ["--ddo-save"],
+            type=click.IntRange(min=1),
+            default=4,
+            show_default=True,
+            help="Optimizer steps between snapshots of the network.",
+        ),
+        click.Option(
+            ["--ddo-state"],
+            type=click.IntRange(min=0),
+            default=20,
+            show_default=True,
+            help="Optimizer steps between training states, from which a run resumes; 0 writes none.",
+        ),
+    ]
+
+
+def fakes_options() -> list[click.Option]:
+    """Return the options of how the reference is sampled during training."""
+    return [
+        click.Option(
+            ["--ddo-fakes-from"],
+            type=click.Choice(["pixels", "tokens"]),
+            help="pixels: decode the fakes to images and encode these, as real images are encoded. tokens: use the "
+            "tokens as they were drawn.  [default: pixels; with --ddo-fakes, as the set was made]",
+        ),
+        click.Option(
+            ["--ddo-fakes-cfg"],
+            type=Number(0),
+            default=0.0,
+            show_default=True,
+            help="Classifier-free guidance scale of the fakes, as VAR defines it; 0 samples the reference itself.",
+        ),
+        click.Option(
+            ["--ddo-fakes-precision"],
+            type=click.Choice(["fp32", "amp"]),
+            default="fp32",
+            show_default=True,
+            help="Precision in which fakes are sampled; amp is that of the training step (--fp16).",
+        ),
+    ]
+
+
 def sampling_options() -> list[click.Option]:
+    """Return all options that choose how a VAR is sampled."""
+    through_pixels = click.Option(
+        ["--through-pixels"],
+        is_flag=True,
+        help="Decode the drawn tokens to pixels and encode the pixels again, as the authors of DDO do for fakes.",
+    )
+    return [*upstream_options(), through_pixels]
+
+
+def upstream_options() -> list[click.Option]:
     """Return the options of upstream's sampler, and where its image tokenizer is found."""
     return [
         click.Option(

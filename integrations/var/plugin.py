@@ -12,7 +12,7 @@ import click
 from ddo_integrations.var.compat import FIXES
 from ddo_integrations.var.compat.family import FAMILY
 from ddo_integrations.var.names import NEEDS
-from ddo_integrations.var.options import sampling_options
+from ddo_integrations.var.options import fakes_options, round_options, sampling_options
 from ddo_plugin import (
     Command,
     EvaluationStep,
@@ -55,29 +55,8 @@ class VAR(Integration):
     )
 
     def options(self) -> Sequence[click.Option]:
-        steps = click.Option(
-            ["--ddo-iters"],
-            type=click.IntRange(min=2),  # upstream's schedule divides by the number of steps minus 1
-            default=80,
-            show_default=True,
-            help="Optimizer steps of the round.",
-        )
-        snapshots = click.Option(
-            ["--ddo-save"],
-            type=click.IntRange(min=1),
-            default=4,
-            show_default=True,
-            help="Optimizer steps between snapshots of the network.",
-        )
-        states = click.Option(
-            ["--ddo-state"],
-            type=click.IntRange(min=0),
-            default=20,
-            show_default=True,
-            help="Optimizer steps between training states, from which a run resumes; 0 writes none.",
-        )
         common = finetuning_options(alpha=50.0, beta=0.02)
-        return [*common, sha256_option(), continue_option(), steps, snapshots, states]
+        return [*common, sha256_option(), continue_option(), *round_options(), *fakes_options()]
 
     def configure(self, config: MutableMapping[str, Any], options: Mapping[str, Any]) -> None:
         from ddo_integrations.var.configuration import configure
@@ -85,11 +64,14 @@ class VAR(Integration):
         configure(config, options)
 
     def loader(self, batches: Iterable[Any], steps: int) -> tuple[Iterable[Any], int]:
-        from ddo_integrations.var.trainer import install
+        from ddo_integrations.var import schedule, trainer
         from ddo_plugin import current_session
 
-        install()
-        position = current_session(self.upstream.name).position
+        session = current_session(self.upstream.name)
+        position = session.position
+        if session.options["ddo_schedule"] == "epoch":
+            schedule.lay_over(max(steps, position.batches))
+        trainer.install(session.reference.info.classes)
         return position.ahead(batches), position.batches
 
     def reference(self, source: str, options: Mapping[str, Any]) -> Reference:

@@ -17,6 +17,9 @@ from ddo_plugin import Session, UserError, atomic_write, is_first, rank, set_sta
 FOUND_BY_UPSTREAM = "ar-ckpt*.pth"  # upstream resumes from the newest of these
 NAME = "ar-ckpt-ddo.pth"
 OURS = "ddo"
+# What a round did that recorded nothing of it.
+SCHEDULE_BEFORE = {"ddo_schedule": "round"}
+FAKES_BEFORE = {"ddo_fakes_from": "tokens", "ddo_fakes_cfg": 0.0, "ddo_fakes_precision": "amp"}
 OTHER = "move it away, or use another --local_out_dir_path"
 
 
@@ -60,7 +63,15 @@ def write(outdir: Path, batches_done: int, trainer: Mapping[str, Any], random: M
 def _check(path: Path, state: Any, session: Session) -> None:
     """Refuse a state of another round, and a finished round unless it may be continued."""
     record = state["trainer"].get(OURS) if is_native(state) else None
+    if record is not None:
+        record = {**record, "settings": _completed(record["settings"])}
     session.check_state(path, record, "use another --local_out_dir_path")
     if state["epoch"]:
         session.stop_if_continued(path)
         raise UserError(f"{path}: this round is finished; use another --local_out_dir_path")
+
+
+def _completed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the settings of a round that was begun before there were options for them."""
+    drew_fakes = settings["ddo_objective"] != "mle" and settings["ddo_fakes"] is None
+    return SCHEDULE_BEFORE | (FAKES_BEFORE if drew_fakes else {}) | dict(settings)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
 import dist
+import models
 import torch
 import trainer
 from torch import Tensor
@@ -13,7 +15,8 @@ from trainer import VARTrainer
 
 from ddo_integrations.var import networks, states
 from ddo_integrations.var.fakes import Batch, DrawnFakes, Source, StoredFakes, inputs_of
-from ddo_plugin import Outcome, current_session, drop_labels, in_one_line, token_logp, token_terms
+from ddo_integrations.var.scoring import Scorer
+from ddo_plugin import Outcome, current_session, drop_labels, in_one_line, token_terms
 
 
 class DDOTrainer(VARTrainer):  # type: ignore[misc]  # upstream's types are not checked
@@ -28,14 +31,24 @@ class DDOTrainer(VARTrainer):  # type: ignore[misc]  # upstream's types are not 
         networks.fill(self.target, self.session.reference)
         networks.make_exact(self.target)
         self.reference = networks.frozen_copy(self.target) if self.session.objective.needs_fakes else None
+        self.score = Scorer(self.var, self.target)
+        self.score_by_reference = Scorer(self.reference, self.reference)
         self.fakes = self._source()
         self.kept: list[dict[str, dict[str, Tensor]]] = []  # statistics of the batches since the last optimizer step
 
     def _source(self) -> Source | None:
         if self.reference is None:
             return None
-        stored = self.session.fakes
-        return DrawnFakes(self.reference) if stored is None else StoredFakes(stored, self.quantize_local)
+        stored, options = self.session.fakes, self.session.options
+        if stored is not None:
+            return StoredFakes(stored, self.quantize_local)
+        return DrawnFakes(
+            self.reference,
+            self.vae_local,
+            from_pixels=options["ddo_fakes_from"] == "pixels",
+            guidance=options["ddo_fakes_cfg"],
+            full_precision=options["ddo_fakes_precision"] == "fp32",
+        )
 
     @in_one_line()
     def train_step(
@@ -56,14 +69,13 @@ class DDOTrainer(VARTrainer):  # type: ignore[misc]  # upstream's types are not 
         with self.var_opt.amp_ctx:
             batch, logp_ref = self._with_fakes(real, label_B[kept], generator)
             self.var.require_backward_grad_sync = stepping
-            logits = self.var(batch.labels, batch.inputs)
-        logp = token_logp(logits, batch.tokens)  # [N + M, L]
+            logp, hidden = self.score(batch)  # [N + M, L]
+            if it in metric_lg.log_iters:
+                self._log_accuracy(metric_lg, hidden[: len(real)].detach(), real.tokens)
         step = g_it // self.round.accumulation
-        outcome = self.session.judge(token_terms(logp, logp_ref, n_real=len(real)), step)
+        outcome = self.session.judge(token_terms(logp, logp_ref, len(real), kept), step)
         grad_norm, scale_log2 = self.var_opt.backward_clip_step(loss=self._scaled(outcome), stepping=stepping)
         self._log(outcome, logp[: len(real)].detach())
-        if it in metric_lg.log_iters:
-            self._log_accuracy(metric_lg, logits[: len(real)].detach(), real.tokens)
         if stepping:
             self._report(metric_lg, tb_lg, step, grad_norm)
             self._save(g_it + 1)
@@ -84,12 +96,11 @@ class DDOTrainer(VARTrainer):  # type: ignore[misc]  # upstream's types are not 
 
     @torch.no_grad()
     def _reference_logp(self, batch: Batch) -> Tensor:
-        assert self.reference is not None
-        return token_logp(self.reference(batch.labels, batch.inputs), batch.tokens)
+        return self.score_by_reference(batch)[0]
 
     def _scaled(self, outcome: Outcome) -> Tensor:
         """Scale the loss: DDO's gradients grow with α and overflow in half precision; MLE's are means over tokens."""
-        scale = 1 + self.session.options["ddo_alpha"] if self.fakes else self.L
+        scale = max(self.session.options["ddo_alpha"], 1) if self.fakes else self.L
         return outcome.mean() / scale
 
     def _log(self, outcome: Outcome, logp: Tensor) -> None:
@@ -113,8 +124,8 @@ class DDOTrainer(VARTrainer):  # type: ignore[misc]  # upstream's types are not 
                 meters.update(Lm=values["Lm"], Lt=values[f"L_{self.resos[-1]}"], tnm=grad_norm)
         self.kept.clear()
 
-    def _log_accuracy(self, meters: Any, logits: Tensor, truth: Tensor) -> None:
-        hits = (logits.argmax(-1) == truth).float() * 100
+    def _log_accuracy(self, meters: Any, hidden: Tensor, truth: Tensor) -> None:
+        hits = (self.score.most_likely(hidden) == truth).float() * 100
         meters.update(Accm=hits.mean().item(), Acct=hits[:, -self.last_l :].mean().item())
 
     def _save(self, batches_done: int) -> None:
@@ -143,14 +154,20 @@ class DDOTrainer(VARTrainer):  # type: ignore[misc]  # upstream's types are not 
         torch.set_rng_state(state[states.OURS]["now"][dist.get_rank()])
 
 
-def install() -> None:
-    """Replace upstream's trainer, which the loop looks up by name after it has loaded its data."""
+def install(classes: int) -> None:
+    """Replace what the loop looks up by name after it has loaded its data: the trainer, and the network's classes."""
 
     def build(**settings: Any) -> DDOTrainer:
         trainer.VARTrainer = VARTrainer  # its constructor refers to itself by this name
         return DDOTrainer(**settings)
 
     trainer.VARTrainer = build
+    models.build_vae_var = functools.partial(_build, models.build_vae_var, classes)
+
+
+def _build(upstreams: Any, classes: int, **settings: Any) -> Any:
+    """Build the networks for this number of classes; upstream's loop always asks for 1000."""
+    return upstreams(**settings | {"num_classes": classes})
 
 
 def _of_all_ranks(state: Tensor | None) -> list[Tensor]:

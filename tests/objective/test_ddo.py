@@ -200,13 +200,11 @@ def test_step0_loss_is_one_plus_alpha_times_ln2(alpha: float) -> None:
     torch.testing.assert_close(outcome.mean(), ln2 + alpha * ln2, rtol=2.4e-7, atol=0)  # summing may round
 
 
-def test_step0_loss_counts_alpha_for_conditional_samples_alone() -> None:
-    """Half of the labels dropped: ln 2 · (1 + α/2), whether dropped fakes are masked or never made."""
-    zero, expected = torch.zeros(8), math.log(2) * (1 + 3 / 2)
-    masked = DDO(3, 0.05)(Terms(zero, r_real=zero, r_fake=zero, conditional=torch.arange(8) % 2 == 0))
-    absent = DDO(3, 0.05)(Terms(zero, r_real=zero, r_fake=zero[:4]))
-    assert float(masked.mean()) == pytest.approx(expected, rel=1e-7)
-    assert float(absent.mean()) == pytest.approx(expected, rel=1e-7)
+def test_step0_loss_counts_alpha_for_samples_with_a_label_alone() -> None:
+    """Half of the labels dropped, and fakes for the others alone: ln 2 · (1 + α/2)."""
+    zero = torch.zeros(8)
+    outcome = DDO(3, 0.05)(Terms(zero, r_real=zero, r_fake=zero[:4], kept=torch.tensor([0, 2, 5, 7])))
+    assert float(outcome.mean()) == pytest.approx(math.log(2) * (1 + 3 / 2), rel=1e-7)
 
 
 # -- samples do not see each other -----------------------------------------------------------------------------------
@@ -218,19 +216,15 @@ def random_terms(count: int = 12, requires_grad: bool = False) -> tuple[Tensor, 
     return logp, real.clone().requires_grad_(requires_grad), fake.clone().requires_grad_(requires_grad)
 
 
-def losses(real: Tensor, fake: Tensor, conditional: Tensor | None = None) -> Outcome:
-    return DDO(2.5, 0.3)(Terms(torch.zeros_like(real), r_real=real, r_fake=fake, conditional=conditional))
+def losses(real: Tensor, fake: Tensor) -> Outcome:
+    return DDO(2.5, 0.3)(Terms(torch.zeros_like(real), r_real=real, r_fake=fake))
 
 
 @pytest.mark.parametrize("micro_batch", [1, 3, 4, 12])
 def test_accumulated_micro_batches_equal_the_whole_batch(micro_batch: int) -> None:
     _, real, fake = random_terms(requires_grad=True)
-    conditional = torch.arange(12) % 3 > 0
-    whole = losses(real, fake, conditional).per_sample()
-    parts = [
-        losses(*part).per_sample()
-        for part in zip(*(t.split(micro_batch) for t in (real, fake, conditional)), strict=True)
-    ]
+    whole = losses(real, fake).per_sample()
+    parts = [losses(*part).per_sample() for part in zip(real.split(micro_batch), fake.split(micro_batch), strict=True)]
     torch.testing.assert_close(torch.cat(parts), whole, rtol=1e-15, atol=0)
 
     together = torch.autograd.grad(whole.sum() / 12, (real, fake), retain_graph=True)
@@ -263,16 +257,15 @@ def test_per_sample_refuses_to_pair_unequal_numbers_of_reals_and_fakes() -> None
 
 @EXAMPLES
 @given(
-    st.lists(st.tuples(RATIOS, RATIOS, st.booleans()), min_size=1, max_size=5),
+    st.lists(st.tuples(RATIOS, RATIOS), min_size=1, max_size=5),
     st.sampled_from([0.0, 0.5, 100.0]),
     st.sampled_from([0.01, 1.0, 3.0]),
 )
 def test_losses_and_gradients_are_finite_and_bounded_everywhere(
-    rows: list[tuple[float, float, bool]], alpha: float, beta: float
+    rows: list[tuple[float, float]], alpha: float, beta: float
 ) -> None:
     real, fake = (torch.tensor([row[i] for row in rows], requires_grad=True) for i in range(2))
-    conditional = torch.tensor([row[2] for row in rows])
-    outcome = DDO(alpha, beta)(Terms(real.detach(), r_real=real, r_fake=fake, conditional=conditional))
+    outcome = DDO(alpha, beta)(Terms(real.detach(), r_real=real, r_fake=fake))
     grad_real, grad_fake = torch.autograd.grad(outcome.per_sample().sum(), (real, fake))
 
     slack = 1 + 1e-6
@@ -280,8 +273,6 @@ def test_losses_and_gradients_are_finite_and_bounded_everywhere(
     assert ((outcome.fake >= 0) & (outcome.fake <= slack * alpha * (beta * fake.abs() + math.log(2)))).all()
     assert ((grad_real <= 0) & (grad_real >= -beta * slack)).all()  # descent raises p_θ of reals
     assert ((grad_fake >= 0) & (grad_fake <= alpha * beta * slack)).all()  # and lowers that of fakes
-    assert (outcome.fake[~conditional] == 0).all()
-    assert (grad_fake[~conditional] == 0).all()
     assert outcome.statistics["nonfinite"] == 0
 
 
@@ -297,12 +288,12 @@ def test_one_sample_is_a_batch() -> None:
     assert outcome.mean() == outcome.per_sample()[0]
 
 
-def test_a_batch_without_a_conditional_sample_has_reals_alone() -> None:
+def test_a_batch_without_fakes_has_reals_alone() -> None:
     _, real, fake = random_terms()
-    outcome = losses(real, fake, torch.zeros(12, dtype=torch.bool))
+    outcome = losses(real, fake[:0])
     torch.testing.assert_close(outcome.mean(), outcome.real.mean())
     assert all(outcome.statistics[name].numel() == 0 for name in ("rewards/fake", "rewards/margin", "loss/fake"))
-    assert losses(real, fake[:0]).per_sample() is not None
+    assert torch.equal(outcome.per_sample(), outcome.real)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -313,18 +304,6 @@ def test_a_value_that_is_not_finite_is_counted_and_never_zeroed(bad: float) -> N
     assert outcome.statistics["nonfinite"] == 3
     if math.isnan(bad):
         assert outcome.mean().isnan()
-
-
-def test_a_bad_fake_is_counted_even_where_its_label_was_dropped() -> None:
-    """The mask hides it from the loss, but its gradient is NaN all the same."""
-    _, real, fake = random_terms(requires_grad=True)
-    conditional = torch.arange(12) != 4
-    poison = torch.zeros(12, dtype=torch.float64)
-    poison[4] = math.nan
-    outcome = losses(real, fake + poison, conditional)
-    assert outcome.mean().isfinite()
-    assert torch.autograd.grad(outcome.mean(), fake)[0].isnan().any()
-    assert outcome.statistics["nonfinite"] == 1
 
 
 @pytest.mark.parametrize(
@@ -345,25 +324,28 @@ def test_ddo_without_fakes_is_refused() -> None:
 
 def test_gradcheck() -> None:
     _, real, fake = random_terms(requires_grad=True)
-    conditional = torch.arange(12) % 2 == 0
-    assert torch.autograd.gradcheck(lambda r, f: losses(r, f, conditional).per_sample(), (real / 20, fake / 20))
+    assert torch.autograd.gradcheck(lambda r, f: losses(r, f).per_sample(), (real / 20, fake / 20))
 
 
 def test_statistics_mean_what_their_names_say() -> None:
-    """β = 2, α = 3; rewards and accuracies worked out by hand."""
-    real, fake = torch.tensor([1.0, -2.0, 4.0, 1.0]), torch.tensor([-1.0, 3.0, -5.0, 9.0])
-    conditional = torch.tensor([True, True, True, False])
-    statistics = DDO(3, 2)(Terms(real - 7, real * 0 - 7, real, fake, conditional)).statistics
+    """β = 2, α = 3, and the third of four labels was dropped; rewards and accuracies worked out by hand."""
+    real, fake = torch.tensor([1.0, -2.0, 4.0, 1.0]), torch.tensor([-1.0, 3.0, -5.0])
+    terms = Terms(real - 7, real * 0 - 7, real, fake, fake - 9, fake * 0 - 9, kept=torch.tensor([0, 1, 3]))
+    statistics = DDO(3, 2)(terms).statistics
     means = {name: values.mean().item() for name, values in statistics.items()}
     assert means["rewards/real"] == 2 * 1
+    assert means["rewards/unlabelled"] == 2 * 4
     assert means["rewards/fake"] == -2 * 1
     assert means["rewards/margin"] == 4
     assert means["accuracies/real"] == 0.75
     assert means["accuracies/fake"] == pytest.approx(2 / 3)
+    assert means["accuracies/pairs"] == pytest.approx(2 / 3)  # 1 > −1, −2 < 3, 1 > −5
     assert means["logps/real"] == -6
     assert means["logps/real_ref"] == -7
+    assert means["logps/fake"] == -10
+    assert means["logps/fake_ref"] == -9
     assert means["loss/real"] == pytest.approx(sum(math.log1p(math.exp(-2 * r)) for r in real.tolist()) / 4)
-    assert means["loss/fake"] == pytest.approx(3 * sum(math.log1p(math.exp(2 * r)) for r in (-1, 3, -5)) / 3)
+    assert means["loss/fake"] == pytest.approx(3 * sum(math.log1p(math.exp(2 * r)) for r in fake.tolist()) / 3)
 
 
 def test_statistics_hold_no_graph() -> None:

@@ -219,6 +219,8 @@ def test_terms_split_reals_from_fakes() -> None:
     assert terms.r_real is not None and terms.r_fake is not None and terms.logp_ref_real is not None
     torch.testing.assert_close(terms.logp_real, logp[:6])
     torch.testing.assert_close(terms.logp_ref_real, logp_ref[:6])
+    torch.testing.assert_close(terms.logp_fake, logp[6:])
+    torch.testing.assert_close(terms.logp_ref_fake, logp_ref[6:])
     torch.testing.assert_close(terms.r_real, (logp - logp_ref)[:6], rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(terms.r_fake, (logp - logp_ref)[6:], rtol=1e-3, atol=1e-3)
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import statistics
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ddo_plugin.objective import tokens
-from ddo_plugin.objective.ddo import DDO
+from ddo_plugin.objective.ddo import DDO, Terms
 from ddo_plugin.objective.tokens import drop_labels, log_ratio, token_logp, token_logp_from_head
 
 N, L, V, C = 3, 7, 50, 8
@@ -253,13 +256,17 @@ def test_log_ratio_subtracts_before_it_sums() -> None:
 
 def test_terms_split_reals_from_fakes_and_hold_the_likelihood() -> None:
     logp, logp_ref = -torch.rand(2, 5, L).unbind(0)[0], -torch.rand(5, L)
-    terms = tokens.token_terms(logp, logp_ref, 3)
+    kept = torch.tensor([0, 2])
+    terms = tokens.token_terms(logp, logp_ref, 3, kept)
     assert terms.r_real is not None and terms.r_fake is not None and terms.logp_ref_real is not None
+    assert terms.logp_fake is not None and terms.logp_ref_fake is not None
     torch.testing.assert_close(terms.logp_real, logp[:3].sum(1))
     torch.testing.assert_close(terms.logp_ref_real, logp_ref[:3].sum(1))
     torch.testing.assert_close(terms.r_real, (logp - logp_ref)[:3].sum(1))
     torch.testing.assert_close(terms.r_fake, (logp - logp_ref)[3:].sum(1))
-    assert terms.conditional is None
+    torch.testing.assert_close(terms.logp_fake, logp[3:].sum(1))
+    torch.testing.assert_close(terms.logp_ref_fake, logp_ref[3:].sum(1))
+    assert terms.kept is kept
 
 
 def test_terms_without_a_reference_hold_the_likelihood_alone() -> None:
@@ -268,17 +275,12 @@ def test_terms_without_a_reference_hold_the_likelihood_alone() -> None:
     assert terms.r_real is terms.r_fake is terms.logp_ref_real is None
 
 
-def test_terms_conditional_mask_silences_fakes_without_a_label() -> None:
-    logits, drawn = some_logits(torch.float64, (6, L, V))
-    conditional = torch.tensor([True, False, True])
-    terms = tokens.token_terms(token_logp(logits, drawn), token_logp(logits * 0.9, drawn).detach(), 3, conditional)
-    assert terms.conditional is conditional
-    outcome = DDO(2, 0.1)(terms)
+def test_reals_keep_their_term_with_or_without_a_label() -> None:
+    logits, drawn = some_logits(torch.float64, (5, L, V))
+    logp, logp_ref = token_logp(logits, drawn), token_logp(logits * 0.9, drawn).detach()
+    outcome = DDO(2, 0.1)(tokens.token_terms(logp, logp_ref, 3, kept=torch.tensor([0, 2])))
     (grad,) = torch.autograd.grad(outcome.mean(), logits)
-    assert outcome.fake[1] == 0
-    assert (grad[4] == 0).all()
-    assert all((grad[i] != 0).any() for i in (0, 1, 2, 3, 5))  # reals keep their term, label or not
-    assert outcome.statistics["rewards/fake"].shape == (2,)
+    assert all((of_sample != 0).any() for of_sample in grad)
 
 
 def test_no_gradient_flows_through_the_reference() -> None:
@@ -339,3 +341,61 @@ def test_target_and_reference_see_the_same_dropped_labels() -> None:
     once, _ = drop_labels(labels, 10)
     assert (log_ratio(logp(once), logp(once)) == 0).all()
     assert (log_ratio(logp(drop_labels(labels, 10)[0]), logp(drop_labels(labels, 10)[0])) != 0).any()
+
+
+def test_dropping_exactly_half_has_the_expectation_of_dropping_each_with_probability_one_half() -> None:
+    """Of the loss; and a loss over the kept fakes alone has it as well, because it is a sum over samples."""
+    torch.manual_seed(0)
+    labelled, unlabelled, fake = torch.randn(3, 4, dtype=torch.float64).unbind(0)
+
+    def loss(kept: tuple[bool, ...]) -> float:
+        mask = torch.tensor(kept)
+        terms = Terms(fake, r_real=torch.where(mask, labelled, unlabelled), r_fake=fake[mask])
+        return float(DDO(5, 1)(terms).mean())
+
+    every = list(itertools.product([False, True], repeat=4))
+    half = [kept for kept in every if sum(kept) == 2]
+    assert statistics.mean(map(loss, half)) == pytest.approx(statistics.mean(map(loss, every)), rel=1e-12)
+
+
+# -- an oracle --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("alpha", [0.5, 30.0])
+@pytest.mark.parametrize("dropped", [0, 3])
+def test_loss_and_gradient_equal_an_oracle_in_numpy(alpha: float, dropped: int) -> None:
+    """The authors' form: a fake for every sample, α = 0 where the label was dropped, the mean over all samples.
+
+    Ours has fakes for the others alone.
+    """
+    beta, count = 0.3, 8
+    generator = torch.Generator().manual_seed(int(alpha) + dropped)
+    shape = (2 * count, L, V)
+    logits = 2 * torch.randn(shape, generator=generator, dtype=torch.float64)
+    logits_ref = logits + 0.3 * torch.randn(shape, generator=generator, dtype=torch.float64)
+    drawn = torch.randint(V, shape[:2], generator=generator)
+    kept = torch.randperm(count, generator=generator)[dropped:].sort().values
+
+    rows = torch.cat([torch.arange(count), count + kept])
+    ours = logits[rows].requires_grad_()
+    logp, logp_ref = token_logp(ours, drawn[rows]), token_logp(logits_ref[rows], drawn[rows])
+    loss = DDO(alpha, beta)(tokens.token_terms(logp, logp_ref, count, kept)).mean()
+    (gradient,) = torch.autograd.grad(loss, ours)
+
+    def softmax(x: np.ndarray) -> np.ndarray:
+        shifted = np.exp(x - x.max(-1, keepdims=True))
+        return shifted / shifted.sum(-1, keepdims=True)
+
+    one_hot = np.eye(V)[drawn.numpy()]
+    target, reference = softmax(logits.numpy()), softmax(logits_ref.numpy())
+    r = np.log((target * one_hot).sum(-1)).sum(1) - np.log((reference * one_hot).sum(-1)).sum(1)
+    real, fake = r[:count], r[count:]
+    weight = alpha * np.isin(np.arange(count), kept.numpy())
+    expected = (np.log1p(np.exp(-beta * real)) + weight * np.log1p(np.exp(beta * fake))).mean()
+    by_r = np.concatenate([-beta / (1 + np.exp(beta * real)), weight * beta / (1 + np.exp(-beta * fake))]) / count
+    by_logits = by_r[:, None, None] * (one_hot - target)
+
+    assert loss.item() == pytest.approx(expected, rel=1e-12)
+    assert np.abs(gradient.numpy() - by_logits[rows]).max() < 1e-12
+    absent = np.setdiff1d(np.arange(2 * count), rows)
+    assert (by_logits[absent] == 0).all()  # fakes of dropped labels add nothing to their gradient either

@@ -33,7 +33,7 @@ PARSE = """
 import sys
 from utils.arg_util import Args
 args = Args(explicit_bool=True).parse_args(sys.argv[1:], known_only=True)
-print(args.extra_args, args.depth, args.bs, args.tblr, args.fp16, args.wpe, args.twde)
+print(args.extra_args, args.depth, args.bs, args.ac, args.tblr, args.alng, args.fp16, args.wpe, args.twde)
 """
 LAST_CLASS = {"edm-cifar10-uncond": None, "edm-cifar10-cond": 9, "edm2-img64-s": 999, "edm2-img512-l": 999}
 
@@ -149,13 +149,18 @@ def test_from_round_17_on_edm2_gets_other_noise_levels_and_another_learning_rate
     assert config["loss_kwargs"]["noise"]["P_mean"] == -0.8
 
 
-def test_edm2_takes_the_recipes_command_for_latents(configured) -> None:
-    noise = configured("edm2-img512-l", 1)["loss_kwargs"]["noise"]
-    assert (noise["P_mean"], noise["P_std"]) == (-0.4, 1)
+@pytest.mark.parametrize(
+    ("number", "P_std", "lr"), [(12, 1.6, 5e-5), (13, 2.0, 5e-5), (21, 3.0, 2e-5), (28, 3.0, 2e-5)]
+)
+def test_edm2_takes_the_recipes_command_for_latents(number: int, P_std: float, lr: float, configured) -> None:
+    config = configured("edm2-img512-l", number)
+    assert config["loss_kwargs"]["noise"] == {"P_mean": -0.4, "P_std": P_std, "sigma_data": 0.5}
+    assert config["lr_kwargs"]["ref_lr"] == lr
 
 
 @pytest.mark.parametrize(
-    ("name", "parsed"), [("var-d16", "[] 16 1024 1e-06 1 0.1 0"), ("var-d30", "[] 30 1024 1e-06 1 0.01 0.08")]
+    ("name", "parsed"),
+    [("var-d16", "[] 16 1024 8 1e-06 0.001 1 0.1 0"), ("var-d30", "[] 30 1024 32 1e-06 0.001 1 0.1 0.08")],
 )
 def test_vars_parser_takes_the_recipes_command(name: str, parsed: str, checkout, completed, refused, tmp_path) -> None:
     """It has no dry run: the round ends where its data, which are not there, are looked for."""

@@ -4,6 +4,8 @@ A reference set is a folder:
 
     images.npy | tokens.npy   the samples: uint8 images [N, C, H, W], float latents [N, C, H, W], or tokens [N, L]
     labels.npy                class numbers [N]; absent for an unconditional network
+    logp.npy                  optional, only with tokens: float32 [N, L], the log-probability of each token under the
+                              reference without guidance, given the label and the tokens before it
     manifest.json             how it was made: reference sha256, sampler settings, seed, counts, sha256 of the arrays
 """
 
@@ -25,18 +27,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMAT, VERSION = "ddo-refset", 1
-MANIFEST, LABELS = "manifest.json", "labels.npy"
+MANIFEST, LABELS, LOGP = "manifest.json", "labels.npy", "logp.npy"
 SampleKind = Literal["images", "tokens"]
 
 
 @dataclass(frozen=True)
 class Refset:
-    """An open reference set. `samples` and `labels` are memory-mapped, so rows are read when they are indexed."""
+    """An open reference set. The arrays are memory-mapped, so rows are read when they are indexed."""
 
     path: Path
     manifest: Mapping[str, Any]
     samples: np.ndarray
     labels: np.ndarray | None
+    logp: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -64,18 +67,30 @@ def write(
     reference: Mapping[str, Any],
     sampler: Mapping[str, Any],
     seed: int,
+    logp: np.ndarray | None = None,
 ) -> Refset:
     """Write a reference set, completely or not at all. `reference` holds its `source` and `sha256`."""
     refuse_to_replace(path)
     if labels is not None and len(labels) != len(samples):
         raise ValueError(f"{len(labels)} labels for {len(samples)} samples")
+    if logp is not None and not _are_logp(logp, samples.shape):
+        raise ValueError(f"log-probabilities {logp.shape} {logp.dtype} for samples {samples.shape}")
     plan = draft(
-        samples.shape, samples.dtype, labels is not None, kind=kind, reference=reference, sampler=sampler, seed=seed
+        samples.shape,
+        samples.dtype,
+        labels is not None,
+        kind=kind,
+        reference=reference,
+        sampler=sampler,
+        seed=seed,
+        scored=logp is not None,
     )
     with atomic_folder(path) as folder:
         np.save(folder / f"{kind}.npy", samples)
         if labels is not None:
             np.save(folder / LABELS, labels)
+        if logp is not None:
+            np.save(folder / LOGP, logp)
         seal(folder, plan)
     return open_refset(path)
 
@@ -89,13 +104,19 @@ def draft(
     reference: Mapping[str, Any],
     sampler: Mapping[str, Any],
     seed: int | None,
+    scored: bool = False,
 ) -> dict[str, Any]:
-    """Return the manifest, without checksums, of a set of samples with this shape [N, ...]."""
+    """Return the manifest, without checksums, of a set of samples with this shape [N, ...].
+
+    `scored` tokens have their log-probabilities in another array.
+    """
     if shape[0] == 0:
         raise ValueError("a reference set needs at least 1 sample")
     arrays = {f"{kind}.npy": {"shape": list(shape), "dtype": str(np.dtype(dtype))}}
     if labelled:
         arrays[LABELS] = {"shape": [shape[0]], "dtype": "int64"}
+    if scored:
+        arrays[LOGP] = {"shape": list(shape), "dtype": "float32"}
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -131,8 +152,9 @@ def open_refset(path: Path) -> Refset:
     _check_fields(path, manifest)
     samples = f"{manifest['kind']}.npy"
     arrays = {name: _map(path / name, stored) for name, stored in manifest["arrays"].items()}
-    opened = Refset(path, manifest, arrays[samples], arrays.get(LABELS))
+    opened = Refset(path, manifest, arrays[samples], arrays.get(LABELS), arrays.get(LOGP))
     _check_rows(opened)
+    _check_logp(opened)
     return opened
 
 
@@ -149,6 +171,7 @@ def _check_format(path: Path, manifest: Any) -> None:
 def _check_fields(path: Path, manifest: Mapping[str, Any]) -> None:
     """Refuse a manifest without the fields that readers of the set use."""
     arrays, samples = manifest.get("arrays"), f"{manifest.get('kind')}.npy"
+    optional = {LABELS, LOGP} if manifest.get("kind") == "tokens" else {LABELS}
     fits = {
         "kind": manifest.get("kind") in get_args(SampleKind),
         "count": _is_number(manifest.get("count")),
@@ -157,7 +180,7 @@ def _check_fields(path: Path, manifest: Mapping[str, Any]) -> None:
         "seed": "seed" in manifest and (manifest["seed"] is None or _is_number(manifest["seed"])),
         "arrays": isinstance(arrays, dict)
         and samples in arrays
-        and arrays.keys() <= {samples, LABELS}
+        and arrays.keys() <= {samples} | optional
         and all(isinstance(array, dict) and array.keys() >= {"shape", "dtype", "sha256"} for array in arrays.values()),
     }
     if wrong := [name for name, good in fits.items() if not good]:
@@ -179,6 +202,20 @@ def _check_rows(opened: Refset) -> None:
         return
     if labels.shape != (count,) or labels.dtype.kind not in "iu" or labels.min() < 0:
         raise UserError(f"{opened.path / LABELS} is not a list of {count} class numbers; create the set again")
+
+
+def _check_logp(opened: Refset) -> None:
+    """Refuse log-probabilities that are not one number for each token."""
+    logp, shape = opened.logp, opened.samples.shape
+    if logp is not None and not _are_logp(logp, shape):
+        raise UserError(
+            f"{opened.path / LOGP} holds {list(logp.shape)} {logp.dtype}, but the log-probabilities of the tokens are "
+            f"{list(shape)} float32; create the set again"
+        )
+
+
+def _are_logp(array: np.ndarray, shape: tuple[int, ...]) -> bool:
+    return array.shape == shape and array.dtype == np.float32
 
 
 def _map(file: Path, stored: Mapping[str, Any]) -> np.ndarray:
@@ -215,9 +252,15 @@ class RefsetFakes:
         return 0 if self.refset.labels is None else int(self.refset.labels.max()) + 1
 
     def draw(self, count: int) -> tuple[Tensor, Tensor | None]:
+        samples, labels, _ = self.draw_scored(count)
+        return samples, labels
+
+    def draw_scored(self, count: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Draw the same rows as `draw`; also return their log-probabilities [N, L], or None if the set has none."""
         import torch
 
         rows = torch.randint(len(self.refset), (count,)).numpy()
         samples = torch.from_numpy(self.refset.samples[rows])
         labels = None if self.refset.labels is None else torch.from_numpy(self.refset.labels[rows]).long()
-        return samples, labels
+        logp = None if self.refset.logp is None else torch.from_numpy(self.refset.logp[rows])
+        return samples, labels, logp

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ddo_plugin.base.commands import Command, flags, module_command
 from ddo_plugin.base.environment import device_name
 from ddo_plugin.base.progress import progress
-from ddo_plugin.hooks.types import Generator, RefsetStep
+from ddo_plugin.hooks.types import Generator, RefsetStep, ScoringGenerator
 from ddo_plugin.sampling.refsets import format as refset
 from ddo_plugin.sampling.refsets.partial import Unfinished
 
@@ -42,12 +42,13 @@ def make(
         reference=generator.reference,
         sampler={**generator.settings, "batch": batch, "device": device_name(generator.device)},
         seed=seed,
+        scored=generator.kind == "tokens" and isinstance(generator, ScoringGenerator),
     )
     work = Unfinished(out, plan, labels, batch)
     if ranks.agree(work.made_already):
         return False
     try:
-        done = ranks.agree(lambda: _begin(work))
+        work.draft, done = ranks.agree(lambda: _begin(work))
         _sample(generator, work, ranks, done, seed)
         ranks.wait()
         ranks.agree(work.finish)
@@ -56,9 +57,9 @@ def make(
     return True
 
 
-def _begin(work: Unfinished) -> set[int]:
+def _begin(work: Unfinished) -> tuple[dict[str, Any], set[int]]:
     work.begin()
-    return work.done()
+    return work.draft, work.done()
 
 
 def _sample(generator: Generator, work: Unfinished, ranks: Ranks, done: set[int], seed: int) -> None:
@@ -72,8 +73,14 @@ def _sample(generator: Generator, work: Unfinished, ranks: Ranks, done: set[int]
         for block in [block for block in range(work.blocks) if block not in done][ranks.rank :: ranks.world]:
             rows = np.arange(block * work.block, (block + 1) * work.block)
             labels = None if work.labels is None else torch.from_numpy(work.labels[rows.clip(max=count - 1)])
-            samples, _ = generator.sample(SampleGenerators(seed, rows, generator.device), labels)
-            writer.write(block, samples[: count - rows[0]].cpu().numpy())
+            streams = SampleGenerators(seed, rows, generator.device)
+            samples, numbers = generator.sample(streams, labels)
+            made = [samples]
+            if work.scored:
+                assert isinstance(generator, ScoringGenerator), "otherwise the draft would have no log-probabilities"
+                made.append(generator.logp(samples, numbers).float())
+                streams.check(made[-1])
+            writer.write(block, *(array[: count - rows[0]].cpu().numpy() for array in made))
             finished.add(block)
             if ranks.first:  # other ranks' progress is read from their records
                 bar.update(max(_rows(work, finished | work.done()) - bar.done, 0))

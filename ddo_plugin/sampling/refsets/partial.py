@@ -18,7 +18,7 @@ import secrets
 import shutil
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -38,20 +38,30 @@ class Unfinished:
     """The unfinished work on a reference set, in blocks of `block` rows."""
 
     def __init__(self, path: Path, draft: Mapping[str, Any], labels: np.ndarray | None, block: int):
-        self.path, self.draft, self.labels, self.block = path.absolute(), dict(draft), labels, block
+        self.path, self.labels, self.block = path.absolute(), labels, block
+        self.draft = {**draft, "arrays": dict(draft["arrays"])}
         self.folder = self.path.with_name(f".{self.path.name}.unfinished")
-        self.samples = f"{draft['kind']}.npy"
         self._lock = filelock.FileLock(self.folder / "lock", blocking=False)
 
     @property
     def blocks(self) -> int:
         return -(-int(self.draft["count"]) // self.block)
 
+    @property
+    def scored(self) -> bool:
+        """Return whether the set stores log-probabilities."""
+        return refset.LOGP in self.draft["arrays"]
+
+    @property
+    def in_blocks(self) -> list[str]:
+        """Return the names of the arrays that are written block by block."""
+        return [f"{self.draft['kind']}.npy", *([refset.LOGP] if self.scored else [])]
+
     def made_already(self) -> bool:
         """Return whether the set is complete. Refuse anything else in its place."""
         if not os.path.lexists(self.path):
             return False
-        self._refuse_other(self.path, self.path, _without_checksums(refset.open_refset(self.path).manifest))
+        self._adopt(self.path, self.path, _without_checksums(refset.open_refset(self.path).manifest))
         self.discard()  # left by a kill between the last two steps of `finish`
         return True
 
@@ -67,7 +77,7 @@ class Unfinished:
         path = self.folder / "draft.json"
         draft = json.loads(path.read_text()) if path.exists() else None
         if draft and (self.done() or self._readable(draft)):
-            self._refuse_other(self.folder, self.folder / "set", draft)
+            self._adopt(self.folder, self.folder / "set", draft)
         else:
             self._create_arrays()
             write_json(path, self.draft)
@@ -89,13 +99,15 @@ class Unfinished:
                 left.unlink()
         folder = self.folder / "set"
         folder.mkdir()
-        array = self.draft["arrays"][self.samples]
-        dtype, shape = np.dtype(array["dtype"]), tuple(array["shape"])
-        if math.prod(shape) * dtype.itemsize > shutil.disk_usage(folder).free:
+        arrays = {folder / name: self.draft["arrays"][name] for name in self.in_blocks}
+        size = sum(math.prod(array["shape"]) * np.dtype(array["dtype"]).itemsize for array in arrays.values())
+        if size > shutil.disk_usage(folder).free:
             self._refuse_for_room("the disk")
-        np.lib.format.open_memmap(folder / self.samples, "w+", dtype, shape)
+        for path, array in arrays.items():
+            np.lib.format.open_memmap(path, "w+", np.dtype(array["dtype"]), tuple(array["shape"]))
         try:
-            _reserve(folder / self.samples)
+            for path in arrays:
+                _reserve(path)
         except OSError as error:  # such as a quota, which the free space of the disk does not show
             self._refuse_for_room(f"the disk ({error.strerror})")
         if self.labels is not None:
@@ -119,7 +131,8 @@ class Unfinished:
     def writer(self) -> BlockWriter:
         """Return a writer for one process. Several processes can write different blocks at the same time."""
         name = f"done-{os.getpid()}-{secrets.token_hex(4)}"
-        return BlockWriter(self.folder / "set" / self.samples, self.folder / name, self.block)
+        arrays = [self.folder / "set" / array for array in self.in_blocks]
+        return BlockWriter(arrays, self.folder / name, self.block)
 
     def finish(self) -> None:
         """Write checksums and manifest and move the folder to its place."""
@@ -138,6 +151,15 @@ class Unfinished:
     def close(self) -> None:
         self._lock.release()
 
+    def _adopt(self, place: Path, arrays: Path, draft: Mapping[str, Any]) -> None:
+        """Take an existing set as this one; refuse another set.
+
+        Earlier versions stored no log-probabilities. A set that was begun without them stays without them.
+        """
+        if refset.LOGP not in draft["arrays"]:
+            self.draft["arrays"].pop(refset.LOGP, None)
+        self._refuse_other(place, arrays, draft)
+
     def _refuse_other(self, place: Path, arrays: Path, draft: Mapping[str, Any]) -> None:
         """Refuse a set with other settings than this one. The message names the first difference."""
         remedy = "repeat its settings, choose another --out, or remove it"
@@ -152,25 +174,27 @@ class Unfinished:
 
 
 class BlockWriter:
-    """Writes blocks into the array and records a block only after its data are on the disk."""
+    """Writes blocks into the arrays and records a block only after all its data are on the disk."""
 
-    def __init__(self, array: Path, record: Path, block: int):
-        self._array, self._row_bytes, self._offset = _open_array(array)
+    def __init__(self, arrays: Sequence[Path], record: Path, block: int):
+        self._arrays = [_open_array(array) for array in arrays]
         self._record, self._block = record.open("ab"), block
         self._waiting: list[int] = []
         self._synced = -math.inf  # the first block is synced at once, so that every run makes progress
 
-    def write(self, number: int, rows: np.ndarray) -> None:
-        """Write the rows of a block to their place in the array."""
-        self._array.seek(self._offset + number * self._block * self._row_bytes)
-        self._array.write(np.ascontiguousarray(rows).tobytes())
+    def write(self, number: int, *rows: np.ndarray) -> None:
+        """Write the rows of a block, for each array, to their place in it."""
+        for (file, row_bytes, offset), part in zip(self._arrays, rows, strict=True):
+            file.seek(offset + number * self._block * row_bytes)
+            file.write(np.ascontiguousarray(part).tobytes())
         self._waiting.append(number)
         if time.monotonic() - self._synced >= SYNC_S:
             self.sync()
 
     def sync(self) -> None:
         """Wait until the written blocks are on the disk, then record them."""
-        _to_disk(self._array)
+        for file, _, _ in self._arrays:
+            _to_disk(file)
         self._record.write(b"".join(map(_NUMBER.pack, self._waiting)))
         _to_disk(self._record)
         self._waiting.clear()
@@ -178,7 +202,8 @@ class BlockWriter:
 
     def close(self) -> None:
         self.sync()
-        self._array.close()
+        for file, _, _ in self._arrays:
+            file.close()
         self._record.close()
 
 

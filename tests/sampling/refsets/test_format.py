@@ -20,6 +20,7 @@ from ddo_plugin.sampling.refsets.format import MANIFEST, Refset, RefsetFakes, Sa
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 3, 4, 4), dtype=np.uint8)
 LATENTS = np.random.default_rng(1).standard_normal((12, 4, 2, 2)).astype(np.float32)
 TOKENS = np.random.default_rng(2).integers(0, 4096, (12, 10), dtype=np.int16)
+LOGP = -np.random.default_rng(3).random((12, 10), dtype=np.float32)
 LABELS = np.arange(12, dtype=np.int64) % 5
 REFERENCE = {"source": "network.pkl", "sha256": "ab" * 32}
 
@@ -32,6 +33,11 @@ def write(
     path: Path, samples: np.ndarray = IMAGES, labels: np.ndarray | None = LABELS, kind: SampleKind = "images"
 ) -> Refset:
     return refset.write(path, samples, labels, kind=kind, reference=REFERENCE, sampler={"steps": 18}, seed=7)
+
+
+def write_scored(path: Path) -> Refset:
+    made_by: Any = {"kind": "tokens", "reference": REFERENCE, "sampler": {}, "seed": 7}
+    return refset.write(path, TOKENS, LABELS, logp=LOGP, **made_by)
 
 
 def change_manifest(path: Path, **changes: Any) -> None:
@@ -55,6 +61,27 @@ def test_what_is_written_comes_back(
         np.testing.assert_array_equal(opened.labels, labels)
     files = {f"{kind}.npy", MANIFEST} | ({"labels.npy"} if labels is not None else set())
     assert set(names(tmp_path / "set")) == files
+
+
+def test_tokens_come_back_with_their_log_probabilities(tmp_path: Path) -> None:
+    opened = write_scored(tmp_path / "set")
+    opened.verify()
+    assert names(tmp_path / "set") == ["labels.npy", "logp.npy", MANIFEST, "tokens.npy"]
+    assert opened.manifest["arrays"]["logp.npy"]["shape"] == [12, 10]
+    assert isinstance(opened.logp, np.memmap)
+    np.testing.assert_array_equal(opened.logp, LOGP)
+    np.testing.assert_array_equal(opened.samples, TOKENS)
+
+
+def test_a_set_without_log_probabilities_has_none(tmp_path: Path) -> None:
+    assert write(tmp_path / "set", TOKENS, LABELS, "tokens").logp is None
+
+
+@pytest.mark.parametrize("logp", [LOGP[:11], LOGP[:, :9], LOGP.astype(np.float64)])
+def test_log_probabilities_that_do_not_match_the_tokens_are_not_written(tmp_path: Path, logp: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="log-probabilities"):
+        refset.write(tmp_path / "set", TOKENS, LABELS, logp=logp, kind="tokens", reference={}, sampler={}, seed=0)
+    assert names(tmp_path) == []
 
 
 def test_the_manifest_says_what_made_the_set(tmp_path: Path) -> None:
@@ -224,6 +251,37 @@ def test_labels_that_are_no_classes_of_the_samples_are_refused(tmp_path: Path, l
         open_refset(tmp_path / "set")
 
 
+@pytest.mark.parametrize("logp", [LOGP[:11], LOGP[:, :9], LOGP.astype(np.float64), LOGP.sum(1)])
+def test_log_probabilities_that_are_not_those_of_the_tokens_are_refused(tmp_path: Path, logp: np.ndarray) -> None:
+    arrays = write_scored(tmp_path / "set").manifest["arrays"]
+    np.save(tmp_path / "set/logp.npy", logp)
+    told = {**arrays["logp.npy"], "shape": list(logp.shape), "dtype": str(logp.dtype)}
+    change_manifest(tmp_path / "set", arrays={**arrays, "logp.npy": told})
+    with pytest.raises(UserError, match=r"logp\.npy holds .*, but .* are \[12, 10\] float32; create the set again"):
+        open_refset(tmp_path / "set")
+
+
+def test_damaged_log_probabilities_are_found(tmp_path: Path) -> None:
+    opened = write_scored(tmp_path / "set")
+    file = tmp_path / "set/logp.npy"
+    contents = bytearray(file.read_bytes())
+    contents[-1] ^= 1
+    file.write_bytes(contents)
+    with pytest.raises(UserError, match=r"logp\.npy is damaged"):
+        opened.verify()
+    os.truncate(file, len(contents) - 1)
+    with pytest.raises(UserError, match=r"logp\.npy is missing or truncated"):
+        open_refset(tmp_path / "set")
+
+
+def test_images_have_no_log_probabilities(tmp_path: Path) -> None:
+    arrays = write(tmp_path / "set", LOGP).manifest["arrays"]
+    np.save(tmp_path / "set/logp.npy", LOGP)
+    change_manifest(tmp_path / "set", arrays={**arrays, "logp.npy": arrays["images.npy"]})
+    with pytest.raises(UserError, match="the field 'arrays' is missing or has a wrong value"):
+        open_refset(tmp_path / "set")
+
+
 def test_a_set_of_a_later_version_is_refused(tmp_path: Path) -> None:
     write(tmp_path / "set")
     change_manifest(tmp_path / "set", version=2)
@@ -249,6 +307,26 @@ def test_draws_are_samples_of_the_set_with_their_own_labels(
     for sample, label in zip(drawn.numpy(), labels.tolist(), strict=True):
         rows = [row for row in range(12) if np.array_equal(samples[row], sample)]
         assert [LABELS[row] for row in rows] == [label]
+
+
+def test_log_probabilities_are_drawn_with_their_samples(tmp_path: Path) -> None:
+    fakes = RefsetFakes(write_scored(tmp_path / "set"))
+    expected, expected_labels = draw(fakes, 0)
+    after = torch.rand(1)
+    torch.manual_seed(0)
+    drawn, labels, logp = fakes.draw_scored(64)
+    assert torch.equal(torch.rand(1), after)  # the same random numbers
+    assert torch.equal(drawn, expected)
+    assert labels is not None and expected_labels is not None and logp is not None
+    assert torch.equal(labels, expected_labels)
+    for tokens, values in zip(drawn.numpy(), logp.numpy(), strict=True):
+        (row,) = np.flatnonzero((tokens == TOKENS).all(1))
+        np.testing.assert_array_equal(values, LOGP[row])
+
+
+def test_a_set_without_log_probabilities_draws_none(tmp_path: Path) -> None:
+    fakes = RefsetFakes(write(tmp_path / "set", TOKENS, LABELS, "tokens"))
+    assert fakes.draw_scored(4)[2] is None
 
 
 def test_every_sample_is_drawn_and_some_of_them_twice(tmp_path: Path) -> None:

@@ -57,6 +57,24 @@ class Tiny:
         return samples
 
 
+class Tokens(Tiny):
+    """Tokens whose log-probabilities depend on the label."""
+
+    kind: Literal["images", "tokens"] = "tokens"
+    shape, dtype = (10,), "int16"
+
+    def sample(self, streams: SampleGenerators, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        time.sleep(self.pause_s)
+        self.asked.append(len(streams.indices))
+        return (streams.rand(*self.shape) * 4096).to(torch.int16), labels
+
+
+class ScoredTokens(Tokens):
+    def logp(self, samples: Tensor, labels: Tensor | None) -> Tensor:
+        assert labels is not None
+        return -(samples + 1.0).log() - labels[:, None]
+
+
 class OneOf(Ranks):
     """A rank of several that works alone: the others come later, or were killed."""
 
@@ -143,6 +161,101 @@ def test_a_longer_set_begins_with_the_shorter_one(whole: Path, tmp_path: Path) -
 def test_seeds_make_different_sets(whole: Path, tmp_path: Path) -> None:
     run(tmp_path / "set", seed=4)
     assert checksums(tmp_path / "set")["images.npy"] != checksums(whole)["images.npy"]
+
+
+# -- log-probabilities ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("scored") / "set"
+    assert run(out, generator=ScoredTokens())
+    return out
+
+
+def test_a_generator_that_scores_tokens_makes_a_set_with_log_probabilities(scored: Path) -> None:
+    made = refset.open_refset(scored)
+    made.verify()
+    assert made.logp is not None and made.labels is not None
+    expected = -np.log(made.samples + 1.0) - made.labels[:, None]
+    np.testing.assert_allclose(made.logp, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["tokens of a generator without logp", "images"])
+def test_other_sets_have_no_log_probabilities(tmp_path: Path, kind: str) -> None:
+    class Images(Tiny):
+        def logp(self, samples: Tensor, labels: Tensor | None) -> Tensor:
+            raise AssertionError("images have no tokens")
+
+    run(tmp_path / "set", generator=Images() if kind == "images" else Tokens())
+    assert "logp.npy" not in checksums(tmp_path / "set")
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_ranks_make_the_same_log_probabilities(scored: Path, tmp_path: Path, world: int) -> None:
+    for rank in range(world):
+        with pytest.raises(RuntimeError, match="blocks of") if rank < world - 1 else _nothing():
+            run(tmp_path / "set", OneOf(0, world - rank), ScoredTokens())
+    assert checksums(tmp_path / "set") == checksums(scored)
+
+
+def test_a_set_with_log_probabilities_goes_on_after_kills(scored: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(unfinished, "SYNC_S", 0.0)
+    draw, out, kills = random.Random(1), tmp_path / "set", 0
+    while not out.exists():
+        child = in_a_process(lambda: run(out, generator=ScoredTokens(pause_s=0.02)))
+        time.sleep(draw.uniform(0.02, 0.1))
+        os.kill(child, signal.SIGKILL)
+        kills += os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    assert kills >= 2
+    assert checksums(out) == checksums(scored)
+
+
+def test_a_block_is_recorded_only_when_both_arrays_are_on_the_disk(tmp_path: Path, monkeypatch) -> None:
+    synced: list[str] = []
+    to_disk = unfinished._to_disk
+
+    def watch(file: Any) -> None:
+        synced.append(Path(file.name).name.split("-")[0])
+        to_disk(file)
+
+    monkeypatch.setattr(unfinished, "SYNC_S", 0.0)
+    monkeypatch.setattr(unfinished, "_to_disk", watch)
+    run(tmp_path / "set", generator=ScoredTokens(), count=48, labels=np.zeros(48, np.int64))
+    assert synced[:6] == ["tokens.npy", "logp.npy", "done"] * 2
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_set_of_an_earlier_version_stays_without_log_probabilities(tmp_path: Path, finished: bool) -> None:
+    out = tmp_path / "set"
+    with _nothing() if finished else pytest.raises(RuntimeError, match="blocks of"):
+        run(out, Ranks() if finished else OneOf(0, 2), Tokens())
+    assert run(out, generator=ScoredTokens()) is not finished
+    whole = tmp_path / "whole"
+    run(whole, generator=Tokens())
+    assert checksums(out) == checksums(whole)
+
+
+def test_log_probabilities_that_are_not_finite_end_the_run(tmp_path: Path) -> None:
+    class Broken(ScoredTokens):
+        def logp(self, samples: Tensor, labels: Tensor | None) -> Tensor:
+            values = super().logp(samples, labels)
+            values[3, 2] = float("nan")
+            return values
+
+    with pytest.raises(UserError, match="sample 3 is not finite"):
+        run(tmp_path / "set", generator=Broken())
+
+
+def test_the_disk_must_have_room_for_the_log_probabilities_too(tmp_path: Path, monkeypatch) -> None:
+    tokens = 203 * 10 * 2
+    usage = type("Usage", (), {"free": tokens + 203 * 10})()
+    monkeypatch.setattr(unfinished.shutil, "disk_usage", lambda _: usage)
+    assert run(tmp_path / "tokens", generator=Tokens())
+    generator = ScoredTokens()
+    with pytest.raises(UserError, match="the disk has no room for this set"):
+        run(tmp_path / "set", generator=generator)
+    assert generator.asked == []
 
 
 # -- kills ----------------------------------------------------------------------------------------------------------

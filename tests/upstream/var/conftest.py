@@ -12,6 +12,7 @@ PACKAGES = ("PIL", "tap", "pytz", "huggingface_hub", "tensorboard")
 COMMON = ["--depth=2", "--pn=1_2_3", "--bs=12", "--ep=1", "--seed=0"]
 CLASSES, SIDE = 3, 56
 SHARED = "var_d2_shared.pth"  # a base network for --saln=1
+OWN = "var_d2_own.pth"  # a base network with as many classes as there are folders
 VAE = "vae_ch160v4096z32.pth"  # where train.py looks for it: in the current folder
 
 
@@ -38,7 +39,7 @@ def world(make_world, completed):
     def build(world) -> None:
         write_images(world.data / "train", 12, seed=0)
         write_images(world.data / "val", 4, seed=1)
-        made = ["1_2_3", world.data / "train", world.root / VAE, world.base, world.root / SHARED]
+        made = ["1_2_3", world.data / "train", world.root / VAE, world.base, world.root / SHARED, world.root / OWN]
         completed(world.python(HERE / "make_networks.py", *made, PYTHONPATH=f"{world.repo}:{HERE / 'stand_ins'}"))
 
     return make_world("VAR", "train.py", COMMON, "var_d2.pth", build, **options)

@@ -1,6 +1,6 @@
-"""`make_networks.py SIDES IMAGES VAE VAR [SHARED]`: an autoencoder and VARs that were never trained, yet behave as if.
+"""`make_networks.py SIDES IMAGES VAE VAR [SHARED OWN]`: an autoencoder and VARs that look trained, but never were.
 
-The second VAR has one modulation for all blocks, as upstream's --saln=1 makes it.
+SHARED has one modulation for all blocks, as upstream's --saln=1 makes it. OWN has only the 3 classes of the images.
 
 The autoencoder's features are brought to the scale of its codebook, so that images differ in their tokens. The VAR's
 blocks and head are scaled up, so that its distributions are peaked and depend on class and context: a VAR as it is
@@ -37,9 +37,9 @@ def make_vae(images: torch.Tensor) -> VQVAE:
     return vae
 
 
-def make_var(vae: VQVAE, images: torch.Tensor, shared: bool) -> VAR:
+def make_var(vae: VQVAE, images: torch.Tensor, shared: bool = False, classes: int = CLASSES) -> VAR:
     size = {"depth": DEPTH, "embed_dim": 64 * DEPTH, "num_heads": DEPTH, "patch_nums": PATCHES}
-    var = VAR(vae, CLASSES, attn_l2_norm=True, shared_aln=shared, **size).eval()
+    var = VAR(vae, classes, attn_l2_norm=True, shared_aln=shared, **size).eval()
     var.init_weights(init_head=1.0, init_std=-1)
     for block in var.blocks:
         gates = block.ada_gss[..., :2, :] if shared else block.ada_lin[-1].bias[: 2 * var.C]
@@ -56,5 +56,6 @@ if __name__ == "__main__":
         images = read_images(Path(sys.argv[2]))
         vae = make_vae(images)
         torch.save(vae.state_dict(), sys.argv[3])
-        for shared, path in enumerate(sys.argv[4:]):
-            torch.save(make_var(vae, images, bool(shared)).state_dict(), path)
+        kinds = ({}, {"shared": True}, {"classes": 3})
+        for path, kind in zip(sys.argv[4:], kinds, strict=False):
+            torch.save(make_var(vae, images, **kind).state_dict(), path)

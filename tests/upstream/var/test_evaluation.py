@@ -110,6 +110,15 @@ def test_what_cannot_be_measured_is_refused_before_an_image_is_made(words, world
     assert not list(tmp_path.iterdir())
 
 
+def test_an_evaluation_offers_upstreams_sampler_without_the_round_trip_of_fakes() -> None:
+    hook = plugins.manager().hook
+    sampling, evaluation = (
+        {option.name for option in plugins.collect(offered(upstream="var"))}
+        for offered in (hook.ddo_generator_options, hook.ddo_evaluation_options)
+    )
+    assert sampling - evaluation == {"through_pixels", "ddo_sha256"}
+
+
 def test_samples_are_told_where_they_are_judged(world, site, refused, tmp_path: Path) -> None:
     arguments = [f"--ref={world.data / 'val'}", f"--out={tmp_path / 'e.json'}"]
     assert "holds samples, and upstream has no script" in refused(evaluate(world, site, world.data / "val", *arguments))

@@ -36,6 +36,61 @@ for seed in range(3):
 np.save(sys.argv[3], np.concatenate(made))
 """
 
+# Upstream's own round trip and log-probabilities, of the tokens in stored sets.
+PRISTINE_TOKENS = """
+import sys
+sys.modules["ddo_plugin"] = sys.modules["ddo_integrations"] = None
+import numpy as np
+import torch
+from models import build_vae_var
+vae_file, var_file, drawn, stored, out = sys.argv[1:]
+vae, var = build_vae_var(V=4096, Cvae=32, ch=160, share_quant_resi=4, device="cpu", patch_nums=(1, 2, 3), depth=2)
+vae.load_state_dict(torch.load(vae_file)), var.load_state_dict(torch.load(var_file))
+var.eval().cond_drop_rate = 0
+scales = lambda folder: list(torch.from_numpy(np.load(f"{folder}/tokens.npy")).long().split([1, 4, 9], 1))
+with torch.no_grad():
+    pixels = vae.idxBl_to_img(scales(drawn), same_shape=True, last_one=True)
+    tokens = torch.cat(vae.img_to_idxBl(pixels), 1)
+    labels = torch.from_numpy(np.load(f"{stored}/labels.npy"))
+    logits = var(labels, vae.quantize.idxBl_to_var_input(scales(stored)))
+    logp = logits.log_softmax(-1).gather(2, torch.cat(scales(stored), 1)[..., None]).squeeze(2)
+np.savez(out, tokens=tokens.numpy(), logp=logp.numpy())
+"""
+
+# Upstream's images of the first eight rows of a set.
+DECODED = """
+import sys
+sys.modules["ddo_plugin"] = sys.modules["ddo_integrations"] = None
+import numpy as np
+import torch
+from models import build_vae_var
+vae, _ = build_vae_var(device="cpu", patch_nums=(1, 2, 3), depth=2)
+vae.load_state_dict(torch.load(sys.argv[1]))
+tokens = torch.from_numpy(np.load(sys.argv[2])[:8]).long()
+with torch.no_grad():
+    images = vae.idxBl_to_img(list(tokens.split([1, 4, 9], 1)), same_shape=True, last_one=True)
+np.save(sys.argv[3], images.add(1).mul(127.5).permute(0, 2, 3, 1).numpy().astype(np.uint8))
+"""
+
+ROUND_TRIPS = """
+import sys
+import torch
+from models import build_vae_var
+from ddo_integrations.var.draw import through_pixels
+torch.manual_seed(0)
+vae, _ = build_vae_var(device="cpu", patch_nums=(1, 2, 3), depth=2)
+vae.load_state_dict(torch.load(sys.argv[1]))
+f_hat = 2 * torch.randn(16, 32, 3, 3)
+pixels = vae.fhat_to_img(f_hat)
+expected = torch.cat(vae.img_to_idxBl(pixels), 1)
+with torch.autocast("cpu", dtype=torch.bfloat16):
+    assert not torch.equal(vae.fhat_to_img(f_hat), pixels)
+    assert torch.equal(through_pixels(vae, f_hat), expected)
+    assert torch.equal(through_pixels(torch.compile(vae, backend="eager"), f_hat), expected)
+"""
+
+SET = ["--count=30", "--labels=0-2", "--batch=8"]
+
 
 @pytest.fixture(scope="module")
 def command(world):
@@ -48,11 +103,44 @@ def command(world):
 
 
 @pytest.fixture(scope="module")
-def fakes(world, completed, command) -> Path:
-    out = world.root / "tokens"
-    flags = [f"--network={world.base}", f"--out={out}", "--count=30", "--labels=0-2", "--batch=8"]
-    completed(command("refset", "make", *flags))
-    return out
+def make_set(world, completed, command):
+    """A function: name and arguments of `ddo refset make` -> the folder of the set."""
+
+    def make(name: str, *flags: str) -> Path:
+        out = world.root / name
+        completed(command("refset", "make", f"--network={world.base}", f"--out={out}", *SET, *flags))
+        return out
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def fakes(make_set) -> Path:
+    return make_set("tokens")
+
+
+@pytest.fixture(scope="module")
+def encoded(make_set) -> Path:
+    return make_set("encoded", "--through-pixels")
+
+
+@pytest.fixture(scope="module")
+def python(world):
+    """A function: code that imports upstream, and its arguments -> the finished process."""
+    variables = {"PYTHONPATH": f"{world.repo}:{world.variables['PYTHONPATH']}"}
+    return lambda code, *arguments: world.python("-c", code, *arguments, **variables)
+
+
+@pytest.fixture(scope="module")
+def pristine(world, completed, python):
+    """A function: drawn tokens, a set -> upstream's encoding of the tokens, its log-probabilities of the set."""
+
+    def compute(drawn: Path, stored: Path):
+        out = world.root / "pristine.npz"
+        completed(python(PRISTINE_TOKENS, world.root / VAE, world.base, drawn, stored, out))
+        return np.load(out)
+
+    return compute
 
 
 def test_a_reference_set_holds_tokens_and_labels_and_names_its_network(fakes: Path, world) -> None:
@@ -63,14 +151,58 @@ def test_a_reference_set_holds_tokens_and_labels_and_names_its_network(fakes: Pa
     assert made.labels.tolist() == [0, 1, 2] * 10
     assert len(np.unique(made.samples)) > 50
     assert made.manifest["sampler"]["cfg"] == 0
+    assert "through_pixels" not in made.manifest["sampler"]  # earlier versions did not name it
 
 
-def test_two_ranks_make_the_same_set(fakes: Path, world, completed, command) -> None:
-    out = world.root / "tokens-two"
-    flags = [f"--network={world.base}", f"--out={out}", "--count=30", "--labels=0-2", "--batch=8"]
-    completed(command("refset", "make", *flags, "--torchrun=--standalone --nproc_per_node=2"))
-    made = [refset.open_refset(path).manifest["arrays"]["tokens.npy"]["sha256"] for path in (fakes, out)]
-    assert made[0] == made[1]
+@pytest.mark.parametrize("flags", [[], ["--through-pixels"]])
+def test_two_ranks_make_the_same_set(flags, fakes: Path, encoded: Path, make_set) -> None:
+    two = make_set(f"two{len(flags)}", *flags, "--torchrun=--standalone --nproc_per_node=2")
+    manifests = [refset.open_refset(path).manifest for path in (encoded if flags else fakes, two)]
+    assert manifests[0]["arrays"] == manifests[1]["arrays"]
+    assert manifests[0]["arrays"].keys() == {"tokens.npy", "labels.npy", "logp.npy"}
+
+
+@pytest.mark.parametrize("through_pixels", [False, True])
+def test_log_probabilities_are_those_of_upstreams_forward(through_pixels, fakes, encoded, pristine) -> None:
+    stored = encoded if through_pixels else fakes
+    logp = refset.open_refset(stored).logp.astype(float).sum(1)
+    assert np.abs(logp - pristine(fakes, stored)["logp"].astype(float).sum(1)).max() < 1e-4
+    assert logp.mean() < -30 and logp.std() > 1
+
+
+def test_with_guidance_log_probabilities_are_those_of_the_unguided_network(fakes, make_set, pristine) -> None:
+    guided = make_set("guided", "--cfg=1.5", "--top-k=900")
+    opened = refset.open_refset(guided)
+    assert (opened.samples != refset.open_refset(fakes).samples).any()
+    expected = pristine(fakes, guided)["logp"].astype(float).sum(1)
+    assert np.abs(opened.logp.astype(float).sum(1) - expected).max() < 1e-4
+
+
+def test_through_pixels_the_tokens_are_upstreams_encoding_of_the_decoded_tokens(fakes, encoded, pristine) -> None:
+    made = refset.open_refset(encoded)
+    assert made.manifest["sampler"]["through_pixels"] is True
+    assert "departs_by" not in made.manifest["sampler"]
+    np.testing.assert_array_equal(made.samples, pristine(fakes, encoded)["tokens"])
+    changed = (made.samples != refset.open_refset(fakes).samples).mean()
+    assert changed > 0.1  # the round trip is not the identity
+    assert len(np.unique(made.samples)) > 50
+
+
+def test_the_round_trip_is_in_full_precision_and_works_on_a_compiled_tokenizer(world, completed, python) -> None:
+    completed(python(ROUND_TRIPS, world.root / VAE))
+
+
+def test_images_through_pixels_are_those_of_the_stored_tokens(
+    make_set, world, completed, command, python, tmp_path
+) -> None:
+    stored = make_set("encoded-0", "--through-pixels", "--seed=0")  # sample i is the image of seed i
+    ours, theirs = tmp_path / "ours.npz", tmp_path / "theirs.npy"
+    flags = ["--seeds=0-7", "--labels=0-2", "--batch=8", "--through-pixels", f"--npz={ours}"]
+    completed(command("sample", f"--network={world.base}", *flags))
+    completed(python(DECODED, world.root / VAE, stored / "tokens.npy", theirs))
+    difference = np.abs(np.load(ours)["arr_0"].astype(int) - np.load(theirs).astype(int))
+    assert difference.max() <= 1
+    assert np.load(theirs).std() > 5
 
 
 def test_a_round_takes_its_fakes_from_a_set(fakes: Path, world, completed) -> None:
@@ -174,6 +306,7 @@ def test_the_tokenizer_is_found_in_the_checkout(world, completed, refused, comma
     [
         (["--vae={base}"], "does not hold the weights of VAR's image tokenizer"),
         (["--top-k=5000"], "--top-k=5000: the network has only 4096 tokens"),
+        (["--more-smooth", "--through-pixels"], "--through-pixels encodes images to tokens again, but --more-smooth"),
     ],
 )
 def test_what_does_not_fit_the_network_is_refused(flags, says, world, refused, command) -> None:

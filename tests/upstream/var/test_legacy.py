@@ -8,9 +8,10 @@ import math
 import torch
 
 ROUND = ["--bs=16", "--ddo_beta=0.05", "--ddo_iters=2", "--ddo_save=1", "--ddo_state=1", "--tblr=5e-3", "--ac=2"]
+THEN = ["--ddo_fakes_from=tokens", "--ddo_fakes_precision=amp", "--ddo_schedule=round"]  # there were no options for it
 
 
-def test_a_round_goes_on_from_what_an_earlier_version_stored(world, completed, legacy) -> None:
+def test_a_round_goes_on_from_what_an_earlier_version_stored(world, completed, refused, legacy) -> None:
     out = world.root / "legacy"
     command = world.train_command(f"--ddo={world.base}", *ROUND, f"--local_out_dir_path={out}")
     completed(world.python(*command, "--ddo-pause-after=1"))
@@ -18,7 +19,8 @@ def test_a_round_goes_on_from_what_an_earlier_version_stored(world, completed, l
     state["trainer"]["ddo"].update(legacy("var/ddo.json"))  # beside it, the generators' states stay
     torch.save(state, out / "ar-ckpt-ddo.pth")
 
-    completed(world.python(*command))
+    assert "belongs to a round with --ddo-fakes-from=tokens, not pixels" in refused(world.python(*command))
+    completed(world.python(*command, *THEN))
     assert "resume from ep0, it2" in (out / "stdout.txt").read_text()
     rows = [json.loads(line) for line in (out / "ddo-stats.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [0, 1]

@@ -12,6 +12,7 @@ import torch
 
 from ddo_plugin.sampling.refsets import format as refset
 from tests.processes import run_python
+from tests.upstream.var.conftest import OWN
 
 TOKENS = 14
 
@@ -29,10 +30,12 @@ def attempt(world, refused, tmp_path: Path):
     return start
 
 
-def fakes(path: Path, tokens: int = TOKENS, classes: int = 3, labelled: bool = True, highest: int = 0) -> Path:
+def fakes(
+    path: Path, tokens: int = TOKENS, classes: int = 3, labelled: bool = True, highest: int = 0, **sampler: object
+) -> Path:
     drawn = np.full((classes, tokens), highest, dtype=np.int16)
     numbers = np.arange(classes) if labelled else None
-    origin = {"reference": {"source": "x", "sha256": "0" * 64}, "sampler": {}, "seed": 0}
+    origin = {"reference": {"source": "x", "sha256": "0" * 64}, "sampler": sampler, "seed": 0}
     refset.write(path, drawn, numbers, kind="tokens", **origin)
     return path
 
@@ -52,6 +55,10 @@ def elsewhere(world, folder: Path) -> subprocess.CompletedProcess[str]:
         ("--ddo_beta=tiny", "'tiny' is not a valid float"),
         ("--ddo_iters=1", "x>=2"),
         ("--ddo_save=0", "x>=1"),
+        ("--ddo_fakes_from=images", "'images' is not one of 'pixels', 'tokens'"),
+        ("--ddo_fakes_cfg=-1", "x>=0"),
+        ("--ddo_fakes_precision=bf16", "'bf16' is not one of 'fp32', 'amp'"),
+        ("--ddo_schedule=step", "'step' is not one of 'epoch', 'round'"),
         ("--ddo-bet=3", "--ddo-bet: no such option; did you mean --ddo_beta?"),
         ("-ddo_alpha=3", "-ddo_alpha: no such option; did you mean --ddo_alpha?"),
         ("--ddo_alhpa=3", "did you mean --ddo_alpha?"),
@@ -158,6 +165,34 @@ def test_fakes_without_labels(attempt, tmp_path) -> None:
 
 def test_fakes_of_another_reference_if_strict(attempt, tmp_path) -> None:
     assert "SHA-256 000000000000…" in attempt(f"--ddo_fakes={fakes(tmp_path / 'fakes')}", "--ddo_strict")
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--ddo_fakes_cfg=1.5", "was sampled with 1; make another set with --cfg=1.5"),
+        ("--ddo_fakes_from=pixels", "holds fakes from tokens; make another set with --through-pixels"),
+        ("--ddo_fakes_precision=amp", "has no effect on the fakes in"),
+    ],
+)
+def test_a_set_of_fakes_that_was_made_otherwise(flag: str, message: str, attempt, tmp_path) -> None:
+    assert message in attempt(f"--ddo_fakes={fakes(tmp_path / 'fakes', cfg=1)}", flag)
+
+
+def test_a_set_through_pixels_for_a_round_of_drawn_tokens(attempt, tmp_path) -> None:
+    source = fakes(tmp_path / "fakes", through_pixels=True)
+    line = attempt(f"--ddo_fakes={source}", "--ddo_fakes_from=tokens")
+    assert "holds fakes from pixels; make another set without --through-pixels" in line
+
+
+def test_data_of_other_classes_than_the_reference(attempt, world, tmp_path) -> None:
+    shutil.copytree(world.data, tmp_path / "images")
+    (tmp_path / "images/train/3").mkdir()
+    line = attempt(f"--data_path={tmp_path / 'images'}", ddo=world.root / OWN)
+    assert f"{tmp_path / 'images/train'} has 4 classes (folders), but --ddo={world.root / OWN} has 3" in line
+    (tmp_path / "images/train/3").rmdir()
+    (tmp_path / "images/train/2").rename(tmp_path / "images/elsewhere")
+    assert "has 2 classes (folders)" in attempt(f"--data_path={tmp_path / 'images'}", ddo=world.root / OWN)
 
 
 def test_a_data_folder_without_validation_images(attempt, world, tmp_path) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from ddo_plugin.finetuning import statistics
 from ddo_plugin.snapshots import sidecar
+from tests.upstream.var.conftest import OWN, VAE
 
 STEPS, ALPHA = 8, 10
 ROUND = [f"--ddo_alpha={ALPHA}", "--ddo_beta=0.05", f"--ddo_iters={STEPS}", "--ddo_save=3"]
@@ -67,17 +68,37 @@ def test_without_ddo_it_trains_as_pristine_does_bit_for_bit(ranks: int, world, c
     assert equal(weights(world.root / f"patched-{ranks}"), weights(world.root / f"pristine-{ranks}"))
 
 
-def test_the_first_step_has_r_0_and_the_loss_ln2_times_one_plus_half_alpha(tuned: Path) -> None:
-    first = statistics.read(tuned / statistics.FILE_NAME)[0]
+@pytest.mark.parametrize(
+    "flags",
+    [
+        [],
+        ["--ddo_fakes_from=tokens"],
+        ["--ddo_fakes_from=tokens", "--ddo_fakes_cfg=1.5"],
+        ["--ddo_fakes_cfg=1.5", "--ddo_fakes_precision=amp", "--ddo_schedule=round"],
+    ],
+)
+def test_the_first_step_has_r_0_and_the_loss_ln2_times_one_plus_half_alpha(flags: list[str], round_of) -> None:
+    """However the fakes are made: with guidance, too, the reference's log-probabilities are those without it."""
+    first = statistics.read(round_of("-".join(["first", *flags]), *flags, "--ddo_iters=2") / statistics.FILE_NAME)[0]
     assert abs(first["rewards/real"]) < 1e-5 and abs(first["rewards/fake"]) < 1e-5
     assert first["loss/real"] + first["loss/fake"] / 2 == pytest.approx(math.log(2) * (1 + ALPHA / 2), rel=1e-6)
+
+
+def test_the_statistics_compare_pairs_and_show_samples_without_a_label_alone(tuned: Path) -> None:
+    rows = statistics.read(tuned / statistics.FILE_NAME)
+    first, last = rows[0], rows[-1]
+    assert first["accuracies/pairs"] in {n / 6 for n in range(7)}  # 12 images, half of them with a fake
+    assert abs(first["rewards/unlabelled"]) < 1e-5 < abs(last["rewards/unlabelled"])
+    assert last["logps/fake"] < last["logps/fake_ref"]
+    for kind in ("real", "fake"):
+        assert first[f"logps/{kind}"] == pytest.approx(first[f"logps/{kind}_ref"], rel=1e-5)
 
 
 def test_it_learns_to_tell_real_from_fake(tuned: Path) -> None:
     rows = statistics.read(tuned / statistics.FILE_NAME)
     assert [row["step"] for row in rows] == list(range(STEPS))
     assert rows[-1]["rewards/margin"] > 0.05
-    assert rows[-1]["accuracies/real"] > 0.5 and rows[-1]["accuracies/fake"] > 0.5
+    assert rows[-1]["accuracies/pairs"] > 0.5 and rows[-1]["accuracies/fake"] > 0.5
     assert all(row["nonfinite"] == 0 for row in rows)
 
 
@@ -167,6 +188,21 @@ def test_the_control_sees_no_fakes(round_of) -> None:
 def test_options_may_be_spelt_with_hyphens(round_of) -> None:
     rows = statistics.read(round_of("hyphens", "--ddo-alpha", "3", "--ddo-iters", "2") / statistics.FILE_NAME)
     assert rows[0]["loss/fake"] == pytest.approx(3 * math.log(2), rel=1e-6)
+
+
+@pytest.mark.parametrize("how", ["--ddo_fakes_from=tokens", "--ddo_fakes_cfg=1.5", "--ddo_schedule=round"])
+def test_each_option_has_its_effect(how: str, round_of) -> None:
+    flags = ["--bs=6", "--ddo_iters=2"]  # an epoch has six steps
+    assert not equal(weights(round_of(f"effect{how}", *flags, how)), weights(round_of("no effect", *flags)))
+
+
+def test_a_network_with_other_classes_than_1000_is_finetuned_and_read(round_of, world, completed) -> None:
+    """VAR's train.py always builds a network with 1000 classes; its other code builds any number."""
+    out = round_of("own", f"--ddo={world.root / OWN}", "--ddo_iters=2")
+    assert len(torch.load(out / "var_d2-ddo-0002.pth")["class_emb.weight"]) == 3 + 1
+    pristine = PRISTINE.replace("depth=2", "depth=2, num_classes=3")
+    variables = {"PYTHONPATH": f"{world.repo}:{world.variables['PYTHONPATH']}"}
+    completed(world.python("-c", pristine, world.root / VAE, out / "var_d2-ddo-0002.pth", **variables))
 
 
 def test_one_modulation_for_all_blocks_works(round_of, world) -> None:

@@ -21,13 +21,23 @@ from ddo_integrations.var.round import Round  # noqa: E402
 from ddo_integrations.var.trainer import DDOTrainer  # noqa: E402
 
 PATCHES = (1, 2, 3)
-OPTIONS = {"ddo_objective": "ddo", "ddo_alpha": 2.0, "ddo_beta": 0.5, "ddo_fakes": None, "ddo_sha256": None}
+OPTIONS = {
+    "ddo_objective": "ddo",
+    "ddo_alpha": 2.0,
+    "ddo_beta": 0.5,
+    "ddo_round": None,
+    "ddo_sha256": None,
+    "ddo_fakes": None,
+    "ddo_fakes_from": "pixels",
+    "ddo_fakes_cfg": 0.0,
+    "ddo_fakes_precision": "fp32",
+}
 
 
-def build(base: str, outdir: str, *, ranks: bool, accumulation: int = 1, lr: float = 0.0) -> DDOTrainer:
+def build(base: str, outdir: str, *, ranks: bool, accumulation: int = 1, lr: float = 0.0, **own: Any) -> DDOTrainer:
     """A trainer of a round from `base`, whose optimizer is plain gradient descent without clipping."""
     dist.initialize()
-    options = {**OPTIONS, "ddo": base, "ddo_round": None}
+    options = {**OPTIONS, "ddo": base, **own}
     session = prepare_session("var", Path(outdir), options)
     session.position = Round(session, 100, accumulation, snapshot_steps=100, state_steps=None, seed=0)
     vae, var = build_vae_var(device=dist.get_device(), patch_nums=PATCHES, depth=2)
