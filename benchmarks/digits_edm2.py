@@ -1,6 +1,6 @@
 """DDO in the real EDM2, on a CPU: `python -m benchmarks.digits_edm2 CHECKOUT --out DIR`.
 
-Takes ten minutes on two cores.
+Each training seed takes ten minutes on two cores.
 """
 
 from __future__ import annotations
