@@ -195,7 +195,7 @@ def test_a_training_goes_on_from_its_state_to_where_it_came_before(interrupted: 
     told = rows(out / "ddo-stats.jsonl")
     assert [row["step"] for row in told] == list(range(30))
     for row, then in zip(told, rows(DATA / "selfplay-finished" / CUT / "ddo-stats.jsonl"), strict=True):
-        assert row == pytest.approx(then, rel=1e-3, abs=1e-3)
+        assert {name: row[name] for name in then} == pytest.approx(then, rel=1e-3, abs=1e-3)  # there are more by now
 
     network = out / "network-000030.safetensors"
     assert all(np.isfinite(values).all() for values in load_file(network).values())

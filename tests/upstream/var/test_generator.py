@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from ddo_plugin.base.files import sha256_file
 from ddo_plugin.finetuning import statistics
 from ddo_plugin.sampling.refsets import format as refset
+from ddo_plugin.snapshots import sidecar
 
 pytestmark = pytest.mark.thorough
 
@@ -205,15 +207,31 @@ def test_images_through_pixels_are_those_of_the_stored_tokens(
     assert np.load(theirs).std() > 5
 
 
-def test_a_round_takes_its_fakes_from_a_set(fakes: Path, world, completed) -> None:
-    flags = [f"--ddo={world.base}", f"--ddo_fakes={fakes}", "--ddo_strict", "--ddo_iters=3", "--tblr=5e-3"]
-    out = world.root / "offline"
-    process = world.train(*flags, "--ddo_alpha=10", "--ddo_beta=0.05", f"--local_out_dir_path={out}")
-    completed(process)
+@pytest.mark.parametrize("through_pixels", [False, True])
+def test_a_round_takes_its_fakes_and_their_log_probabilities_from_a_set(
+    through_pixels, fakes: Path, encoded: Path, world, completed
+) -> None:
+    source, way = (encoded, "pixels") if through_pixels else (fakes, "tokens")
+    flags = [f"--ddo={world.base}", f"--ddo_fakes={source}", "--ddo_strict", "--ddo_iters=3", "--tblr=5e-3"]
+    out = world.root / f"from-{way}"
+    run = world.train(*flags, "--ddo_alpha=10", "--ddo_beta=0.05", f"--local_out_dir_path={out}")
+    completed(run)
     rows = statistics.read(out / statistics.FILE_NAME)
-    assert abs(rows[0]["rewards/fake"]) < 1e-5
+    assert abs(rows[0]["rewards/real"]) < 1e-5 and abs(rows[0]["rewards/fake"]) < 1e-5
     assert rows[0]["loss/fake"] == pytest.approx(10 * math.log(2), rel=1e-6)
     assert rows[-1]["rewards/margin"] > 0
+    told = sidecar.read(out / "var_d2-ddo-0003.pth")
+    assert told["fakes"]["reference_sha256"] == told["reference"]["sha256"]
+    assert told["options"]["ddo_fakes_from"] == way
+    assert ("tokens as they were drawn" in run.stderr) is (not through_pixels)
+
+
+def test_log_probabilities_of_another_reference_are_refused(fakes: Path, world, refused) -> None:
+    other = world.root / "var_d2_other.pth"
+    weights = torch.load(world.base)
+    torch.save({**weights, "head.bias": weights["head.bias"] + 0.01}, other)
+    line = refused(world.train(f"--ddo={other}", f"--ddo_fakes={fakes}", "--local_out_dir_path=other"))
+    assert f"holds log-probabilities under another network than --ddo={other}" in line
 
 
 @pytest.mark.parametrize(
