@@ -18,9 +18,14 @@ def with_fakes(fakes: Fakes | None, real: Tensor, labels: Tensor) -> tuple[Tenso
     if fakes is None:
         return real, labels
     drawn, numbers = fakes.draw(len(real))
-    drawn = drawn.to(real.device)
+    drawn = to_device(drawn, real.device)
     scaled = drawn.to(torch.float32) / 127.5 - 1 if drawn.dtype == torch.uint8 else drawn.to(torch.float32)
     if numbers is None:
         return torch.cat([real, scaled]), labels.repeat(2, 1)
-    conditions = one_hot(numbers.to(labels.device), labels.shape[1]).to(labels.dtype)
+    conditions = one_hot(to_device(numbers, labels.device), labels.shape[1]).to(labels.dtype)
     return torch.cat([real, scaled]), torch.cat([labels, conditions])
+
+
+def to_device(drawn: Tensor, device: torch.device) -> Tensor:
+    """Copy samples to the device of the training step, without waiting until a GPU has finished its work."""
+    return drawn.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else drawn.to(device)

@@ -73,7 +73,9 @@ def token_logp_from_head(
     )
     keep_graph = torch.is_grad_enabled()
     parts = [
-        checkpoint(logp_of, rows, row_tokens, use_reentrant=False) if keep_graph else logp_of(rows, row_tokens)
+        checkpoint(logp_of, rows, row_tokens, use_reentrant=False, preserve_rng_state=False)
+        if keep_graph
+        else logp_of(rows, row_tokens)
         for rows, row_tokens in chunks
     ]
     return torch.cat(parts).view(tokens.shape)

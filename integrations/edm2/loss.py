@@ -10,7 +10,7 @@ from torch_utils import distributed as dist
 from torch_utils import training_stats
 from training.training_loop import EDM2Loss
 
-from ddo_plugin import Denoiser, NoiseLevels, current_session, diffusion_terms, with_fakes
+from ddo_plugin import Denoiser, NoiseLevels, current_session, diffusion_terms, upstream_device, with_fakes
 
 
 class DDOLoss:
@@ -22,13 +22,14 @@ class DDOLoss:
         self.progress = self.session.position
         self.levels = NoiseLevels(**noise)
         self.paired = self.session.options["ddo_noise"] == "paired"
-        self.reference = self.session.reference.network if self.session.objective.needs_fakes else None
+        needed = self.session.objective.needs_fakes
+        self.reference = self.session.reference.network.to(upstream_device()) if needed else None
 
     def __call__(self, net: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """Return [N] losses of N real images and as many fakes; the loop sums them and divides by its batch size."""
         self.progress.report()
         clean, labels = with_fakes(self.session.fakes, images, labels)
-        reference = None if self.reference is None else _frozen(self.reference.to(images.device), labels)
+        reference = None if self.reference is None else _frozen(self.reference, labels)
         terms = diffusion_terms(_trained(net, labels), reference, clean, len(images), self.levels, self.paired)
         outcome = self.session.judge(terms, step=self.progress.step)
         for name, values in outcome.statistics.items():
