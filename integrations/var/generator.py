@@ -158,6 +158,6 @@ def generator(source: str, options: Mapping[str, Any]) -> TokenGenerator:
     networks.fill(var, reference)
     networks.make_exact(var)
     for network in (vae, var):
-        network.eval().requires_grad_(False)
+        network.eval()  # weights that require no gradients would be converted at every use under autocast
     names = ("cfg", "top_k", "top_p", "more_smooth", "precision", "through_pixels")
     return TokenGenerator(var, vae, file, reference, Sampler(**{name: options[name] for name in names}))

@@ -93,7 +93,11 @@ def make_exact(var: Any) -> None:
 
 
 def frozen_copy(var: Any) -> nn.Module:
-    """Return a frozen copy as the reference. Shared parts, such as the image tokenizer, are not copied."""
+    """Return a copy as the reference. Shared parts, such as the image tokenizer, are not copied.
+
+    It is only run without gradients. Its weights still require them, because autocast keeps converted weights for
+    further use only then; sampling uses each weight ten times.
+    """
     shared = [*var.vae_proxy, *var.vae_quant_proxy, var.rng]
     reference: nn.Module = copy.deepcopy(var, {id(part): part for part in shared})
-    return reference.eval().requires_grad_(False)
+    return reference.eval()
