@@ -27,5 +27,10 @@ def with_fakes(fakes: Fakes | None, real: Tensor, labels: Tensor) -> tuple[Tenso
 
 
 def to_device(drawn: Tensor, device: torch.device) -> Tensor:
-    """Copy samples to the device of the training step, without waiting until a GPU has finished its work."""
-    return drawn.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else drawn.to(device)
+    """Copy samples to the device of the training step, without waiting until a GPU has finished its work.
+
+    A plugin's fakes may be on a GPU already, and only memory of the CPU can be pinned.
+    """
+    if device.type == "cuda" and drawn.device.type == "cpu":
+        return drawn.pin_memory().to(device, non_blocking=True)
+    return drawn.to(device)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from unittest.mock import create_autospec
+
 import numpy as np
+import pytest
 import torch
 
-from ddo_plugin.finetuning.fakes import with_fakes
+from ddo_plugin.finetuning.fakes import to_device, with_fakes
 from ddo_plugin.sampling.refsets.format import RefsetFakes, write
 
 
@@ -35,3 +38,11 @@ def test_without_fakes_the_batch_is_the_reals() -> None:
     clean, conditions = with_fakes(None, real, labels)
     assert clean is real
     assert conditions is labels
+
+
+@pytest.mark.parametrize(("place", "pinned"), [("cpu", True), ("cuda", False)])
+def test_only_fakes_in_the_memory_of_the_cpu_are_pinned(place: str, pinned: bool) -> None:
+    """torch refuses to pin a tensor of a GPU, where a plugin may keep its fakes."""
+    drawn = create_autospec(torch.Tensor, instance=True, device=torch.device(place))
+    to_device(drawn, torch.device("cuda"))
+    assert drawn.pin_memory.called is pinned
