@@ -29,6 +29,7 @@ from ddo_plugin import (
 # A round of the paper (Appendix C; wpe is from the authors' script), for the arguments that were not given. Upstream's
 # learning rate is for 256 images.
 PAPER = {"bs": 1024, "tblr": 1e-6, "wpe": 0.1}
+UPSTREAMS_WPE = 0.01
 CLASSES, VOCABULARY = 1000, 4096  # upstream pretrains every network with so many
 SCHEDULES = r"cos|exp|lin(0|00|0?\.\d+)?"
 SAME = (  # arguments that a resumed run must share with the run before
@@ -52,7 +53,7 @@ def configure(args: MutableMapping[str, Any], options: Mapping[str, Any]) -> Non
     _check_fakes(session, options)
     if session.objective.needs_fakes:
         args["ddo_fakes_from"] = _fakes_from(session, options)
-    args.update({name: value for name, value in PAPER.items() if not _typed(name)})
+    args.update({name: value for name, value in PAPER.items() if not _typed(name, args)})
     args["ep"] = 1
     _check_batch(args)
     _check_schedule(args)
@@ -64,7 +65,8 @@ def configure(args: MutableMapping[str, Any], options: Mapping[str, Any]) -> Non
         session.spec, options=ddo_values(args), provenance={**session.provenance, "settings": session.settings}
     )
     tokenizer.fetch()
-    standing = states.find(session)
+    # Earlier versions left wpe at upstream's default and did not record it. A typed value cannot be checked.
+    standing = states.find(session, unrecorded={} if _typed("wpe", args) else {"wpe": UPSTREAMS_WPE})
     if standing:
         session.stop_if_paused(standing.done // args["ac"])
     session.position = Round(
@@ -101,9 +103,12 @@ def _check_schedule(args: Mapping[str, Any]) -> None:
         )
 
 
-def _typed(name: str) -> bool:
-    """Return whether the user typed this argument, perhaps shortened; upstream's parser does not tell."""
-    flags = [word.split("=")[0] for word in sys.argv]
+def _typed(name: str, args: Mapping[str, Any]) -> bool:
+    """Return whether the user typed this argument, perhaps shortened; upstream's parser does not tell.
+
+    The full name of another argument is not a short form: --wp is not --wpe.
+    """
+    flags = {word.split("=")[0] for word in sys.argv} - {f"--{other}" for other in args if other != name}
     return any(f"--{name}".startswith(flag) and len(flag) > 2 for flag in flags)
 
 
@@ -112,7 +117,7 @@ def _refuse_contradictions(args: Mapping[str, Any]) -> None:
         raise UserError(f"--ls={args['ls']}: DDO needs exact likelihoods, which label smoothing changes; drop --ls")
     if args["pg"]:
         raise UserError(f"--pg={args['pg']}: DDO needs all scales, and progressive training leaves some out; drop --pg")
-    if _typed("ep") and args["ep"] != 1:
+    if _typed("ep", args) and args["ep"] != 1:
         raise UserError(f"--ep={args['ep']}: --ddo_iters sets the length of a round; drop --ep")
     if args["local_debug"]:
         raise UserError("the environment variable KEVIN_LOCAL is set, so upstream would train on noise; unset it")

@@ -31,8 +31,11 @@ class Standing:
     random: Tensor
 
 
-def find(session: Session) -> Standing | None:
-    """Return where the round resumes; refuse states of another round, which upstream would resume from."""
+def find(session: Session, unrecorded: Mapping[str, Any]) -> Standing | None:
+    """Return where the round resumes; refuse states of another round, which upstream would resume from.
+
+    `unrecorded` holds settings of rounds that began before these were recorded.
+    """
     outdir = session.outdir
     if glob.escape(str(outdir)) != str(outdir):
         raise UserError(
@@ -43,7 +46,7 @@ def find(session: Session) -> Standing | None:
     complete = [path for path in existing if not state_is_damaged(path, OTHER)]
     states = {path: read_tensors(path, "--local_out_dir_path") for path in complete}
     for path, state in states.items():
-        _check(path, state, session)
+        _check(path, state, session, unrecorded)
     if is_first():
         for path in set(existing) - set(complete):
             set_state_aside(path)
@@ -60,11 +63,11 @@ def write(outdir: Path, batches_done: int, trainer: Mapping[str, Any], random: M
         torch.save({"epoch": 0, "iter": batches_done, "trainer": trainer, "args": {}}, file)
 
 
-def _check(path: Path, state: Any, session: Session) -> None:
+def _check(path: Path, state: Any, session: Session, unrecorded: Mapping[str, Any]) -> None:
     """Refuse a state of another round, and a finished round unless it may be continued."""
     record = state["trainer"].get(OURS) if is_native(state) else None
     if record is not None:
-        record = {**record, "settings": _completed(record["settings"])}
+        record = {**record, "settings": {**unrecorded, **_completed(record["settings"])}}
     session.check_state(path, record, "use another --local_out_dir_path")
     if state["epoch"]:
         session.stop_if_continued(path)

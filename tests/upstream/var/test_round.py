@@ -196,6 +196,12 @@ def test_each_option_has_its_effect(how: str, round_of) -> None:
     assert not equal(weights(round_of(f"effect{how}", *flags, how)), weights(round_of("no effect", *flags)))
 
 
+def test_a_typed_warm_up_leaves_the_default_of_the_end_of_the_schedule(round_of) -> None:
+    out = round_of("warm-up", "--wp=0.5", "--ddo_iters=2")
+    settings = sidecar.read(out / "var_d2-ddo-0002.pth")["settings"]
+    assert (settings["wp"], settings["wpe"]) == (0.5, 0.1)
+
+
 def test_a_network_with_other_classes_than_1000_is_finetuned_and_read(round_of, world, completed) -> None:
     """VAR's train.py always builds a network with 1000 classes; its other code builds any number."""
     out = round_of("own", f"--ddo={world.root / OWN}", "--ddo_iters=2")
