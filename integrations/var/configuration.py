@@ -155,7 +155,12 @@ def _check_network(args: Mapping[str, Any], weights: Weights, options: Mapping[s
 def _check_classes(args: Mapping[str, Any], weights: Weights, options: Mapping[str, Any]) -> None:
     """Refuse data of other classes than the reference's; upstream numbers the folders as it finds them."""
     folder, source = Path(args["data_path"]) / "train", options["ddo"]
-    found = sum(path.is_dir() for path in folder.iterdir())
+    found, validated = (sum(path.is_dir() for path in of.iterdir()) for of in (folder, folder.with_name("val")))
+    if validated > weights.classes:  # upstream would fail in the validation at the end of the round
+        raise UserError(
+            f"{folder.with_name('val')} has {validated} classes (folders), but --ddo={source} has {weights.classes}; "
+            "keep only the network's classes"
+        )
     numbers = f"{folder} has {found} classes (folders), but --ddo={source} has {weights.classes}"
     if found == weights.classes:
         return
@@ -205,8 +210,11 @@ def _check_fakes(session: Session, options: Mapping[str, Any]) -> None:
 def _fakes_from(session: Session, options: Mapping[str, Any]) -> str:
     """Return whether the fakes are tokens as drawn, or of decoded images; a reference set was made in either way."""
     asked = options["ddo_fakes_from"]
+    if session.fakes is None:
+        return asked or "pixels"
     if not isinstance(session.fakes, RefsetFakes):
-        return asked or ("pixels" if session.fakes is None else "tokens")
+        _refuse_without_effect(options)
+        return "tokens"
     made = "pixels" if session.fakes.refset.manifest["sampler"].get("through_pixels") else "tokens"
     if asked not in (None, made):
         remedy = "with --through-pixels" if made == "tokens" else "without --through-pixels"
@@ -221,3 +229,10 @@ def _fakes_from(session: Session, options: Mapping[str, Any]) -> str:
             file=sys.stderr,
         )
     return made
+
+
+def _refuse_without_effect(options: Mapping[str, Any]) -> None:
+    """Refuse options of sampling during training when a plugin provides the fakes."""
+    for name, default in (("ddo_fakes_from", None), ("ddo_fakes_cfg", 0), ("ddo_fakes_precision", "fp32")):
+        if options[name] != default:
+            raise UserError(f"--{name}={options[name]} has no effect on fakes that a plugin provides; drop it")

@@ -185,12 +185,41 @@ def test_a_set_through_pixels_for_a_round_of_drawn_tokens(attempt, tmp_path) -> 
     assert "holds fakes from pixels; make another set without --through-pixels" in line
 
 
+PLUGIN = """
+from ddo_plugin import hookimpl
+
+class Same:
+    shape, classes, description = (14,), 3, {}
+
+@hookimpl(tryfirst=True)
+def ddo_fakes(source):
+    return Same() if source == "mine" else None
+"""
+
+
+@pytest.mark.parametrize("flag", ["--ddo_fakes_from=pixels", "--ddo_fakes_cfg=1.5", "--ddo_fakes_precision=amp"])
+def test_options_of_sampling_with_the_fakes_of_a_plugin(flag: str, world, refused, tmp_path) -> None:
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    about = tmp_path / "mine-1.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1\n")
+    (about / "entry_points.txt").write_text("[ddo_plugin]\nmine = mine\n")
+    flags = [f"--ddo={world.base}", "--ddo_fakes=mine", flag, f"--local_out_dir_path={tmp_path / 'out'}"]
+    path = f"{tmp_path}:{world.variables['PYTHONPATH']}"
+    process = world.python(*world.train_command(*flags), PYTHONPATH=path)
+    assert f"{flag} has no effect on fakes that a plugin provides; drop it" in refused(process)
+
+
 def test_data_of_other_classes_than_the_reference(attempt, world, tmp_path) -> None:
     shutil.copytree(world.data, tmp_path / "images")
     (tmp_path / "images/train/3").mkdir()
     line = attempt(f"--data_path={tmp_path / 'images'}", ddo=world.root / OWN)
     assert f"{tmp_path / 'images/train'} has 4 classes (folders), but --ddo={world.root / OWN} has 3" in line
     (tmp_path / "images/train/3").rmdir()
+    (tmp_path / "images/val/3").mkdir()
+    line = attempt(f"--data_path={tmp_path / 'images'}", ddo=world.root / OWN)
+    assert f"{tmp_path / 'images/val'} has 4 classes (folders)" in line
+    (tmp_path / "images/val/3").rmdir()
     (tmp_path / "images/train/2").rename(tmp_path / "images/elsewhere")
     assert "has 2 classes (folders)" in attempt(f"--data_path={tmp_path / 'images'}", ddo=world.root / OWN)
 
