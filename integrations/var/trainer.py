@@ -90,9 +90,12 @@ class DDOTrainer(VARTrainer):  # type: ignore[misc]  # upstream's types are not 
         if self.fakes is None:
             return real, None
         fake, logp_fake = self.fakes.draw(labels, generator)
-        if logp_fake is None:
-            return (both := real.joined(fake)), self._reference_logp(both)
-        return real.joined(fake), torch.cat([self._reference_logp(real), logp_fake])
+        both = real.joined(fake)
+        logp_ref = (
+            self._reference_logp(both) if logp_fake is None else torch.cat([self._reference_logp(real), logp_fake])
+        )
+        torch.clear_autocast_cache()  # or the reference's converted weights stay in memory while the target trains
+        return both, logp_ref
 
     @torch.no_grad()
     def _reference_logp(self, batch: Batch) -> Tensor:
