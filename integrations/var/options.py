@@ -24,8 +24,8 @@ def round_options() -> list[click.Option]:
             type=click.Choice(["epoch", "round"]),
             default="epoch",
             show_default=True,
-            help="Length of upstream's learning rate schedule. epoch: one epoch of the data, which the round ends "
-            "before; if the round is longer, like round. round: exactly the round.",
+            help="Length of upstream's learning rate schedule. epoch: one epoch of the data, of which the round is the "
+            "beginning; the length of the round if that is longer. round: the length of the round.",
         ),
         click.Option(
             ["--ddo-save"],
