@@ -90,7 +90,7 @@ class Session:
                 f"{state} belongs to a round with another reference (SHA-256 {record['reference'][:12]}…) than "
                 f"--ddo={self.reference.source}; {remedy}"
             )
-        earlier = BEFORE | record.get("settings", {})
+        earlier = (BEFORE if self.objective.needs_fakes else {}) | record.get("settings", {})
         for name, value in self.settings.items():
             if name in earlier and _plain(earlier[name]) != _plain(value):
                 flag = "--" + name.replace("_", "-") if name.startswith("ddo_") else name
