@@ -62,7 +62,7 @@ class Bench:
                 self.ddo_trainer.vae_local,
                 from_pixels=way == "pixels",
                 guidance=0.0,
-                full_precision=True,
+                in_fp32=True,
             )
             for way in ("pixels", "tokens")
         }

@@ -77,8 +77,8 @@ class Bench:
         self.mle_trainer, self.ddo_trainer = trainer(VARTrainer), trainer(DDOTrainer)
         self.reference = self.ddo_trainer.reference
         self.sources = {
-            "amp": DrawnFakes(self.reference, self.vae, from_pixels=False, guidance=0.0, full_precision=False),
-            "default": DrawnFakes(self.reference, self.vae, from_pixels=True, guidance=0.0, full_precision=True),
+            "amp": DrawnFakes(self.reference, self.vae, from_pixels=False, guidance=0.0, in_fp32=False),
+            "default": DrawnFakes(self.reference, self.vae, from_pixels=True, guidance=0.0, in_fp32=True),
         }
         torch.backends.cudnn.benchmark = True
         torch.set_float32_matmul_precision("high")  # upstream's --tf32=1

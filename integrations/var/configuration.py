@@ -53,6 +53,7 @@ def configure(args: MutableMapping[str, Any], options: Mapping[str, Any]) -> Non
     _check_fakes(session, options)
     if session.objective.needs_fakes:
         args["ddo_fakes_from"] = _fakes_from(session, options)
+        args["ddo_fakes_cfg"] = _guidance(session, options)
     args.update({name: value for name, value in PAPER.items() if not _typed(name, args)})
     args["ep"] = 1
     _check_batch(args)
@@ -199,12 +200,6 @@ def _check_fakes(session: Session, options: Mapping[str, Any]) -> None:
             f"--ddo_fakes_precision={options['ddo_fakes_precision']} has no effect on the fakes in "
             f"--ddo_fakes={source}; drop it"
         )
-    made_with = refset.manifest["sampler"].get("cfg", 0)
-    if options["ddo_fakes_cfg"] not in (0, made_with):
-        raise UserError(
-            f"--ddo_fakes_cfg={options['ddo_fakes_cfg']:g}, but --ddo_fakes={source} was sampled with {made_with:g}; "
-            f"make another set with --cfg={options['ddo_fakes_cfg']:g}, or drop --ddo_fakes_cfg"
-        )
 
 
 def _fakes_from(session: Session, options: Mapping[str, Any]) -> str:
@@ -229,6 +224,20 @@ def _fakes_from(session: Session, options: Mapping[str, Any]) -> str:
             file=sys.stderr,
         )
     return made
+
+
+def _guidance(session: Session, options: Mapping[str, Any]) -> float:
+    """Return the guidance scale of the fakes: as asked, or as the reference set was made."""
+    asked: float = options["ddo_fakes_cfg"]
+    if not isinstance(session.fakes, RefsetFakes):
+        return asked
+    made_with: float = session.fakes.refset.manifest["sampler"].get("cfg", 0.0)
+    if asked not in (0, made_with):
+        raise UserError(
+            f"--ddo_fakes_cfg={asked:g}, but --ddo_fakes={options['ddo_fakes']} was sampled with {made_with:g}; make "
+            f"another set with --cfg={asked:g}, or drop --ddo_fakes_cfg"
+        )
+    return made_with
 
 
 def _refuse_without_effect(options: Mapping[str, Any]) -> None:

@@ -44,13 +44,13 @@ class DrawnFakes:
     than that of the training step.
     """
 
-    def __init__(self, reference: Any, vae: Any, *, from_pixels: bool, guidance: float, full_precision: bool):
+    def __init__(self, reference: Any, vae: Any, *, from_pixels: bool, guidance: float, in_fp32: bool):
         self.reference, self.vae = reference, vae
-        self.from_pixels, self.guidance, self.full_precision = from_pixels, guidance, full_precision
+        self.from_pixels, self.guidance, self.in_fp32 = from_pixels, guidance, in_fp32
 
     def draw(self, labels: Tensor, generator: torch.Generator) -> tuple[Batch, Tensor | None]:
         of_training = matmul_dtype(self.reference.pos_start)
-        with full_precision(labels) if self.full_precision else nullcontext():
+        with full_precision(labels) if self.in_fp32 else nullcontext():
             drawn = sample(self.reference, labels, together(generator), guidance=self.guidance)
             same_precision = matmul_dtype(self.reference.pos_start) == of_training
         if not self.from_pixels:

@@ -34,7 +34,9 @@ class DDOTrainer(VARTrainer):  # type: ignore[misc]  # upstream's types are not 
         self.score = Scorer(self.var, self.target)
         self.score_by_reference = Scorer(self.reference, self.reference)
         self.fakes = self._source()
-        self.kept: list[dict[str, dict[str, Tensor]]] = []  # statistics of the batches since the last optimizer step
+        self.unreported: list[
+            dict[str, dict[str, Tensor]]
+        ] = []  # statistics of the batches since the last optimizer step
 
     def _source(self) -> Source | None:
         if self.reference is None:
@@ -47,7 +49,7 @@ class DDOTrainer(VARTrainer):  # type: ignore[misc]  # upstream's types are not 
             self.vae_local,
             from_pixels=options["ddo_fakes_from"] == "pixels",
             guidance=options["ddo_fakes_cfg"],
-            full_precision=options["ddo_fakes_precision"] == "fp32",
+            in_fp32=options["ddo_fakes_precision"] == "fp32",
         )
 
     @in_one_line()
@@ -113,19 +115,19 @@ class DDOTrainer(VARTrainer):  # type: ignore[misc]  # upstream's types are not 
         for side, (begin, end) in zip(self.resos, self.begin_ends, strict=True):
             cross_entropy[f"L_{side}"] = nats[begin:end].mean()
         own = {name: values.float().mean() for name, values in outcome.statistics.items() if values.numel()}
-        self.kept.append({"DDO": own, "AR_iter_loss": cross_entropy})
+        self.unreported.append({"DDO": own, "AR_iter_loss": cross_entropy})
 
     def _report(self, meters: Any, board: Any, step: int, grad_norm: Tensor | None) -> None:
         """Report the means over a step's batches to upstream's meters and TensorBoard."""
-        for head, first in self.kept[0].items():
-            batches = [torch.stack(list(kept[head].values())) for kept in self.kept]
+        for head, first in self.unreported[0].items():
+            batches = [torch.stack(list(batch[head].values())) for batch in self.unreported]
             values = dict(zip(first, torch.stack(batches).mean(0).tolist(), strict=True))
             board.update(head=head, step=step, **values)
             if head == "DDO":
                 meters.update(**values)
             else:
                 meters.update(Lm=values["Lm"], Lt=values[f"L_{self.resos[-1]}"], tnm=grad_norm)
-        self.kept.clear()
+        self.unreported.clear()
 
     def _log_accuracy(self, meters: Any, hidden: Tensor, truth: Tensor) -> None:
         hits = (self.score.most_likely(hidden) == truth).float() * 100

@@ -17,7 +17,7 @@ def main(base: str, images: str, out: str) -> None:
     _, labels = real_batch(images, 6)
 
     def draw(*, from_pixels: bool, guidance: float = 0.0):
-        way = DrawnFakes(reference, vae, from_pixels=from_pixels, guidance=guidance, full_precision=True)
+        way = DrawnFakes(reference, vae, from_pixels=from_pixels, guidance=guidance, in_fp32=True)
         return way.draw(labels, torch.Generator().manual_seed(0))
 
     found: dict[str, torch.Tensor | None] = {}
@@ -37,7 +37,7 @@ def main(base: str, images: str, out: str) -> None:
 
         with torch.autocast("cpu", dtype=torch.bfloat16):
             (fp32, logp_fp32), (_, logp_amp) = (
-                DrawnFakes(reference, vae, from_pixels=False, guidance=0.0, full_precision=full).draw(
+                DrawnFakes(reference, vae, from_pixels=False, guidance=0.0, in_fp32=full).draw(
                     labels, torch.Generator().manual_seed(0)
                 )
                 for full in (True, False)

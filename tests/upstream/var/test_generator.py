@@ -226,6 +226,16 @@ def test_a_round_takes_its_fakes_and_their_log_probabilities_from_a_set(
     assert ("tokens as they were drawn" in run.stderr) is (not through_pixels)
 
 
+def test_a_round_takes_a_guided_set_and_records_its_guidance(make_set, world, completed) -> None:
+    guided = make_set("guided", "--cfg=1.5", "--top-k=900")
+    out = world.root / "from-guided"
+    run = world.train(f"--ddo={world.base}", f"--ddo_fakes={guided}", "--ddo_iters=2", f"--local_out_dir_path={out}")
+    completed(run)
+    assert "the fakes were sampled with cfg, top_k" in run.stderr
+    assert abs(statistics.read(out / statistics.FILE_NAME)[0]["rewards/fake"]) < 1e-5
+    assert sidecar.read(out / "var_d2-ddo-0002.pth")["options"]["ddo_fakes_cfg"] == 1.5
+
+
 def test_log_probabilities_of_another_reference_are_refused(fakes: Path, world, refused) -> None:
     other = world.root / "var_d2_other.pth"
     weights = torch.load(world.base)
