@@ -249,10 +249,8 @@ def _check_origin(fakes: Fakes | OnlineFakes, reference: Reference, options: Map
         return
     source = f"--ddo-fakes={options['ddo_fakes']}"
     if departures:
-        message = (
-            f"{source}: the fakes were sampled with {', '.join(departures)}, so they do not follow the reference's "
-            "distribution"
-        )
+        flags = ", ".join("--" + name.replace("_", "-") for name in departures)
+        message = f"{source}: the fakes were sampled with {flags}, so they do not follow the reference's distribution"
     elif sampled_from:
         message = (
             f"{source}: the fakes were sampled from another network (SHA-256 {sampled_from[:12]}…) than the "

@@ -231,7 +231,7 @@ def test_a_round_takes_a_guided_set_and_records_its_guidance(make_set, world, co
     out = world.root / "from-guided"
     run = world.train(f"--ddo={world.base}", f"--ddo_fakes={guided}", "--ddo_iters=2", f"--local_out_dir_path={out}")
     completed(run)
-    assert "the fakes were sampled with cfg, top_k" in run.stderr
+    assert "the fakes were sampled with --cfg, --top-k, so they do not follow" in run.stderr
     assert abs(statistics.read(out / statistics.FILE_NAME)[0]["rewards/fake"]) < 1e-5
     assert sidecar.read(out / "var_d2-ddo-0002.pth")["options"]["ddo_fakes_cfg"] == 1.5
 
