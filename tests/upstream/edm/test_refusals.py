@@ -86,7 +86,7 @@ def test_guided_fakes_if_strict(attempt, world, tmp_path) -> None:
     manifest = json.loads((fakes / "manifest.json").read_text())
     manifest["sampler"]["departs_by"] = ["guidance"]
     (fakes / "manifest.json").write_text(json.dumps(manifest))
-    assert "were sampled with guidance" in attempt("--ddo-strict", ddo_fakes=fakes)
+    assert "were sampled with --guidance" in attempt("--ddo-strict", ddo_fakes=fakes)
 
 
 def test_a_state_of_a_run_that_was_no_ddo_run(attempt, world) -> None:
