@@ -75,10 +75,11 @@ def info(folder: Path) -> None:
     manifest = opened.manifest
     _say(f"  network  {manifest['reference'].get('source')}, sha256 {manifest['reference'].get('sha256')}")
     _say(f"  seed     {manifest['seed']}")
-    _say(f"  sampler  {', '.join(f'{name} {value}' for name, value in manifest['sampler'].items())}")
+    _say(f"  sampler  {', '.join(f'{name} {_shown(value)}' for name, value in manifest['sampler'].items())}")
     if opened.labels is not None:
         counts = np.unique(opened.labels, return_counts=True)[1]
-        click.echo(f"  classes  {len(counts)}, each {counts.min()} to {counts.max()} times")
+        times = f"{counts.min()} to {counts.max()}" if np.ptp(counts) else f"{counts[0]}"
+        click.echo(f"  classes  {len(counts)}; samples of each: {times}")
     for name, stored in manifest["arrays"].items():
         _say(f"  {name}  sha256 {stored['sha256']}")
 
@@ -132,11 +133,19 @@ def _say(line: str) -> None:
     click.echo("".join(character if character.isprintable() else " " for character in line))
 
 
+def _shown(value: Any) -> str:
+    """Return a setting of the sampler: a file by its source and SHA-256, a list by its items."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {inner}" if name != "source" else str(inner) for name, inner in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
 def _described(folder: Path) -> str:
     from ddo_plugin.sampling.refsets.format import open_refset
 
     opened = open_refset(folder)
-    shape = "×".join(map(str, opened.samples.shape[1:]))
+    shape, kind = "×".join(map(str, opened.samples.shape[1:])), opened.manifest["kind"]
+    samples = f"samples of {shape} tokens" if kind == "tokens" else f"{kind} of {shape}"
     labelled = "without labels" if opened.labels is None else "with labels"
     scored = "" if opened.logp is None else ", with log-probabilities"
-    return f"{len(opened):,} {opened.manifest['kind']} of {shape}, {opened.samples.dtype}, {labelled}{scored}"
+    return f"{len(opened):,} {samples}, {opened.samples.dtype}, {labelled}{scored}"

@@ -129,7 +129,9 @@ def _resume_from_newest(c: MutableMapping[str, Any], session: Session) -> None:
 def _check_resume(c: Mapping[str, Any], session: Session) -> None:
     """Refuse a state of another run; upstream would silently load whatever parts of the network fit."""
     snapshot, state = Path(c["resume_pkl"]), Path(c["resume_state_dump"])
-    session.check_state(state, _record(state), "drop --resume, or use another --outdir")
+    found = session.options["ddo_continue"]  # by us, not named by --resume
+    remedy = "use another --outdir" if found else "drop --resume, or use another --outdir"
+    session.check_state(state, _record(state), remedy)
     if not snapshot.is_file() or describe_pickle(snapshot).damage:
         raise UserError(
             f"--resume={state}: its network {snapshot.name} is missing or damaged; use another training state"

@@ -45,6 +45,10 @@ class Round:
         """Return whether a training state follows this step; after the last step upstream writes one itself."""
         return self.state_steps is not None and step % self.state_steps == 0 and step < self.steps
 
+    def is_resumable_after(self, step: int) -> bool:
+        """Return whether a later run can resume after this step, counted from 0, or the round ends with it."""
+        return self.state_is_due(step + 1) or step + 1 == self.steps
+
     def ahead(self, batches: Any) -> Iterable[Any]:
         """Return the loader's batches from the round's position on.
 

@@ -15,6 +15,7 @@ from trainer import VARTrainer
 
 from ddo_integrations.var import networks, states
 from ddo_integrations.var.fakes import Batch, DrawnFakes, Source, StoredFakes, inputs_of
+from ddo_integrations.var.reports import Reports
 from ddo_integrations.var.scoring import Scorer
 from ddo_plugin import Outcome, current_session, drop_labels, in_one_line, token_terms
 
@@ -34,9 +35,7 @@ class DDOTrainer(VARTrainer):  # type: ignore[misc]  # upstream's types are not 
         self.score = Scorer(self.var, self.target)
         self.score_by_reference = Scorer(self.reference, self.reference)
         self.fakes = self._source()
-        self.unreported: list[
-            dict[str, dict[str, Tensor]]
-        ] = []  # statistics of the batches since the last optimizer step
+        self.reports = Reports(tail=f"L_{self.resos[-1]}")
 
     def _source(self) -> Source | None:
         if self.reference is None:
@@ -79,7 +78,10 @@ class DDOTrainer(VARTrainer):  # type: ignore[misc]  # upstream's types are not 
         grad_norm, scale_log2 = self.var_opt.backward_clip_step(loss=self._scaled(outcome), stepping=stepping)
         self._log(outcome, logp[: len(real)].detach())
         if stepping:
-            self._report(metric_lg, tb_lg, step, grad_norm)
+            self.reports.end_step(step, grad_norm)
+        if it in metric_lg.log_iters or self.reports.is_full or (stepping and self.round.is_resumable_after(step)):
+            self.reports.flush(metric_lg, tb_lg)
+        if stepping:
             self._save(g_it + 1)
         return grad_norm, scale_log2
 
@@ -115,19 +117,7 @@ class DDOTrainer(VARTrainer):  # type: ignore[misc]  # upstream's types are not 
         for side, (begin, end) in zip(self.resos, self.begin_ends, strict=True):
             cross_entropy[f"L_{side}"] = nats[begin:end].mean()
         own = {name: values.float().mean() for name, values in outcome.statistics.items() if values.numel()}
-        self.unreported.append({"DDO": own, "AR_iter_loss": cross_entropy})
-
-    def _report(self, meters: Any, board: Any, step: int, grad_norm: Tensor | None) -> None:
-        """Report the means over a step's batches to upstream's meters and TensorBoard."""
-        for head, first in self.unreported[0].items():
-            batches = [torch.stack(list(batch[head].values())) for batch in self.unreported]
-            values = dict(zip(first, torch.stack(batches).mean(0).tolist(), strict=True))
-            board.update(head=head, step=step, **values)
-            if head == "DDO":
-                meters.update(**values)
-            else:
-                meters.update(Lm=values["Lm"], Lt=values[f"L_{self.resos[-1]}"], tnm=grad_norm)
-        self.unreported.clear()
+        self.reports.add(own, cross_entropy)
 
     def _log_accuracy(self, meters: Any, hidden: Tensor, truth: Tensor) -> None:
         hits = (self.score.most_likely(hidden) == truth).float() * 100

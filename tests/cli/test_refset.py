@@ -55,7 +55,7 @@ def test_a_set_is_made_told_verified_and_not_made_twice(ddo, tmp_path: Path) -> 
     told = ddo("refset", "info", "set").stdout
     assert "seed     2" in told
     assert "sampler  name heun, steps 18, batch 8, device cpu" in told
-    assert "classes  10, each 3 to 3 times" in told
+    assert "classes  10; samples of each: 3" in told
     assert ddo("refset", "verify", "set").stdout.endswith("checksums match\n")
     again = ddo("refset", "make", "--out=set", "--count=30", "--seed=2", "--batch=8", "--own")
     assert (again.returncode, again.stdout.strip().endswith("nothing to do")) == (0, True)

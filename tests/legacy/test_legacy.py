@@ -136,7 +136,7 @@ def test_reference_sets_verify_and_tell_what_made_them(interrupted: Run) -> None
     shutil.copytree(DATA / "images-refset", interrupted.folder / "images")
     for folder, kind, source in (
         ("images", "20 images of 1×8×8", "network-000300"),
-        (REFSET, "40 tokens of 21", "network-000060"),
+        (REFSET, "40 samples of 21 tokens", "network-000060"),
     ):
         assert f"{kind}, " in (told := interrupted.ddo("refset", "verify", folder))
         assert "checksums match" in told

@@ -222,7 +222,8 @@ def _map(file: Path, stored: Mapping[str, Any]) -> np.ndarray:
     try:
         array = np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{file} is missing or truncated ({error}); create the set again") from None
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{file} is missing or truncated ({reason}); create the set again") from None
     if list(array.shape) != stored["shape"] or str(array.dtype) != stored["dtype"]:
         content = f"{list(array.shape)} {array.dtype}"
         raise UserError(f"{file} holds {content}, but the manifest says {stored['shape']} {stored['dtype']}")
