@@ -7,7 +7,7 @@ import click
 
 @click.command("ls")
 def command() -> None:
-    """List the recipes and the results that the paper reports.
+    """List the recipes and the results that the paper's authors report.
 
     A recipe is a file that describes a self-play run. "fid" is the result at the end, and "fid of start" that of the
     network which the run starts from.
@@ -23,5 +23,5 @@ def command() -> None:
         if expected := values.get("expected"):
             results = ", ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in expected.items())
             click.echo(f"{'':{width}}  {results}")
-    click.echo("\nThe numbers are results of the paper.")
+    click.echo("\nThe numbers are results of the paper and of its project page.")
     click.echo("Copy a recipe with `ddo cp NAME`, and run the copy with `ddo selfplay NAME.toml`.")
