@@ -24,9 +24,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from benchmarks.gpu.session import start
 from ddo_plugin.checkouts import compat
-from ddo_plugin.finetuning.session import prepare_session
-from ddo_plugin.hooks import plugins
 
 SIDES = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
 SCALES = [side * side for side in SIDES]
@@ -50,8 +49,9 @@ class Bench:
         self.tokens = torch.randint(VOCABULARY, (batch, sum(SCALES)))
         self.logs = {"metric_lg": misc.MetricLogger(), "tb_lg": misc.DistLogger(None, verbose=False)}
         self.mle_trainer = self._trainer(VARTrainer, depth)
-        torch.save(self.mle_trainer.var_wo_ddp.state_dict(), folder / "var.pth")
-        session = prepare_session("var", folder, options(folder / "var.pth"))
+        network = folder / "var.pth"
+        torch.save(self.mle_trainer.var_wo_ddp.state_dict(), network)
+        session = start("var", folder, f"--ddo={network}", f"--ddo-alpha={ALPHA}", f"--ddo-beta={BETA}")
         never = 1 << 30
         session.position = Round(session, steps=never, accumulation=1, snapshot_steps=never, state_steps=None, seed=0)
         self.ddo_trainer = self._trainer(DDOTrainer, depth)
@@ -157,13 +157,6 @@ class Tokenizer:
     @torch.no_grad()
     def decode(self) -> None:
         self.vae.fhat_to_img(self.features)
-
-
-def options(network: Path) -> dict[str, Any]:
-    """Return the options of a run with this network and default settings."""
-    offered = list(plugins.collect(plugins.manager().hook.ddo_options(upstream="var")))
-    arguments = [f"--ddo={network}", f"--ddo-alpha={ALPHA}", f"--ddo-beta={BETA}"]
-    return click.Command("var", params=offered).make_context("var", arguments).params
 
 
 def medians(ways: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:

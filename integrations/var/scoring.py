@@ -18,7 +18,7 @@ class Scorer:
     def __init__(self, network: Any, var: Any):
         """Take a network to call, perhaps wrapped or compiled, and the plain network inside."""
         self.network, self.var = network, var
-        self.before_head = functools.partial(_before_head, var)  # one object, so that torch.compile sees the same function in every step
+        self.before_head = functools.partial(_before_head, var)  # one object, for torch.compile
 
     def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return the log-probabilities [N, L], and the hidden states [N, L, C] that the head takes."""
