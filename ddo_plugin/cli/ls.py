@@ -7,7 +7,7 @@ import click
 
 @click.command("ls")
 def command() -> None:
-    """List the recipes and the results that the paper's authors report.
+    """List the recipes and the published results.
 
     A recipe is a file that describes a self-play run. "fid" is the result at the end, and "fid of start" that of the
     network which the run starts from.
