@@ -23,11 +23,11 @@ from unittest import mock
 import click
 import torch
 
+from benchmarks.cpu_time import medians
 from benchmarks.gpu import correct_diffusion, correct_var, make_networks
 from benchmarks.gpu.measure import ON_CPU
 from benchmarks.gpu.speed_diffusion import Bench
 from benchmarks.gpu.world import ROOT, World, write_zip
-from benchmarks.var_step import medians
 from ddo_plugin.base.environment import free_port
 from ddo_plugin.checkouts import compat
 

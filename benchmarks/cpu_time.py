@@ -1,0 +1,31 @@
+"""Processor time of functions, which other programs on the machine hardly affect."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+
+class Cost(NamedTuple):
+    """Seconds of a call: of all threads of this process on a processor, and by the clock."""
+
+    cpu: float
+    wall: float
+
+
+def costs(ways: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, Cost]:
+    """Return the median cost of each way. The ways take turns, and the first turn does not count."""
+    calls: dict[str, list[Cost]] = {name: [] for name in ways}
+    for _ in range(repeats + 1):
+        for name, way in ways.items():
+            cpu, wall = time.process_time(), time.perf_counter()
+            way()
+            calls[name].append(Cost(time.process_time() - cpu, time.perf_counter() - wall))
+    return {name: Cost(*map(statistics.median, zip(*found[1:], strict=True))) for name, found in calls.items()}
+
+
+def medians(ways: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Return the median CPU seconds of each way."""
+    return {name: cost.cpu for name, cost in costs(ways, repeats).items()}
