@@ -12,6 +12,7 @@ from unittest import mock
 import click
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import GradBucket
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
 from benchmarks.cpu_time import Cost
@@ -38,7 +39,7 @@ class Traffic:
         self.bytes["other"] -= self.bytes["gradients"]  # the hook calls all_reduce, too
         return self.bytes
 
-    def _gradients(self, state: None, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+    def _gradients(self, state: None, bucket: GradBucket) -> torch.futures.Future[torch.Tensor]:
         if self.bytes:
             self.bytes["gradients"] += bucket.buffer().nbytes
         return allreduce_hook(dist.group.WORLD, bucket)  # type: ignore[arg-type]

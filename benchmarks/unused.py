@@ -1,7 +1,7 @@
-"""The cost of a patch that is not used: `DDO_DEVICE=cpu OMP_NUM_THREADS=1 python -m benchmarks.unused UPSTREAM CHECKOUT`.
+"""The cost of a patch that is not used, on a CPU.
 
-Upstream's training script runs without --ddo, in a pristine checkout and in a patched one. Both have the fixes that they
-need on a CPU.
+`DDO_DEVICE=cpu OMP_NUM_THREADS=1 python -m benchmarks.unused UPSTREAM CHECKOUT`. Upstream's training script runs
+without --ddo, in a pristine checkout and in a patched one. Both have the fixes that they need on a CPU.
 """
 
 from __future__ import annotations

@@ -24,7 +24,8 @@ class Steps:
 
     def __init__(self, out: Path, timed: int, counted: int):
         self.out, self.timed, self.counted = out, timed, counted
-        self.seconds, self.calls = [], []
+        self.seconds: list[float] = []
+        self.calls: list[int] = []
         self.begin, self.count = 0.0, 0
 
     def end(self, *_: object) -> None:
