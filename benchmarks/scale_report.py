@@ -46,8 +46,7 @@ def ranks(rows: Rows) -> Iterator[tuple[object, ...]]:
             own = sent.get("statistics", {}).get("other", 0)
             yield (
                 *(title, row["value"], f"{cpu['ddo']:.0f} ms", f"{row['ratio']:.2f}"),
-                *(f"{wall['ddo']:.0f} ms", f"{wall['ddo'] / (sum(wall.values()) - wall['ddo']):.2f}"),
-                *(sum(sent["ddo"].values()), sum(sent["mle"].values()), own),
+                *(f"{wall['ddo']:.0f} ms", f"{sum(sent['ddo'].values()):,}", f"{sum(sent['mle'].values()):,}", own),
             )
 
 
@@ -84,7 +83,7 @@ def main(results: Path, image: Path | None) -> None:
     header = ("", "parameters", "N", "DDO's step", "its parts", "ratio")
     print(table(header, steps(rows, "batch")))
     print(table(header, steps(rows, "size")))
-    times = ("", "ranks", "CPU time of a rank", "ratio", "time by the clock", "ratio")
+    times = ("", "ranks", "CPU time of a rank", "ratio", "time by the clock")
     print(table((*times, "bytes, DDO", "bytes, MLE", "bytes of our statistics"), ranks(rows)))
     if image:
         image.write_text(figure(rows))
