@@ -14,8 +14,9 @@ import resource
 import statistics
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -87,12 +88,13 @@ class Unused:
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
-    def steps(self, name: str) -> Steps:
-        """Train, and return what a step costs."""
+    def steps(self, name: str, pipes: Mapping[str, Path]) -> Steps:
+        """Train, and return what a step costs. The runs in both checkouts take turns through these pipes."""
         run = self.world.root / f"run-{next(self.numbers)}"
         out = f"--{'local_out_dir_path' if self.upstream == 'var' else 'outdir'}={run}"
         found = run.with_suffix(".json")
-        measured = [ROOT / "benchmarks/in_checkout/steps.py", found, TIMED, COUNTED]
+        [theirs] = [pipe for other, pipe in pipes.items() if other != name]
+        measured = [ROOT / "benchmarks/in_checkout/steps.py", found, TIMED, COUNTED, pipes[name], theirs]
         self.run(name, *measured, self.script(name), *FLAGS[self.upstream], out)
         read = json.loads(found.read_text())
         return Steps(statistics.median(read["seconds"]), statistics.median(read["calls"]))
@@ -105,9 +107,21 @@ class Unused:
         self.world.python(*arguments, paths=paths, GIT_DIR=git, PYTHONHASHSEED="0")
 
     def pairs(self, runs: int) -> list[dict[str, Steps]]:
-        """Return the steps of pairs of runs. Both train at the same time, so that other programs slow down both."""
+        """Return the steps of pairs of runs."""
+        return [self.pair() for _ in range(runs)]
+
+    def pair(self) -> dict[str, Steps]:
+        """Train in both checkouts. The runs take turns after each step, so that other programs slow down both."""
+        pipes = {name: self.world.root / f"pipe-{name}-{next(self.numbers)}" for name in NAMES}
+        for pipe in pipes.values():
+            os.mkfifo(pipe)
+        token = os.open(pipes["pristine"], os.O_RDWR)
+        os.write(token, b".")
         with ThreadPoolExecutor(len(NAMES)) as pool:
-            return [dict(zip(NAMES, pool.map(self.steps, NAMES), strict=True)) for _ in range(runs)]
+            measured = pool.map(partial(self.steps, pipes=pipes), NAMES)
+            found = dict(zip(NAMES, measured, strict=True))
+        os.close(token)
+        return found
 
     def starts(self, runs: int) -> list[dict[str, float]]:
         """Return the seconds of pairs of starts; the first pair, which compiles Python's files, does not count."""

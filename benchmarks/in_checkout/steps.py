@@ -1,14 +1,19 @@
-"""Run a training script and write what its steps cost: `steps.py OUT TIMED COUNTED SCRIPT ARGUMENTS`.
+"""Run a training script and write what its steps cost: `steps.py OUT TIMED COUNTED MINE THEIRS SCRIPT …`.
 
 A step begins where the optimizer has updated the weights, and ends at its next update. Without changes to the script,
 OUT receives the CPU seconds of the first TIMED steps, and the calls of functions by Python in the next COUNTED steps.
+
+A second process with another SCRIPT takes turns with this one, so that other programs slow down both. MINE and THEIRS
+are named pipes: a byte in MINE lets this process run a step. The pristine script begins: there is a byte in its pipe.
 """
 
 import json
 import linecache
+import os
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -22,11 +27,12 @@ STACKS = {traceback.__file__, linecache.__file__}  # torch writes down the stack
 class Steps:
     """Notes what each step costs."""
 
-    def __init__(self, out: Path, timed: int, counted: int):
+    def __init__(self, out: Path, timed: int, counted: int, pipes: Sequence[str]):
         self.out, self.timed, self.counted = out, timed, counted
         self.seconds: list[float] = []
         self.calls: list[int] = []
         self.begin, self.count = 0.0, 0
+        self.mine, self.theirs = (os.open(pipe, os.O_RDWR) for pipe in pipes)
 
     def end(self, *_: object) -> None:
         """Take note of a step; its own cost does not count."""
@@ -35,6 +41,7 @@ class Steps:
             self.calls.append(self.count)
         else:
             self.seconds.append(time.process_time() - self.begin)
+            self.take_turns()
         if len(self.calls) == self.counted + 1:
             found = {"seconds": self.seconds[1:], "calls": self.calls[1:]}  # the first ones began earlier
             self.out.write_text(json.dumps(found))
@@ -43,6 +50,13 @@ class Steps:
         if len(self.seconds) > self.timed:
             sys.setprofile(self.note)
 
+    def take_turns(self) -> None:
+        """Let the other process run a step, and wait until it has."""
+        if len(self.seconds) > 1:
+            os.write(self.theirs, b".")
+        if len(self.seconds) <= self.timed:
+            os.read(self.mine, 1)
+
     def note(self, frame: FrameType, event: str, argument: object) -> None:
         """Count the call of a function that is written in Python or C."""
         if frame.f_code.co_filename not in STACKS:
@@ -50,6 +64,6 @@ class Steps:
 
 
 if __name__ == "__main__":
-    out, timed, counted, *command = sys.argv[1:]
-    register_optimizer_step_post_hook(Steps(Path(out), int(timed), int(counted)).end)
+    out, timed, counted, mine, theirs, *command = sys.argv[1:]
+    register_optimizer_step_post_hook(Steps(Path(out), int(timed), int(counted), [mine, theirs]).end)
     main(command)
