@@ -104,7 +104,8 @@ class Unused:
         repo = self.repos[name]
         paths = [repo, *([correct_var.TESTS / "stand_ins"] if self.upstream == "var" else [])]
         git = str(repo / ".git")  # VAR's script asks git for its branch
-        self.world.python(*arguments, paths=paths, GIT_DIR=git, PYTHONHASHSEED="0")
+        settings = {"GIT_DIR": git, "PYTHONHASHSEED": "0", "MASTER_PORT": str(free_port())}
+        self.world.python(*arguments, paths=paths, **settings)
 
     def pairs(self, runs: int) -> list[dict[str, Steps]]:
         """Return the steps of pairs of runs."""
