@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,11 +20,11 @@ import click
 import torch
 
 from benchmarks.gpu import measure
-from benchmarks.gpu.make_networks import VAE
+from benchmarks.gpu.make_networks import SIDES, VAE, VAE_WIDTH
 from benchmarks.gpu.measure import DEVICE, ON_CPU
 from benchmarks.gpu.results import attempt, record
 from benchmarks.gpu.world import World
-from ddo_plugin import SampleGenerators
+from ddo_plugin import Reference, SampleGenerators
 from ddo_plugin.checkouts import compat
 from ddo_plugin.hooks import plugins
 from ddo_plugin.hooks.types import ScoringGenerator
@@ -64,11 +64,35 @@ class Part:
 
     @cache  # noqa: B019  # a part lives as long as the process
     def generator(self, flags: tuple[str, ...]) -> Any:
+        if self.upstream == "var":
+            return self._tokens(flags[0].partition("=")[2])
         hook = plugins.manager().hook
-        own = (f"--vae={self.folder / VAE}",) if self.steps is None else (f"--steps={self.steps}",)
         offered = list(plugins.collect(hook.ddo_generator_options(upstream=self.upstream)))
-        options = click.Command(self.name, params=offered).make_context(self.name, [*own, *flags]).params
+        arguments = [f"--steps={self.steps}", *flags]
+        options = click.Command(self.name, params=offered).make_context(self.name, arguments).params
         return hook.ddo_generator(upstream=self.upstream, source=str(self.file), options=options)
+
+    def _tokens(self, precision: str) -> Any:
+        """Return a generator of VAR. Those of all precisions share the networks, whose tokenizer may be tiny."""
+        from ddo_integrations.var.generator import Sampler, TokenGenerator
+
+        sampler = Sampler(cfg=0, top_k=0, top_p=0, more_smooth=False, precision=precision, through_pixels=False)
+        vae, var = self._networks
+        return TokenGenerator(var, vae, self.folder / VAE, Reference(var, str(self.file), ""), sampler)
+
+    @cached_property
+    def _networks(self) -> tuple[Any, Any]:
+        from models import build_vae_var
+
+        from ddo_integrations.var.networks import make_exact
+
+        depth = int(self.name.removeprefix("var-d"))
+        vae, var = build_vae_var(device=DEVICE, patch_nums=SIDES, ch=VAE_WIDTH, depth=depth)
+        for network, file in ((vae, self.folder / VAE), (var, self.file)):
+            network.load_state_dict(torch.load(file, map_location="cpu"))
+            network.eval()
+        make_exact(var)
+        return vae, var
 
     def ours(self, way: Way) -> None:
         """Sample a batch as `ddo refset make` does."""
