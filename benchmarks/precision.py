@@ -60,17 +60,18 @@ def main(checkout: Path, network: Path, count: int, batch: int) -> None:
     compat.apply()
     source = load(network, "--precision=fp32")
     full = images(source, count, batch)
-    others = {}
-    for name, dtype in {"fp16": torch.float16, "bf16": torch.bfloat16}.items():
-        with computing_in(dtype, source.network.model):
-            others[name] = images(source, count, batch)
-    others["fp32, compiled"] = images(load(network, "--precision=fp32", "--compile"), count, batch)
-    others["fp32, other noise"] = full.roll(1, 0)
     print("| network | mean difference | largest difference | pixels that differ |\n|---|---|---|---|")
-    for name, other in others.items():
+
+    def compare(name: str, other: Tensor) -> None:
         apart = (other - full).abs()
         share = (apart > 0).float().mean()
-        print(f"| {name} | {apart.float().mean():.4f} | {apart.max()} | {share:.2%} |")
+        print(f"| {name} | {apart.float().mean():.4f} | {apart.max()} | {share:.2%} |", flush=True)
+
+    for name, dtype in {"bf16": torch.bfloat16, "fp16": torch.float16}.items():
+        with computing_in(dtype, source.network.model):
+            compare(name, images(source, count, batch))
+    compare("fp32, other random seeds", full.roll(1, 0))
+    compare("fp32, compiled", images(load(network, "--precision=fp32", "--compile"), count, batch))
 
 
 if __name__ == "__main__":
