@@ -27,7 +27,7 @@ def check_compiler() -> None:
     try:
         torch.compile(lambda x: 2 * x)(torch.ones(2, device=upstream_device()))
     except Exception as error:  # which kind depends on what is missing
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
             f"--ddo-compile: torch.compile fails here: {reason}; it needs a C++ compiler on a CPU, and Triton on "
             "a GPU; install what is missing, or drop --ddo-compile"
