@@ -53,6 +53,7 @@ def test_impossible_numbers(flag: str, why: str, world, tmp_path) -> None:
     assert why in process.stderr
 
 
+@pytest.mark.usefixtures("own_interpreters")  # torch reads CXX once
 def test_compile_without_a_compiler(world, refused, tmp_path) -> None:
     compiler = {"CXX": str(tmp_path / "none"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "inductor")}
     out = tmp_path / "out"
