@@ -14,10 +14,10 @@ from pathlib import Path
 import click
 import torch
 
+from benchmarks.cpu_time import medians
 from benchmarks.gpu import make_networks, session
 from benchmarks.gpu.measure import ON_CPU
 from benchmarks.gpu.speed_diffusion import Bench
-from benchmarks.var_step import medians
 from ddo_plugin.base.environment import free_port
 from ddo_plugin.checkouts import compat
 

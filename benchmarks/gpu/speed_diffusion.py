@@ -38,7 +38,8 @@ class Bench:
         from torch_utils import distributed as dist
 
         self.name, self.upstream = name, name.split("-")[0]
-        dist.init()
+        if not torch.distributed.is_initialized():
+            dist.init()
         file = folder / f"{name}.pkl"
         info = describe_pickle(file).network
         shape = (info.channels or 0, info.resolution or 0, info.resolution or 0)
