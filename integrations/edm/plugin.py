@@ -25,6 +25,7 @@ from ddo_plugin import (
     RefsetStep,
     RoundStep,
     Upstream,
+    compile_option,
     continue_option,
     finetuning_options,
     noise_option,
@@ -71,7 +72,14 @@ class EDM(Integration):
             metavar="MIMG",
             help="Increase the learning rate linearly from 0 over this many million images.  [default: the whole run]",
         )
-        return [*finetuning_options(alpha=4.0, beta=0.05), noise_option(), *pickle_options(), continue_option(), rampup]
+        return [
+            *finetuning_options(alpha=4.0, beta=0.05),
+            noise_option(),
+            compile_option(),
+            *pickle_options(),
+            continue_option(),
+            rampup,
+        ]
 
     def configure(self, config: MutableMapping[str, Any], options: Mapping[str, Any]) -> None:
         from ddo_integrations.edm.configuration import configure

@@ -27,6 +27,7 @@ from ddo_plugin import (
     RefsetStep,
     RoundStep,
     Upstream,
+    compile_option,
     continue_option,
     finetuning_options,
     noise_option,
@@ -84,6 +85,7 @@ class EDM2(Integration):
         return [
             *finetuning_options(alpha=4.0, beta=0.05),
             noise_option(),
+            compile_option(),
             *pickle_options(),
             continue_option(),
             rampup,
