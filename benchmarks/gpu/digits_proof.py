@@ -1,7 +1,7 @@
 """The digits proof of EDM on a GPU: `python -m benchmarks.gpu.digits_proof CHECKOUT KIT FOLDER`.
 
-It is `benchmarks.digits_edm` with three training seeds, and the digits from the kit. On a CPU it only shows that it works,
-with one seed, one round, and a base network of a few seconds.
+It is `benchmarks.digits_edm` with three training seeds, and the digits from the kit. On a CPU it only shows that it
+works, with one seed, one round, and a base network of a few seconds.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def compile_alike(*networks: nn.Module | None) -> None:
     for network in networks:
         if network is not None and network not in _compiled:
             torch._dynamo.config.optimize_ddp = False  # it would split the graph of the target alone
-            _make_traceable(sys.modules[type(network).__module__])
+            make_traceable(sys.modules[type(network).__module__])
             network.eval().requires_grad_(True)
             network.compile(dynamic=False)
             _compiled.add(network)
@@ -56,7 +56,7 @@ def drop_graph(denoise: Denoiser) -> Denoiser:
 
 
 @functools.cache
-def _make_traceable(module: ModuleType) -> None:
+def make_traceable(module: ModuleType) -> None:
     """Let torch.compile trace EDM2's `resample`, whose filter is a numpy array, by an equal function."""
     if hasattr(module, "resample"):
         torch.compiler.substitute_in_graph(module.resample)(resample)
