@@ -19,23 +19,19 @@ class Bound(NamedTuple):
 
 CHECKOUTS = {"edm": "edm", "edm2": "edm2", "var": "VAR"}  # by upstream: the folder of its checkout
 NO_CHECKOUT = "nothing"
+DIFFUSION = {
+    "step / its parts, CPU time": Bound(1.02, 0.2),
+    "calls of a step, patched without --ddo / pristine": Bound(1, 0.002),
+    "step, patched without --ddo / pristine, CPU time": Bound(1, 0.15),
+    "start, patched / pristine, CPU time": Bound(1.05, 0.3),
+}
 BOUNDS: dict[str, dict[str, Bound]] = {  # by what a ratio needs: an upstream's checkout, or nothing
     NO_CHECKOUT: {
         "log-probabilities from the head / naive, CPU time": Bound(1.6, 0.8),
         "log-probabilities from the head / naive, peak memory": Bound(0.53, 0.2),
     },
-    "edm": {
-        "step / its parts, CPU time": Bound(1.02, 0.2),
-        "calls of a step, patched without --ddo / pristine": Bound(1, 0.002),
-        "step, patched without --ddo / pristine, CPU time": Bound(1, 0.15),
-        "start, patched / pristine, CPU time": Bound(1.05, 0.3),
-    },
-    "edm2": {
-        "step / its parts, CPU time": Bound(1.02, 0.2),
-        "calls of a step, patched without --ddo / pristine": Bound(1, 0.002),
-        "step, patched without --ddo / pristine, CPU time": Bound(1, 0.15),
-        "start, patched / pristine, CPU time": Bound(1.05, 0.3),
-    },
+    "edm": DIFFUSION,
+    "edm2": DIFFUSION,
     "var": {
         "step / its parts, CPU time": Bound(1.1, 0.25),
         "calls of a step, patched without --ddo / pristine": Bound(1, 0.002),

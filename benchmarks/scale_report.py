@@ -42,11 +42,11 @@ def ranks(rows: Rows) -> Iterator[tuple[object, ...]]:
     """Return a row for each number of ranks."""
     for upstream, title in TITLES.items():
         for row in along(rows, upstream, "ranks"):
-            cpu, wall, sent = row["cpu ms"], row["wall ms"], row["bytes"]
+            cpu, sent = row["cpu ms"], row["bytes"]
             own = sent.get("statistics", {}).get("other", 0)
             yield (
                 *(title, row["value"], f"{cpu['ddo']:.0f} ms", f"{row['ratio']:.2f}"),
-                *(f"{wall['ddo']:.0f} ms", f"{sum(sent['ddo'].values()):,}", f"{sum(sent['mle'].values()):,}", own),
+                *(f"{sum(sent['ddo'].values()):,}", f"{sum(sent['mle'].values()):,}", own),
             )
 
 
@@ -83,7 +83,7 @@ def main(results: Path, image: Path | None) -> None:
     header = ("", "parameters", "N", "DDO's step", "its parts", "ratio")
     print(table(header, steps(rows, "batch")))
     print(table(header, steps(rows, "size")))
-    times = ("", "ranks", "CPU time of a rank", "ratio", "time by the clock")
+    times = ("", "ranks", "CPU time of a rank", "ratio")
     print(table((*times, "bytes, DDO", "bytes, MLE", "bytes of our statistics"), ranks(rows)))
     if image:
         image.write_text(figure(rows))

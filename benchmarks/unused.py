@@ -15,8 +15,7 @@ import statistics
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +23,7 @@ import click
 
 from benchmarks.gpu import correct_diffusion, correct_var
 from benchmarks.gpu.measure import ON_CPU
-from benchmarks.gpu.world import ROOT, World, write_folders, write_zip
+from benchmarks.gpu.world import ROOT, World, end_running, write_folders, write_zip
 from ddo_plugin.base.environment import free_port
 
 TIMED, COUNTED = 100, 10  # steps of a run
@@ -119,10 +118,13 @@ class Unused:
         token = os.open(pipes["pristine"], os.O_RDWR)
         os.write(token, b".")
         with ThreadPoolExecutor(len(NAMES)) as pool:
-            measured = pool.map(partial(self.steps, pipes=pipes), NAMES)
-            found = dict(zip(NAMES, measured, strict=True))
+            runs = {name: pool.submit(self.steps, name, pipes) for name in NAMES}
+            for run in as_completed(runs.values()):
+                if run.exception():
+                    end_running()  # the other run would wait for its turn
+                    run.result()
         os.close(token)
-        return found
+        return {name: run.result() for name, run in runs.items()}
 
     def starts(self, runs: int) -> list[dict[str, float]]:
         """Return the seconds of pairs of starts; the first pair, which compiles Python's files, does not count."""

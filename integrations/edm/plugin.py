@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from ddo_integrations.edm.effort import STEPS, effort
+from ddo_integrations.nvlabs.effort import count
 from ddo_integrations.nvlabs.execution import execution_options
 from ddo_integrations.nvlabs.family import FAMILY
 from ddo_plugin import (
@@ -35,7 +36,6 @@ from ddo_plugin import (
 
 PATCHES = files("ddo_patches")
 PRECONDITIONERS = ("EDMPrecond", "VPPrecond", "VEPrecond", "iDDPMPrecond")
-NOT_TRUSTED = {"ddo_trust": False, "ddo_sha256": None}
 
 
 class EDM(Integration):
@@ -125,10 +125,7 @@ class EDM(Integration):
         return evaluation_command("ddo_integrations.edm.evaluate", step)
 
     def count(self, network: Path) -> NetworkCount:
-        from ddo_integrations.nvlabs.effort import count
-        from ddo_plugin import load_reference
-
-        return count(load_reference(str(network), NOT_TRUSTED, self.upstream))
+        return count(network, self.upstream)
 
     def effort(self, step: RefsetStep | RoundStep | EvaluationStep, network: NetworkCount, gpus: int) -> Effort:
         return effort(step, network, gpus)
