@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ddo_plugin.snapshots.pickles.allowance import OBJECT
 from ddo_plugin.snapshots.pickles.machine import Constructors, Findings, Global, Machine
 from ddo_plugin.snapshots.pickles.nodes import BrokenError, ForbiddenError
 
@@ -46,8 +47,9 @@ def read(data: Any, findings: Findings, *, survey: bool) -> torch.Tensor:
     """Return the flat tensor in the bytes of a saved storage, on the CPU."""
     if not isinstance(data, bytes | bytearray):
         raise BrokenError("a storage that is not bytes")
+    findings.allowance.take(len(data) + OBJECT)
     machine = Machine(_CONSTRUCTORS, findings, survey=survey)
-    stream = io.BytesIO(data)
+    stream = io.BytesIO(data)  # shares the memory of bytes
     magic, protocol, system, claim, keys = (machine.run(stream, len(data)) for _ in range(5))
     if (magic, protocol) != (MAGIC, PROTOCOL) or not isinstance(claim, _Claim) or keys != [claim.key]:
         raise BrokenError("a storage in an unknown format")
