@@ -37,6 +37,8 @@ from .checkouts.compat.cpu import announce_cpu as announce_cpu
 from .checkouts.compat.ownership import owns as owns
 from .checkouts.required_packages import refuse_missing_packages as refuse_missing_packages
 from .checkouts.run_script import checkout_command as checkout_command
+from .evaluation.hand_over import write_network as write_network
+from .evaluation.hand_over import write_statistics as write_statistics
 from .evaluation.image_sets import image_set_sha256 as image_set_sha256
 from .evaluation.image_sets import read_images as read_images
 from .evaluation.measure import check_measurable as check_measurable
@@ -44,6 +46,7 @@ from .evaluation.measure import features_named as features_named
 from .evaluation.measure import metrics_named as metrics_named
 from .evaluation.metrics.frechet import feature_moments as feature_moments
 from .evaluation.metrics.frechet import frechet_distance as frechet_distance
+from .evaluation.real_statistics import Standard as Standard
 from .evaluation.real_statistics import open_standard as open_standard
 from .evaluation.scores import EVALUATION_SAMPLES as EVALUATION_SAMPLES
 from .evaluation.scores import combine_seeds as combine_seeds
@@ -105,6 +108,7 @@ from .sampling.solvers.heun import heun_sample as heun_sample
 from .sampling.solvers.noise_levels import noise_steps as noise_steps
 from .snapshots.options import pickle_options as pickle_options
 from .snapshots.options import sha256_option as sha256_option
+from .snapshots.pickles.contents import Contents as Contents
 from .snapshots.pickles.contents import NetworkInfo as NetworkInfo
 from .snapshots.pickles.contents import describe_pickle as describe_pickle
 from .snapshots.pickles.contents import missing_network_module as missing_network_module

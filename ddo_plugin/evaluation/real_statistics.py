@@ -87,10 +87,8 @@ def _read_pkl(source: str, path: Path) -> dict[str, Moments]:
     from ddo_plugin.snapshots.pickles.unpickler import survey
 
     pickled = survey(path)
-    if pickled.refusals:
-        raise UserError(
-            f"--ref={source} could run code ({pickled.refusals[0]}), which statistics do not need, so it is not read"
-        )
+    if code := (*pickled.refusals, *(f"the source of {', '.join(names)}" for names in pickled.sources.values())):
+        raise UserError(f"--ref={source} could run code ({code[0]}), which statistics do not need, so it is not read")
     entries = pickled.value if isinstance(pickled.value, dict) else {}
     pairs = {
         name: value for name, value in entries.items() if isinstance(value, dict) and {"mu", "sigma"} <= value.keys()

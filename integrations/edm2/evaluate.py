@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from ddo_integrations.edm2.encoders import encoder_entry
 from ddo_integrations.nvlabs.evaluation import Job, Scripts, evaluate, evaluation_options, named_numbers, scratch_folder
 from ddo_plugin import flags
 
@@ -44,7 +45,7 @@ def main(**options: Any) -> None:
 
     Upstream's script draws the classes of the samples; --labels=uniform balances them.
     """
-    evaluate(Scripts(METRICS, (".pkl", ".npz"), judge, judge_samples), options)
+    evaluate(Scripts(METRICS, (".pkl", ".npz"), judge, judge_samples, encoder_entry), options)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddo_integrations.nvlabs.dnnlib import construct_class_by_name
+from ddo_integrations.edm2.encoders import LATENTS, stored_encoder
 from ddo_plugin import (
     DEPARTS,
     Denoiser,
@@ -27,7 +27,6 @@ from ddo_plugin import (
 )
 
 BATCH, DECODED_TOGETHER = 32, 4  # the defaults of generate_images.py
-LATENTS = "StabilityVAEEncoder"
 
 
 def generator(source: str, options: Mapping[str, Any], upstream: Upstream) -> DiffusionGenerator:
@@ -99,11 +98,11 @@ def _decoder(source: str, options: Mapping[str, Any]) -> Callable[[Tensor], Tens
 
     @cache
     def encoder() -> Any:
-        stored = describe_pickle(local_file(source, sha256=options["ddo_sha256"])).objects.get("encoder")
-        if stored is None or stored.class_name != LATENTS:
-            name = "missing" if stored is None else stored.class_name
+        file = local_file(source, sha256=options["ddo_sha256"])
+        built = stored_encoder(file, describe_pickle(file))
+        if type(built).__name__ != LATENTS:
+            name = "missing" if built is None else type(built).__name__
             raise UserError(f"{source} generates latents, but its encoder is {name}, which cannot decode them")
-        built = construct_class_by_name(class_name=f"training.encoders.{LATENTS}", **stored.init_kwargs)
         built.batch_size = DECODED_TOGETHER
         try:
             built.init(upstream_device())

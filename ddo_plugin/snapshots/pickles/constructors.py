@@ -127,8 +127,8 @@ def _persistent_object(meta: Any) -> Node:
     name, source, state = meta.get("class_name"), meta.get("module_src"), meta.get("state")
     if not (isinstance(name, str) and isinstance(source, str) and isinstance(state, dict) and _has_text_keys(state)):
         raise BrokenError("a persistent object without class name, source or state")
-    if len(name) > _LONGEST_CLASS_NAME:
-        raise BrokenError(f"a class name of {len(name)} characters")
+    if len(name) > _LONGEST_CLASS_NAME or not name.isidentifier():
+        raise BrokenError("a persistent object whose class has no proper name")
     return Node(name, source, state)
 
 

@@ -169,9 +169,12 @@ def state_dict(node: Node) -> dict[str, torch.Tensor]:
                 continue
             if not isinstance(tensor, torch.Tensor):
                 raise BrokenError(f"{prefix}.{name} is not a tensor")
-            if tensor.numel() and tensor.data_ptr() in stored or not isinstance(name, str) or len(name) > LONGEST_KEY:
-                raise BrokenError(f"{prefix}: a tensor that shares its numbers with another, or has no proper name")
-            stored.add(tensor.data_ptr())
+            if not isinstance(name, str) or len(name) > LONGEST_KEY:
+                raise BrokenError(f"a tensor in {prefix or 'the network'} whose name is no text or is too long")
+            storage = tensor.untyped_storage().data_ptr()
+            if tensor.numel() and storage in stored:
+                raise BrokenError(f"{prefix}.{name} shares its numbers with another tensor")
+            stored.add(storage)
             tensors[f"{prefix}.{name}" if prefix else name] = tensor
     return tensors
 

@@ -99,7 +99,9 @@ class Machine:
         elif step := _STEPS.get(name):
             step(self, argument)
         else:
-            self.stack.append(self._forbid(f"the opcode {name}" + ("" if argument is None else f" {one_line(argument)}")))
+            self.stack.append(
+                self._forbid(f"the opcode {name}" + ("" if argument is None else f" {one_line(argument)}"))
+            )
 
     def _pop(self) -> Any:
         value = self.stack.pop()

@@ -135,9 +135,7 @@ def _check_arguments(upstream: ModuleType, arguments: Mapping[int | str, Any]) -
             if isinstance(value, int | np.integer) and abs(int(value)) > _LARGEST_ARGUMENT:
                 raise TooBigError(f" ({one_line(name)} is {value})")
             if isinstance(value, str) and value in vars(upstream) and not _is_network(vars(upstream)[value], upstream):
-                raise BrokenError(
-                    f"{one_line(name)} is {one_line(value)}, which is no network of {upstream.__name__}"
-                )
+                raise BrokenError(f"{one_line(name)} is {one_line(value)}, which is no network of {upstream.__name__}")
     if size > _MOST_ARGUMENTS:
         raise TooBigError(f" (they are {size} numbers and characters)")
 
