@@ -108,6 +108,7 @@ from .sampling.solvers.heun import heun_sample as heun_sample
 from .sampling.solvers.noise_levels import noise_steps as noise_steps
 from .snapshots.options import pickle_options as pickle_options
 from .snapshots.options import sha256_option as sha256_option
+from .snapshots.pickles.checkpoint import check_checkpoint as check_checkpoint
 from .snapshots.pickles.contents import Contents as Contents
 from .snapshots.pickles.contents import NetworkInfo as NetworkInfo
 from .snapshots.pickles.contents import describe_pickle as describe_pickle

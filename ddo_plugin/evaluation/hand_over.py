@@ -35,6 +35,6 @@ def write_statistics(standard: Standard, to: Path) -> None:
     arrays = {name: {"mu": stored.mean, "sigma": stored.covariance} for name, stored in standard.moments.items()}
     with atomic_write(to) as file:
         if to.suffix == ".npz":
-            np.savez(file, **arrays["fid"])
+            np.savez(file, mu=arrays["fid"]["mu"], sigma=arrays["fid"]["sigma"])
         else:
             pickle.dump(arrays, file)

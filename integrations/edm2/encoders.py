@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ddo_integrations.nvlabs.dnnlib import construct_class_by_name
-from ddo_plugin import Contents, UserError, in_one_line
+from ddo_plugin import Contents, UserError
 
 RGB, LATENTS = "StandardRGBEncoder", "StabilityVAEEncoder"
 VAE = "stabilityai/sd-vae-ft-mse"  # upstream's default, and the only one of its release
@@ -24,7 +24,7 @@ def stored_encoder(file: Path, contents: Contents) -> Any:
     try:
         return construct_class_by_name(class_name=f"training.encoders.{stored.class_name}", **stored.init_kwargs)
     except (TypeError, ValueError, ArithmeticError) as error:
-        raise UserError(f"{file}: its {stored.class_name} cannot be built ({in_one_line(error)})") from None
+        raise UserError(f"{file}: its {stored.class_name} cannot be built ({type(error).__name__})") from None
 
 
 def encoder_entry(file: Path, contents: Contents) -> Mapping[str, Any]:
@@ -36,4 +36,4 @@ def _check(file: Path, arguments: Mapping[str, Any]) -> None:
     """Refuse a decoder of a stranger: upstream would download it, or read it from a folder, and load it."""
     name = arguments.get("vae_name", VAE)
     if name != VAE:
-        raise UserError(f"{file}: its encoder would load the decoder {in_one_line(name)}; only {VAE} is loaded")
+        raise UserError(f"{file}: its encoder would load the decoder {str(name)[:80]!r}; only {VAE} is loaded")

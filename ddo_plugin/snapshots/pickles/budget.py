@@ -38,7 +38,7 @@ def build(construct: Callable[[], nn.Module], held: Iterable[Tensor]) -> nn.Modu
 
 
 class _Measured(TorchFunctionMode):
-    """A block in which a bounded number of calls may return tensors of a bounded size. A number that is read is 1: it has no value here."""
+    """A block in which a bounded number of calls may return tensors of a bounded size. A number that is read is 1."""
 
     def __init__(self, room: int, tensors: int) -> None:
         super().__init__()

@@ -110,7 +110,7 @@ def _construct(
 ) -> torch.nn.Module:
     """Build the network. Refuse arguments that ask for a much larger network than the file holds."""
     kwargs = info.init_kwargs | overrides
-    _check_arguments(upstream, {**dict(enumerate(info.init_args, 1)), **kwargs})
+    _check_arguments(upstream, {**{str(place): value for place, value in enumerate(info.init_args, 1)}, **kwargs})
     try:
         module = budget.build(lambda: getattr(upstream, info.class_name)(*info.init_args, **kwargs), tensors.values())
     except (TooBigError, UserError):
@@ -122,7 +122,7 @@ def _construct(
     return module.eval().requires_grad_(False)
 
 
-def _check_arguments(upstream: ModuleType, arguments: Mapping[int | str, Any]) -> None:
+def _check_arguments(upstream: ModuleType, arguments: Mapping[str, Any]) -> None:
     """Refuse constructor arguments that no network needs.
 
     EDM calls whatever a `model_type` names in its module. And a product of a number and a list or text, where upstream

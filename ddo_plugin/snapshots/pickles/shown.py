@@ -12,7 +12,7 @@ import torch
 from ddo_plugin.snapshots.pickles.nodes import LONGEST_INTEGER
 
 _MOST_ITEMS, _DEEPEST, _LONGEST_TEXT = 100, 8, 100
-_BRACKETS = {dict: "{}", list: "[]", tuple: "()", set: "{}", frozenset: "{}"}
+_BRACKETS: dict[type, tuple[str, str]] = {list: ("[", "]"), tuple: ("(", ")"), set: ("{", "}"), frozenset: ("{", "}")}
 
 
 def shown(value: Any) -> str:
