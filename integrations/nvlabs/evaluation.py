@@ -267,7 +267,7 @@ def _write_network(source: Path, copy: Path, checkout: Checkout, scripts: Script
     contents = describe_pickle(source)
     if missing := missing_network_module(contents, checkout.root):
         raise UserError(f"{source}: {missing}; pass the checkout of the network's own upstream with --checkout")
-    if not write_network(source, copy, checkout, scripts.beside(source, contents)):
+    if not write_network(source, copy, checkout, lambda: scripts.beside(source, contents)):
         click.echo(f"ddo: {source} carries source that differs from the checkout's; the checkout's is used", err=True)
 
 
