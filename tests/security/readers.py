@@ -22,11 +22,11 @@ from typing import Any
 import click
 
 TIMES, SPARE, SLACK = 4, 256 << 20, 64 << 20  # allowance.py; the slack is for modules and what the allocator keeps
-CPU_S = 60
+CPU_S = 300
 EXECUTING = ("os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "subprocess.Popen", "pty.spawn")
 FORBIDDEN = (*EXECUTING, "pickle.find_class", "webbrowser.open", "socket.connect", "shutil.rmtree")
 
-TINY = '''
+TINY = """
 import torch
 
 class Inner(torch.nn.Module):
@@ -49,7 +49,7 @@ class Tiny(torch.nn.Module):
 
 def gadget(*arguments, **kwargs):
     open("pwned", "w")
-'''
+"""
 
 
 def readers() -> dict[str, Callable[[Path], object]]:
@@ -100,7 +100,6 @@ def peak_kib() -> int:
 def limit(size: int) -> None:
     data = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmData")) << 10
     resource.setrlimit(resource.RLIMIT_DATA, (data + TIMES * size + SPARE + (1 << 30),) * 2)
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
@@ -116,6 +115,7 @@ def judge(path: Path, chosen: dict[str, Callable[[Path], object]]) -> dict[str, 
     """Open the file by each reader. Everything but a UserError is a failure."""
     events: list[str] = []
     limit(path.stat().st_size)
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S))
     watch(events)
     before, failures, seconds, opened = peak_kib(), {}, {}, []
     for name, read in chosen.items():
