@@ -73,6 +73,7 @@ def _check_shapes(weights: Mapping[str, Tensor], source: str) -> None:
         levels.dtype == torch.int64
         and tokens > 0
         and 0 <= int(levels.min()) <= int(levels.max()) < MOST_SCALES
+        and all(0 < count == math.isqrt(count) ** 2 for count in levels.flatten().bincount().tolist())
         and MASK in weights
         and weights[MASK].numel() == tokens**2
         and all(weights[name].shape[1:] == (width,) for name in ("class_emb.weight", "head.weight"))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import pickle
 import sys
 import traceback
@@ -98,7 +97,7 @@ def run(count: int, seed: int) -> dict[str, Any]:
     files, draw, events, failures = originals(), Random(seed), [], {}
     Path("tiny_net.py").write_text(TINY)
     Path("whole.pth").write_bytes(files["weights"])
-    sys.path.insert(0, os.getcwd())
+    sys.path.insert(0, str(Path.cwd()))
     path, chosen = Path("mutated.pkl"), readers()
     limit(1 << 20)
     watch(events)

@@ -95,8 +95,8 @@ def floats(*size: int) -> bytes:
 
 def module(
     name: str,
-    parameters: Mapping[str, bytes] = {},  # noqa: B006
-    modules: Mapping[str, bytes] = {},  # noqa: B006
+    parameters: Mapping[str, bytes] = {},
+    modules: Mapping[str, bytes] = {},
     **state: bytes,
 ) -> bytes:
     own = {"_parameters": dict_(parameters), "_buffers": dict_({}), "_modules": dict_(modules), "training": b"\x89"}
@@ -110,7 +110,7 @@ def network(*, kwargs: bytes | None = None, args: bytes | None = None, width: in
     return dict_({"ema": module("Tiny", modules={"model": inner}, **given, **state)})
 
 
-def torch_zip(data: bytes, storages: Mapping[str, bytes] = {}, compression: int = zipfile.ZIP_STORED) -> bytes:  # noqa: B006
+def torch_zip(data: bytes, storages: Mapping[str, bytes] = {}, compression: int = zipfile.ZIP_STORED) -> bytes:
     """A file of torch.save in its present format, with this pickle in it."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", compression) as archive:

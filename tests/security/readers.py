@@ -98,7 +98,14 @@ def peak_kib() -> int:
 
 
 def limit(size: int) -> None:
-    data = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmData")) << 10
+    data = (
+        next(
+            int(line.split()[1])
+            for line in Path("/proc/self/status").read_text().splitlines()
+            if line.startswith("VmData")
+        )
+        << 10
+    )
     resource.setrlimit(resource.RLIMIT_DATA, (data + TIMES * size + SPARE + (1 << 30),) * 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
@@ -152,7 +159,7 @@ def in_fork(path: Path, chosen: dict[str, Callable[[Path], object]]) -> dict[str
 
 
 def run(folder: Path) -> None:
-    sys.path.insert(0, os.getcwd())
+    sys.path.insert(0, str(Path.cwd()))
     Path("tiny_net.py").write_text(TINY)
     for needed in ("tiny_net", "torch._dynamo", "torch.testing", "scipy.linalg"):
         importlib.import_module(needed)

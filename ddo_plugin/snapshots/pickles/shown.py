@@ -48,8 +48,8 @@ def _atom(value: Any) -> str:
     if isinstance(value, int) and value.bit_length() > LONGEST_INTEGER:
         return f"<a number of {value.bit_length()} bits>"
     if isinstance(value, torch.Tensor | np.ndarray) and value.ndim:
-        kind = "tensor" if isinstance(value, torch.Tensor) else "array"
-        return f"<a {kind} of {str(value.dtype).removeprefix('torch.')}, shape {list(value.shape)}>"
+        kind = "a tensor" if isinstance(value, torch.Tensor) else "an array"
+        return f"<{kind} of {str(value.dtype).removeprefix('torch.')}, shape {list(value.shape)}>"
     if value is None or isinstance(value, int | float | torch.Tensor | np.ndarray | np.generic):
         return repr(value)
     return f"<a {type(value).__name__}>"
