@@ -98,14 +98,8 @@ def peak_kib() -> int:
 
 
 def limit(size: int) -> None:
-    data = (
-        next(
-            int(line.split()[1])
-            for line in Path("/proc/self/status").read_text().splitlines()
-            if line.startswith("VmData")
-        )
-        << 10
-    )
+    lines = Path("/proc/self/status").read_text().splitlines()
+    data = next(int(line.split()[1]) for line in lines if line.startswith("VmData")) << 10
     resource.setrlimit(resource.RLIMIT_DATA, (data + TIMES * size + SPARE + (1 << 30),) * 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
