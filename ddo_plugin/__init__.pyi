@@ -51,6 +51,7 @@ from .evaluation.real_statistics import open_standard as open_standard
 from .evaluation.scores import EVALUATION_SAMPLES as EVALUATION_SAMPLES
 from .evaluation.scores import combine_seeds as combine_seeds
 from .evaluation.scores import evaluation_command as evaluation_command
+from .finetuning.fakes import to_device as to_device
 from .finetuning.fakes import with_fakes as with_fakes
 from .finetuning.options import continue_option as continue_option
 from .finetuning.options import ddo_values as ddo_values
@@ -65,13 +66,18 @@ from .hooks.hookspecs import hookimpl as hookimpl
 from .hooks.integration import Integration as Integration
 from .hooks.streams import SampleGenerators as SampleGenerators
 from .hooks.types import DEPARTS as DEPARTS
+from .hooks.types import Arithmetic as Arithmetic
+from .hooks.types import Effort as Effort
 from .hooks.types import EvaluationStep as EvaluationStep
 from .hooks.types import Fakes as Fakes
 from .hooks.types import Family as Family
 from .hooks.types import FeatureExtractor as FeatureExtractor
 from .hooks.types import Fix as Fix
 from .hooks.types import Generator as Generator
+from .hooks.types import Memory as Memory
+from .hooks.types import NetworkCount as NetworkCount
 from .hooks.types import OnlineFakes as OnlineFakes
+from .hooks.types import Rate as Rate
 from .hooks.types import Reference as Reference
 from .hooks.types import RefsetStep as RefsetStep
 from .hooks.types import RoundStep as RoundStep
@@ -106,6 +112,8 @@ from .sampling.solvers.denoising import estimate_clean as estimate_clean
 from .sampling.solvers.heun import Churn as Churn
 from .sampling.solvers.heun import heun_sample as heun_sample
 from .sampling.solvers.noise_levels import noise_steps as noise_steps
+from .selfplay.forecast.counting import count_forward as count_forward
+from .selfplay.forecast.counting import count_operations as count_operations
 from .snapshots.options import pickle_options as pickle_options
 from .snapshots.options import sha256_option as sha256_option
 from .snapshots.pickles.checkpoint import check_checkpoint as check_checkpoint

@@ -9,13 +9,17 @@ from typing import Any
 
 import click
 
+from ddo_integrations.edm.effort import STEPS, effort
+from ddo_integrations.nvlabs.execution import execution_options
 from ddo_integrations.nvlabs.family import FAMILY
 from ddo_plugin import (
     Command,
+    Effort,
     EvaluationStep,
     Fakes,
     Generator,
     Integration,
+    NetworkCount,
     Number,
     Reference,
     RefsetStep,
@@ -30,7 +34,7 @@ from ddo_plugin import (
 
 PATCHES = files("ddo_patches")
 PRECONDITIONERS = ("EDMPrecond", "VPPrecond", "VEPrecond", "iDDPMPrecond")
-STEPS = 18  # the default of generate.py
+NOT_TRUSTED = {"ddo_trust": False, "ddo_sha256": None}
 
 
 class EDM(Integration):
@@ -54,6 +58,7 @@ class EDM(Integration):
             "resume": "a round starts from its reference and resumes by itself",
             "transfer": "a round starts from its reference",
         },
+        states=("training-state-*.pt",),
         family=FAMILY,
         compat=("sampler", "weights-only", "sqrtm", "distutils", "numpy-pickles", "cpu"),
         network_classes=dict.fromkeys(PRECONDITIONERS, "training.networks"),
@@ -84,7 +89,7 @@ class EDM(Integration):
         return None if source is None else open_images(Path(source), reference)
 
     def generator_options(self) -> Sequence[click.Option]:
-        return [*sampler_options(STEPS), *_ablation_options(), *pickle_options()]
+        return [*sampler_options(STEPS), *_ablation_options(), *execution_options(), *pickle_options()]
 
     def generator(self, source: str, options: Mapping[str, Any]) -> Generator:
         from ddo_integrations.edm.generator import generator
@@ -110,6 +115,15 @@ class EDM(Integration):
         from ddo_plugin import evaluation_command
 
         return evaluation_command("ddo_integrations.edm.evaluate", step)
+
+    def count(self, network: Path) -> NetworkCount:
+        from ddo_integrations.nvlabs.effort import count
+        from ddo_plugin import load_reference
+
+        return count(load_reference(str(network), NOT_TRUSTED, self.upstream))
+
+    def effort(self, step: RefsetStep | RoundStep | EvaluationStep, network: NetworkCount, gpus: int) -> Effort:
+        return effort(step, network, gpus)
 
 
 def _ablation_options() -> list[click.Option]:
