@@ -19,11 +19,18 @@ DISK_ERRORS = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.ENAMETOOLONG, errno.ELOOP),
     *(errno.EACCES, errno.EPERM, errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR),
 )
+_EXISTS = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR)
+_NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)  # of a file system that has none
 
 
 @contextlib.contextmanager
-def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """Open a binary file that appears at `path` if the block ends without an exception, and not at all otherwise."""
+def atomic_write(path: Path, *, replace: bool = True) -> Iterator[IO[bytes]]:
+    """Open a binary file that appears at `path` if the block ends without an exception, and not at all otherwise.
+
+    Without `replace`, whatever exists at `path` at the beginning or at the end is refused.
+    """
+    if not replace:
+        refuse_to_replace(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(path)
     try:
@@ -31,7 +38,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        temporary.replace(path) if replace else _create(temporary, path)
         sync_folder(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -64,23 +71,28 @@ def write_json(path: Path, value: Any) -> None:
 
 
 @contextlib.contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """Create a folder that appears at `path` if the block ends without an exception. An existing one is replaced."""
+def atomic_folder(path: Path, *, replace: bool = True) -> Iterator[Path]:
+    """Create a folder that appears at `path` if the block ends without an exception, and not at all otherwise.
+
+    Without `replace`, whatever exists at `path` at the beginning or at the end is refused.
+    """
+    if not replace:
+        refuse_to_replace(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(path)
     temporary.mkdir()
     try:
         yield temporary
-        publish(temporary, path)
+        publish(temporary, path, replace=replace)
     except BaseException:
         _remove(temporary)
         raise
 
 
-def publish(folder: Path, path: Path) -> None:
-    """Move a finished folder to `path`, durably. An existing one is replaced."""
+def publish(folder: Path, path: Path, *, replace: bool) -> None:
+    """Move a finished folder to `path`, durably."""
     sync_tree(folder)
-    _replace(path, folder)
+    _replace(path, folder) if replace else _create(folder, path)
     sync_folder(path.parent)
 
 
@@ -127,6 +139,33 @@ def size_of(path: Path) -> int:
 def _beside(path: Path) -> Path:
     """Return a new name in the same folder. Files created there get the permissions of the umask."""
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+
+
+def _create(temporary: Path, path: Path) -> None:
+    """Move a file or folder to `path`. Refuse whatever exists there, also if it appeared just now."""
+    refuse_to_replace(path)
+    try:
+        if temporary.is_dir():
+            temporary.rename(path)  # fails on everything but an empty folder, in which nothing can be lost
+        else:
+            _rename_file(temporary, path)
+    except OSError as error:
+        if error.errno in _EXISTS:
+            refuse_to_replace(path)
+        raise
+
+
+def _rename_file(file: Path, path: Path) -> None:
+    """Rename a file and fail if `path` exists. A plain rename would replace it, so the file gets a second name."""
+    try:
+        path.hardlink_to(file)
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+        path.touch(exist_ok=False)
+        file.replace(path)
+    else:
+        file.unlink()
 
 
 def _replace(path: Path, folder: Path) -> None:

@@ -99,6 +99,23 @@ def test_there_and_back_the_network_is_the_same(convert):
 def test_what_exists_is_not_overwritten(refused):
     torch.save(native(network()), "ar-ckpt-last.pth")
     assert "ar-ckpt-last.pth already exists" in refused("ar-ckpt-last.pth", "ar-ckpt-last.pth")
+    Path("link.pth").symlink_to("nowhere")
+    assert "link.pth already exists" in refused("ar-ckpt-last.pth", "link.pth")
+
+
+def test_a_file_that_appears_during_the_work_is_not_overwritten(convert, monkeypatch):
+    torch.save(native(network()), "ar-ckpt-last.pth")
+    save = torch.save
+
+    def save_late(state, file):
+        save(state, file)
+        Path("out.pth").write_text("mine")
+
+    monkeypatch.setattr(torch, "save", save_late)
+    result = convert("ar-ckpt-last.pth", "out.pth")
+    assert (result.exit_code, "out.pth already exists" in result.output) == (2, True)
+    assert Path("out.pth").read_text() == "mine"
+    assert sorted(path.name for path in Path().iterdir()) == ["ar-ckpt-last.pth", "out.pth"]
 
 
 @pytest.mark.parametrize(
@@ -163,4 +180,4 @@ def test_nothing_of_a_file_is_run(refused, tmp_path):
 def test_a_folder_that_cannot_be_written_is_told(refused, tmp_path):
     (tmp_path / "file").touch()
     torch.save(native(network()), "last.pth")
-    assert "file/var.pth: cannot be written" in refused("last.pth", "file/var.pth")
+    assert "file/var.pth cannot be written" in refused("last.pth", "file/var.pth")

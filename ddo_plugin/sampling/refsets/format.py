@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from ddo_plugin.base.errors import UserError
-from ddo_plugin.base.files import atomic_folder, refuse_to_replace, sha256_file, write_json
+from ddo_plugin.base.files import atomic_folder, sha256_file, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,7 +70,6 @@ def write(
     logp: np.ndarray | None = None,
 ) -> Refset:
     """Write a reference set, completely or not at all. `reference` holds its `source` and `sha256`."""
-    refuse_to_replace(path)
     if labels is not None and len(labels) != len(samples):
         raise ValueError(f"{len(labels)} labels for {len(samples)} samples")
     if logp is not None and not _are_logp(logp, samples.shape):
@@ -85,7 +84,7 @@ def write(
         seed=seed,
         scored=logp is not None,
     )
-    with atomic_folder(path) as folder:
+    with atomic_folder(path, replace=False) as folder:
         np.save(folder / f"{kind}.npy", samples)
         if labels is not None:
             np.save(folder / LABELS, labels)

@@ -95,7 +95,7 @@ def pack(images: Path, folder: Path, label: int | None, network: Path | None) ->
             sampler={"name": "packed", "from": str(images)},
             seed=None,
         )
-        with atomic_folder(folder) as temporary:
+        with atomic_folder(folder, replace=False) as temporary:
             _fill(temporary / "images.npy", plan, archive)
             if labels is not None:
                 np.save(temporary / refset.LABELS, labels)
@@ -127,10 +127,9 @@ def unpack(opened: Refset, path: Path) -> None:
         )
     if path.suffix != ".zip":
         raise UserError(f"{path}: upstream recognises a dataset by the suffix .zip; choose a name that ends in .zip")
-    refuse_to_replace(path)
     names = [f"{row // 1000:05d}/img{row:08d}.png" for row in range(len(samples))]
     with (
-        atomic_write(path) as file,
+        atomic_write(path, replace=False) as file,
         zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive,
         progress("unpacking", len(samples), unit=" images") as bar,
     ):
