@@ -28,6 +28,16 @@ class Number(click.FloatRange, Finite):
     """A finite float within bounds."""
 
 
+class PossiblyInfinite(click.FloatRange):
+    """A float within bounds that can be infinite but not NaN, which click takes as within any bounds."""
+
+    def convert(self, value: Any, param: Parameter, ctx: Context) -> float:
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return number
+
+
 class Place(click.Path):
     """A path that is not empty. An unset shell variable would otherwise mean the current folder."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ddo_plugin.base.option_types import MOST_SAMPLES, Finite, Number, Place
+from ddo_plugin.base.option_types import MOST_SAMPLES, Finite, Number, Place, PossiblyInfinite
 from ddo_plugin.sampling.solvers.choices import DPM_SOLVER_V3, SOLVERS, SPACINGS
 
 
@@ -61,7 +61,7 @@ def sampler_options(steps: int) -> list[click.Option]:
         option(
             "--S_max",
             "S_max",
-            type=click.FloatRange(min=0),
+            type=PossiblyInfinite(min=0),
             default=math.inf,
             help="Highest noise level at which fresh noise is added.",
         ),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import click
 import pytest
 
-from ddo_plugin.base.option_types import FloatList, IntegerList, integers
+from ddo_plugin.base.option_types import FloatList, IntegerList, PossiblyInfinite, integers
 
 
 def test_lists_of_integers_hold_numbers_and_ranges() -> None:
@@ -34,3 +36,11 @@ def test_other_text_is_not_a_list_of_integers(text: str) -> None:
 def test_other_text_is_not_a_list_of_finite_numbers(text: str) -> None:
     with pytest.raises(click.BadParameter, match=r"is not a list of numbers such as 0,0\.5,1\."):
         FloatList().convert(text, None, None)
+
+
+def test_infinity_is_within_bounds_and_nan_is_not() -> None:
+    assert PossiblyInfinite(min=0).convert("inf", None, None) == math.inf
+    assert PossiblyInfinite(min=0).convert("2.5", None, None) == 2.5
+    for text in ("nan", "-1", "-inf"):
+        with pytest.raises(click.BadParameter):
+            PossiblyInfinite(min=0).convert(text, None, None)
