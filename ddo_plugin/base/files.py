@@ -40,8 +40,10 @@ def atomic_write(path: Path, *, replace: bool = True) -> Iterator[IO[bytes]]:
             os.fsync(file.fileno())
         temporary.replace(path) if replace else _create(temporary, path)
         sync_folder(path.parent)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if (origin := _origin(error)) is not error:
+            raise origin from None
         raise
 
 
@@ -139,6 +141,14 @@ def size_of(path: Path) -> int:
 def _beside(path: Path) -> Path:
     """Return a new name in the same folder. Files created there get the permissions of the umask."""
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+
+
+def _origin(error: BaseException) -> BaseException:
+    """Return why a write failed. If it fails or is interrupted within torch.save, torch raises an error of its own."""
+    origin: BaseException | None = error
+    while isinstance(origin, RuntimeError):
+        origin = origin.__context__
+    return origin if isinstance(origin, (OSError, KeyboardInterrupt, SystemExit)) else error
 
 
 def _create(temporary: Path, path: Path) -> None:

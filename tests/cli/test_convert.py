@@ -11,6 +11,7 @@ import torch
 from click.testing import CliRunner
 
 from ddo_plugin.cli import main
+from tests.processes import run_python
 
 
 def network(depth: int = 2, width: int = 4) -> dict[str, torch.Tensor]:
@@ -116,6 +117,46 @@ def test_a_file_that_appears_during_the_work_is_not_overwritten(convert, monkeyp
     assert (result.exit_code, "out.pth already exists" in result.output) == (2, True)
     assert Path("out.pth").read_text() == "mine"
     assert sorted(path.name for path in Path().iterdir()) == ["ar-ckpt-last.pth", "out.pth"]
+
+
+SMALL_DISK = """
+import resource, sys
+from ddo_plugin.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+main(sys.argv[1:])
+"""
+
+
+def test_a_full_disk_is_told_in_one_line(tmp_path):
+    torch.save(native(network(width=4000)), tmp_path / "last.pth")
+    done = run_python(["-c", SMALL_DISK, "convert", "last.pth", "out.pth"], cwd=tmp_path)
+    told = "Error: out.pth cannot be written (File too large); free disk space or choose another place\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", told)
+    assert [path.name for path in tmp_path.iterdir()] == ["last.pth"]
+
+
+@pytest.mark.parametrize("write", [1, 2, 5, 20])
+def test_ctrl_c_leaves_nothing(convert, monkeypatch, write):
+    torch.save(native(network()), "last.pth")
+    save = torch.save
+
+    class Interrupted:
+        def __init__(self, file):
+            self.file, self.left = file, write
+
+        def write(self, data):
+            self.left -= 1
+            if not self.left:
+                raise KeyboardInterrupt
+            return self.file.write(data)
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+    monkeypatch.setattr(torch, "save", lambda state, file: save(state, Interrupted(file)))
+    result = convert("last.pth", "out.pth")
+    assert (result.exit_code, result.output.strip()) == (1, "Aborted!")
+    assert [path.name for path in Path().iterdir()] == ["last.pth"]
 
 
 @pytest.mark.parametrize(
