@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -35,6 +36,22 @@ class CollapseError(click.ClickException):
     """The likelihood of the real data fell below the allowed bound, so further training would only do harm."""
 
     exit_code = COLLAPSE_STATUS
+
+
+@contextmanager
+def system_errors_in_one_line() -> Iterator[None]:
+    """Report in one line what the system refuses, such as a name that is too long, and text that is not UTF-8."""
+    try:
+        yield
+    except BrokenPipeError:  # the reader of the output has ended, as in `| head`
+        raise
+    except OSError as error:
+        if error.strerror is None:  # not from the system
+            raise
+        place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        raise UserError(f"{place}{error.strerror}; check the path, its permissions and the free disk space") from None
+    except UnicodeError as error:
+        raise UserError(f"a name or a file is not valid UTF-8 ({error}); rename or convert it") from None
 
 
 @contextmanager

@@ -19,6 +19,7 @@ DISK_ERRORS = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.ENAMETOOLONG, errno.ELOOP),
     *(errno.EACCES, errno.EPERM, errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR),
 )
+_SHORT = 50  # characters of at most 4 bytes
 _EXISTS = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR)
 _NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)  # of a file system that has none
 
@@ -31,20 +32,20 @@ def atomic_write(path: Path, *, replace: bool = True) -> Iterator[IO[bytes]]:
     """
     if not replace:
         refuse_to_replace(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(path)
-    try:
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path) if replace else _create(temporary, path)
-        sync_folder(path.parent)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if (origin := _origin(error)) is not error:
-            raise origin from None
-        raise
+    with _folder_of(path):
+        try:
+            with temporary.open("xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path) if replace else _create(temporary, path)
+            sync_folder(path.parent)
+        except BaseException as error:
+            temporary.unlink(missing_ok=True)
+            if (origin := _origin(error)) is not error:
+                raise origin from None
+            raise
 
 
 @contextlib.contextmanager
@@ -68,8 +69,10 @@ def refuse_to_replace(path: Path) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a value as indented JSON, completely or not at all."""
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     with atomic_write(path) as file:
-        file.write((json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+        # a file name can be other bytes than UTF-8; JSON has the same escapes as Python for them
+        file.write(text.encode(errors="backslashreplace"))
 
 
 @contextlib.contextmanager
@@ -80,15 +83,15 @@ def atomic_folder(path: Path, *, replace: bool = True) -> Iterator[Path]:
     """
     if not replace:
         refuse_to_replace(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(path)
-    temporary.mkdir()
-    try:
-        yield temporary
-        publish(temporary, path, replace=replace)
-    except BaseException:
-        _remove(temporary)
-        raise
+    with _folder_of(path):
+        temporary.mkdir()
+        try:
+            yield temporary
+            publish(temporary, path, replace=replace)
+        except BaseException:
+            _remove(temporary)
+            raise
 
 
 def publish(folder: Path, path: Path, *, replace: bool) -> None:
@@ -140,7 +143,22 @@ def size_of(path: Path) -> int:
 
 def _beside(path: Path) -> Path:
     """Return a new name in the same folder. Files created there get the permissions of the umask."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    shortened = path.name[:_SHORT]  # a name has at most 255 bytes
+    return path.with_name(f".{shortened}.{secrets.token_hex(8)}.tmp")
+
+
+@contextlib.contextmanager
+def _folder_of(path: Path) -> Iterator[None]:
+    """Create the folder of a file or folder, and remove it again if the block fails."""
+    created = [folder for folder in path.parents if not os.path.lexists(folder)]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for folder in created:
+            with contextlib.suppress(OSError):  # another process may have put a file into it
+                folder.rmdir()
+        raise
 
 
 def _origin(error: BaseException) -> BaseException:

@@ -8,13 +8,14 @@ import click
 
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.base.files import refuse_to_replace, writing
+from ddo_plugin.base.option_types import Place
 
-FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+FILE = Place(exists=True, dir_okay=False)
 
 
 @click.command("convert")
 @click.argument("source", type=FILE)
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=Place())
 @click.option(
     "--like",
     type=FILE,

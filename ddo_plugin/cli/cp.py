@@ -6,10 +6,12 @@ from pathlib import Path
 
 import click
 
+from ddo_plugin.base.option_types import Place
+
 
 @click.command("cp")
 @click.argument("name")
-@click.argument("dest", type=click.Path(path_type=Path), required=False)
+@click.argument("dest", type=Place(), required=False)
 def command(name: str, dest: Path | None) -> None:
     """Copy a recipe to edit it.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import stat
 import subprocess
@@ -213,6 +214,31 @@ def in_a_process(work: Callable[[], object]) -> int:
 def wait_for(file: Path) -> None:
     while not file.exists():
         pass
+
+
+@pytest.mark.parametrize("create", [write_new, fill_new])
+def test_folders_made_for_something_new_go_with_it(tmp_path: Path, create: Callable[..., None]) -> None:
+    def fail() -> None:
+        raise BrokenError
+
+    with pytest.raises(BrokenError):
+        create(tmp_path / "a/b/out", fail)
+    assert names(tmp_path) == []
+    with pytest.raises(OSError, match="too long"):
+        create(tmp_path / "a" / ("x" * 300) / "out")
+    assert names(tmp_path) == []
+
+
+def test_a_name_of_255_bytes_can_be_written(tmp_path: Path) -> None:
+    for name in ("x" * 255, "é" * 127):
+        write_new(tmp_path / name)
+        assert (tmp_path / name).read_bytes() == b"new"
+
+
+def test_json_of_a_name_that_is_not_utf8_comes_back(tmp_path: Path) -> None:
+    name = os.fsdecode(b"\xff")
+    write_json(tmp_path / "a.json", {"path": name, "σ": 1})
+    assert json.loads((tmp_path / "a.json").read_bytes()) == {"path": name, "σ": 1}
 
 
 def test_a_file_system_without_hard_links_is_good_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,7 @@ import numpy as np
 
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.base.files import publish, refuse_to_replace, sync_folder, sync_tree, write_json
+from ddo_plugin.base.reading import parsing, read_bytes
 from ddo_plugin.sampling.refsets import format as refset
 
 SYNC_S = 1.0  # a kill loses at most so many seconds of finished blocks, or one block if it takes longer
@@ -61,7 +62,8 @@ class Unfinished:
         """Return whether the set is complete. Refuse anything else in its place."""
         if not os.path.lexists(self.path):
             return False
-        self._adopt(self.path, self.path, _without_checksums(refset.open_refset(self.path).manifest))
+        manifest = refset.open_refset(self.path).manifest
+        self._adopt(self.path, self.path, _without_checksums(manifest))
         self.discard()  # left by a kill between the last two steps of `finish`
         return True
 
@@ -79,9 +81,9 @@ class Unfinished:
             ) from None
         refuse_to_replace(self.path)  # another process may have finished the set since `made_already`
         path = self.folder / "draft.json"
-        draft = json.loads(path.read_text()) if path.exists() else None
-        if draft and self.done():
-            self._adopt(self.folder, self.folder / "set", draft)
+        if path.exists() and self.done():
+            with parsing(f"{self.folder}: the unfinished set cannot be read", "remove this folder"):
+                self._adopt(self.folder, self.folder / "set", json.loads(read_bytes(path)))
         else:
             self._create_arrays()
             write_json(path, self.draft)
