@@ -18,11 +18,15 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from safetensors.torch import save_file
 
+from ddo_integrations.demo.families import build
 from ddo_plugin.base import commands as base_commands
 from ddo_plugin.base.image_files import png
 from ddo_plugin.checkouts import run_script
 from ddo_plugin.cli import COMMANDS, main
+from ddo_plugin.cli._generating import GeneratingCommand
+from ddo_plugin.hooks import plugins
 from ddo_plugin.sampling.refsets import format as refset
 
 FEW = 120  # of the catalogue, in the quick test
@@ -31,6 +35,7 @@ ALSO = {"doctor": (1,), "inspect": (1,), "curve": (1,), "selfplay": (1,)}  # sta
 NOT_UTF8 = os.fsdecode(b"\xff\xfe")
 LONG = "x" * 300
 
+DIGITS = ["--network=network.safetensors", "--upstream=digits", "--family=diffusion", "--data=data"]
 USUAL: dict[str, list[str]] = {
     "apply": ["checkout"],
     "revert": ["checkout"],
@@ -39,8 +44,8 @@ USUAL: dict[str, list[str]] = {
     "run": ["checkout", "train.py"],
     "inspect": ["network.pkl"],
     "convert": ["ar-ckpt-last.pth", "new.pth"],
-    "sample": ["--network=network.safetensors", "--upstream=digits", "--family=diffusion", "--data=data", "--seeds=1"],
-    "refset make": ["--network=network.safetensors", "--out=new", "--count=2", "--upstream=digits"],
+    "sample": [*DIGITS, "--seeds=1", "--grid=new.png"],
+    "refset make": [*DIGITS, "--count=2", "--out=new"],
     "refset info": ["set"],
     "refset verify": ["set"],
     "refset pack": ["images", "new"],
@@ -123,6 +128,13 @@ def values(parameter: click.Parameter) -> list[str]:
     return [*PATHS, *TEXTS]
 
 
+def samplers(command: click.Command) -> list[click.Parameter]:
+    """Return the options that the demo's sampler adds to a command."""
+    if not isinstance(command, GeneratingCommand):
+        return []
+    return list(plugins.collect(plugins.manager().hook.ddo_generator_options(upstream="digits")))
+
+
 def catalogue() -> list[tuple[str, list[str]]]:
     """Return all command lines, each with the command's name."""
     lines = []
@@ -131,7 +143,7 @@ def catalogue() -> list[tuple[str, list[str]]]:
         dashes = usual.index("--") if "--" in usual else len(usual)
         positions = [at for at, text in enumerate(usual[:dashes]) if not text.startswith("--")]
         arguments = [parameter for parameter in command.params if isinstance(parameter, click.Argument)]
-        for parameter in command.params:
+        for parameter in [*command.params, *samplers(command)]:
             if isinstance(parameter, click.Option) and not parameter.is_flag:
                 added = [[f"{parameter.opts[0]}={value}"] for value in values(parameter)]
                 lines += [(name, [*usual[:dashes], *own, *usual[dashes:]]) for own in added]
@@ -160,7 +172,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, demo_data: Path) -> P
     torch.save({"trainer": {"var_wo_ddp": {"pos_1LC": torch.zeros(3)}}}, "ar-ckpt-last.pth")
     Path("network.pkl").write_bytes(b"\x80\x04N.")
     Path("data").symlink_to(demo_data)
-    Path("network.safetensors").write_bytes(b"")
+    family = build("diffusion", demo_data)
+    save_file(family.network().state_dict(), "network.safetensors", metadata={"family": "diffusion"})
     Path("file").write_text("text")
     Path("loop").symlink_to("loop")
     Path("dangling").symlink_to("nowhere")
