@@ -64,13 +64,18 @@ from .hooks.hookspecs import hookimpl as hookimpl
 from .hooks.integration import Integration as Integration
 from .hooks.streams import SampleGenerators as SampleGenerators
 from .hooks.types import DEPARTS as DEPARTS
+from .hooks.types import Arithmetic as Arithmetic
+from .hooks.types import Effort as Effort
 from .hooks.types import EvaluationStep as EvaluationStep
 from .hooks.types import Fakes as Fakes
 from .hooks.types import Family as Family
 from .hooks.types import FeatureExtractor as FeatureExtractor
 from .hooks.types import Fix as Fix
 from .hooks.types import Generator as Generator
+from .hooks.types import Memory as Memory
+from .hooks.types import NetworkCount as NetworkCount
 from .hooks.types import OnlineFakes as OnlineFakes
+from .hooks.types import Rate as Rate
 from .hooks.types import Reference as Reference
 from .hooks.types import RefsetStep as RefsetStep
 from .hooks.types import RoundStep as RoundStep
@@ -105,6 +110,8 @@ from .sampling.solvers.denoising import estimate_clean as estimate_clean
 from .sampling.solvers.heun import Churn as Churn
 from .sampling.solvers.heun import heun_sample as heun_sample
 from .sampling.solvers.noise_levels import noise_steps as noise_steps
+from .selfplay.forecast.counting import count_forward as count_forward
+from .selfplay.forecast.counting import count_operations as count_operations
 from .snapshots.options import pickle_options as pickle_options
 from .snapshots.options import sha256_option as sha256_option
 from .snapshots.pickles.contents import NetworkInfo as NetworkInfo

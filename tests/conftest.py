@@ -32,7 +32,7 @@ def command(what, *arguments):
 
 @hookimpl
 def ddo_upstreams():
-    return [Upstream("standin", "the stand-in", str(Path(STEP).with_name("standin_train.py")))]
+    return [Upstream("standin", "the stand-in", str(Path(STEP).with_name("standin_train.py")), states=("state*",))]
 
 @hookimpl
 def ddo_options(upstream):
@@ -101,6 +101,7 @@ elif what == "train":
         write(path, text)
         sha256 = hashlib.sha256(text.encode()).hexdigest()
         write(path.with_name(path.name + ".ddo.json"), json.dumps({"step": step, "sha256": sha256}))
+    write(out / "state", "where training resumes")
     out = out.with_name(f"{out.name}@{pause}") if pause else out
 else:
     write(out, json.dumps({"score": number, "spread": 0.1}))

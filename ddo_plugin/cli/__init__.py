@@ -21,7 +21,7 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
     "Checkout": ("apply", "revert", "status", "run", "doctor"),
     "Network": ("inspect", "convert", "sample", "refset"),
     "Measure": ("eval", "curve"),
-    "Self-play": ("ls", "cp", "validate", "selfplay", "report"),
+    "Self-play": ("ls", "cp", "validate", "plan", "selfplay", "report"),
 }
 OTHER = "Demo and plugins"
 LONGEST_SUMMARY = 60  # characters; `ddo --help` would cut a longer summary off

@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 
     from ddo_plugin.base.commands import Command
     from ddo_plugin.hooks.types import (
+        Effort,
         EvaluationStep,
         Fakes,
         FeatureExtractor,
         Generator,
+        NetworkCount,
         ObjectiveFactory,
         OnlineFakes,
         Reference,
@@ -154,3 +156,16 @@ def ddo_round_command(step: RoundStep) -> Command | None:
 @hookspec(firstresult=True)
 def ddo_evaluation_command(step: EvaluationStep) -> Command | None:
     """Return the command that evaluates this network, or None."""
+
+
+# -- the costs of a recipe -------------------------------------------------------------------------------------------
+
+
+@hookspec(firstresult=True)
+def ddo_count(upstream: str, network: Path) -> NetworkCount | None:
+    """Count the operations and the memory of a network. Its upstream's checkout can be imported."""
+
+
+@hookspec(firstresult=True)
+def ddo_effort(step: RefsetStep | RoundStep | EvaluationStep, network: NetworkCount, gpus: int) -> Effort | None:
+    """Return what this step costs with such a network on this number of GPUs, for `ddo plan`."""

@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 
     from ddo_plugin.base.commands import Command
     from ddo_plugin.hooks.types import (
+        Effort,
         EvaluationStep,
         Fakes,
         Generator,
+        NetworkCount,
         OnlineFakes,
         Reference,
         RefsetStep,
@@ -79,6 +81,12 @@ class Integration:
 
     def evaluation_command(self, step: EvaluationStep) -> Command | None:
         """Return the command that evaluates a network."""
+
+    def count(self, network: Path) -> NetworkCount | None:
+        """Count the operations and the memory of a network, for `ddo plan`."""
+
+    def effort(self, step: RefsetStep | RoundStep | EvaluationStep, network: NetworkCount, gpus: int) -> Effort | None:
+        """Return what this step costs with such a network on this number of GPUs, for `ddo plan`."""
 
     # -- the hooks --------------------------------------------------------------------------------------------------
 
@@ -144,6 +152,16 @@ class Integration:
     @hookimpl
     def ddo_evaluation_command(self, step: EvaluationStep) -> Command | None:
         return self.evaluation_command(step) if step.upstream == self.upstream.name else None
+
+    @hookimpl
+    def ddo_count(self, upstream: str, network: Path) -> NetworkCount | None:
+        return self.count(network) if upstream == self.upstream.name else None
+
+    @hookimpl
+    def ddo_effort(
+        self, step: RefsetStep | RoundStep | EvaluationStep, network: NetworkCount, gpus: int
+    ) -> Effort | None:
+        return self.effort(step, network, gpus) if step.upstream == self.upstream.name else None
 
 
 def misfit(plugin: object) -> str:

@@ -68,6 +68,9 @@ class Upstream:
     paths: tuple[str, ...] = ()  # options whose value is a path; a recipe resolves them against its own folder
     # Training option that a recipe must not set -> why. What self-play sets for every upstream is known: seed, ddo, ...
     reserved: Mapping[str, str] = field(default_factory=dict, hash=False)
+    states: tuple[
+        str, ...
+    ] = ()  # names of training states in a round's folder, as patterns; not needed after the round
     family: Family | None = None  # how compat recognises the checkout's modules; fixes change behaviour for these alone
     compat: tuple[str, ...] = ()  # the built-in compat fixes that its code needs, by their names in `ddo doctor`
     fixes: tuple[Fix, ...] = ()  # compat fixes of its own, applied after the built-in ones
@@ -219,3 +222,63 @@ class EvaluationStep:
     out: Path
     seeds: Sequence[int]
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class NetworkCount:
+    """What was counted in a network, so that `ddo plan` can tell what its steps cost. Figures are for one sample."""
+
+    parameters: int
+    forward: float  # floating-point operations of a forward pass
+    kept: float  # bytes that a forward pass of training keeps for the backward pass
+    kept_once: float  # the bytes that do not depend on the number of samples
+    sample_bytes: int  # of a sample as a reference set stores it
+    half: bool = False  # whether upstream's scripts sample it in half precision, as its file says
+    others: Mapping[str, float] = field(default_factory=dict)  # operations of what else a sample needs, by name
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How fast a GPU computes something, for `ddo plan`."""
+
+    what: str
+    precision: Literal["fp32", "tf32", "half"]
+    share: float  # of the GPU's peak in this precision
+    measured: bool = True  # otherwise it is assumed
+
+    def of(self, operations: float) -> Arithmetic:
+        """Return this number of floating-point operations at this rate."""
+        return Arithmetic(operations, self)
+
+
+@dataclass(frozen=True)
+class Arithmetic:
+    """Floating-point operations, and how fast a GPU is at them."""
+
+    operations: float
+    rate: Rate
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The GPU memory of a training, in bytes."""
+
+    fixed: float  # weights, gradients, optimizer, reference and whatever else does not depend on the batch
+    per_image: float  # for each real image of a pass, with its fakes
+    images: int  # real images that a GPU takes through the networks in one pass
+    share: int  # real images of a whole optimizer step on one GPU
+    option: str  # how a pass is made smaller, with {images} and {passes}: "--batch-gpu={images}"
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What a step of self-play computes and stores."""
+
+    arithmetic: Sequence[Arithmetic]
+    stored: float = 0  # bytes of a reference set
+    snapshots: int = 0  # networks that a training writes, each of which is evaluated
+    snapshot_bytes: float = 0  # of one of them
+    states: int = 0  # training states that a training leaves
+    state_bytes: float = 0  # of one of them
+    memory: Memory | None = None
+    left_out: Sequence[str] = ()  # what costs time too, but is not counted

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from ddo_plugin.base.errors import COLLAPSE_STATUS, UserError
 from ddo_plugin.base.files import sha256_file
+from ddo_plugin.hooks import plugins
 from ddo_plugin.jobs.executor import StepFailedError
 from ddo_plugin.jobs.parallel import run_in_parallel
 from ddo_plugin.jobs.runner import Runner
@@ -108,7 +109,16 @@ class _Play:
         snapshots, others = self._adaptive(start, search) if search else (self._grid(start), [])
         if not snapshots:
             self._check_that_all_collapsed(number)
+        self._delete_states(start)
         return _ranked(snapshots), _ranked(others)
+
+    def _delete_states(self, start: Start) -> None:
+        """Delete the training states of a round whose evaluations are all done."""
+        upstream = plugins.upstreams_by_name().get(self.plan.upstream)
+        patterns = upstream.states if upstream else ()
+        for candidate in self.plan.at(start.number).candidates if patterns else ():
+            task = self.steps.training(start.number, candidate, start.reference, start.fakes)
+            pruning.delete_states(self.runner, task, patterns)
 
     def _check_that_all_collapsed(self, number: int) -> None:
         """Refuse to end self-play after a round without snapshots, unless every candidate of the round collapsed."""

@@ -1,11 +1,14 @@
-"""Deleting old snapshots: never a reference, a winner, or a snapshot that was not evaluated."""
+"""Deleting what a finished round leaves: training states, and snapshots that nothing needs any more.
+
+Never a reference, a winner, or a snapshot that was not evaluated.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from ddo_plugin.jobs.runner import Runner
+from ddo_plugin.jobs.runner import Runner, Task
 
 
 def prune(runner: Runner, plan: str, number: int, ranked: Sequence[Path]) -> None:
@@ -24,6 +27,19 @@ def prune(runner: Runner, plan: str, number: int, ranked: Sequence[Path]) -> Non
         if name not in needed:
             runner.journal.append("pruned", plan=plan, round=number, network=name)
             snapshot.unlink(missing_ok=True)
+
+
+def delete_states(runner: Runner, training: Task, patterns: Sequence[str]) -> None:
+    """Delete the training states of a training whose round is over, unless the policy keeps all.
+
+    A training that a search stopped keeps its newest state: with another search it may continue.
+    """
+    if runner.policy.keep == "all":
+        return
+    states = {state for pattern in patterns for state in training.out.glob(pattern)}
+    kept = 0 if runner.is_finished(training) else 1
+    for state in sorted(states, key=lambda state: state.stat().st_mtime, reverse=True)[kept:]:
+        state.unlink()
 
 
 def is_pruned(runner: Runner, network: Path) -> bool:

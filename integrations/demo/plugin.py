@@ -42,6 +42,7 @@ class DigitsIntegration(Integration):
         script=str(Path(__file__).with_name("train.py")),
         paths=("data",),
         reserved={"outdir": "self-play sets it"},
+        states=("training-state.pt",),
     )
 
     def options(self) -> Sequence[click.Option]:

@@ -9,13 +9,16 @@ from typing import Any
 
 import click
 
+from ddo_integrations.edm.effort import STEPS, effort
 from ddo_integrations.nvlabs.family import FAMILY
 from ddo_plugin import (
     Command,
+    Effort,
     EvaluationStep,
     Fakes,
     Generator,
     Integration,
+    NetworkCount,
     Number,
     Reference,
     RefsetStep,
@@ -30,7 +33,7 @@ from ddo_plugin import (
 
 PATCHES = files("ddo_patches")
 PRECONDITIONERS = ("EDMPrecond", "VPPrecond", "VEPrecond", "iDDPMPrecond")
-STEPS = 18  # the default of generate.py
+NOT_TRUSTED = {"ddo_trust": False, "ddo_sha256": None}
 
 
 class EDM(Integration):
@@ -54,6 +57,7 @@ class EDM(Integration):
             "resume": "a round starts from its reference and resumes by itself",
             "transfer": "a round starts from its reference",
         },
+        states=("training-state-*.pt",),
         family=FAMILY,
         compat=("sampler", "weights-only", "sqrtm", "distutils", "numpy-pickles", "cpu"),
         network_classes=dict.fromkeys(PRECONDITIONERS, "training.networks"),
@@ -110,6 +114,15 @@ class EDM(Integration):
         from ddo_plugin import evaluation_command
 
         return evaluation_command("ddo_integrations.edm.evaluate", step)
+
+    def count(self, network: Path) -> NetworkCount:
+        from ddo_integrations.nvlabs.effort import count
+        from ddo_plugin import load_reference
+
+        return count(load_reference(str(network), NOT_TRUSTED, self.upstream))
+
+    def effort(self, step: RefsetStep | RoundStep | EvaluationStep, network: NetworkCount, gpus: int) -> Effort:
+        return effort(step, network, gpus)
 
 
 def _ablation_options() -> list[click.Option]:

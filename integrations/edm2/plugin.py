@@ -9,15 +9,18 @@ from typing import Any
 
 import click
 
+from ddo_integrations.edm2.effort import STEPS, effort
 from ddo_integrations.nvlabs.family import FAMILY
 from ddo_plugin import (
     Command,
+    Effort,
     EvaluationStep,
     Fakes,
     Finite,
     FloatList,
     Generator,
     Integration,
+    NetworkCount,
     Number,
     Reference,
     RefsetStep,
@@ -31,7 +34,7 @@ from ddo_plugin import (
 )
 
 PATCHES = files("ddo_patches")
-STEPS = 32  # the default of generate_images.py
+NOT_TRUSTED = {"ddo_trust": False, "ddo_sha256": None}
 WIDEST = 0.28  # the relative standard deviation of a power function stays below 1/√12
 
 
@@ -52,6 +55,7 @@ class EDM2(Integration):
         digests=PATCHES / "edm2.json",
         paths=("data", "ref", "gnet"),
         reserved={"outdir": "self-play sets it"},
+        states=("training-state-*.pt",),
         family=FAMILY,
         compat=("sampler", "weights-only", "sqrtm", "distutils", "numpy-pickles", "cpu"),
         network_classes={"Precond": "training.networks_edm2"},
@@ -127,6 +131,15 @@ class EDM2(Integration):
         from ddo_plugin import evaluation_command
 
         return evaluation_command("ddo_integrations.edm2.evaluate", step)
+
+    def count(self, network: Path) -> NetworkCount:
+        from ddo_integrations.nvlabs.effort import count
+        from ddo_plugin import load_reference
+
+        return count(load_reference(str(network), NOT_TRUSTED, self.upstream))
+
+    def effort(self, step: RefsetStep | RoundStep | EvaluationStep, network: NetworkCount, gpus: int) -> Effort:
+        return effort(step, network, gpus)
 
 
 def _widths(context: click.Context, option: click.Parameter, widths: list[float]) -> list[float]:

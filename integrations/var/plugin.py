@@ -11,13 +11,16 @@ import click
 
 from ddo_integrations.var.compat import FIXES
 from ddo_integrations.var.compat.family import FAMILY
+from ddo_integrations.var.effort import effort
 from ddo_integrations.var.names import NEEDS
 from ddo_integrations.var.options import fakes_options, round_options, sampling_options
 from ddo_plugin import (
     Command,
+    Effort,
     EvaluationStep,
     Generator,
     Integration,
+    NetworkCount,
     OnlineFakes,
     Reference,
     RefsetStep,
@@ -49,6 +52,7 @@ class VAR(Integration):
         needs=NEEDS,
         paths=("data_path", "ref", "vae"),
         reserved={"local_out_dir_path": "self-play sets it"},
+        states=("ar-ckpt*.pth",),
         family=FAMILY,
         compat=("cpu",),
         fixes=FIXES,
@@ -116,6 +120,14 @@ class VAR(Integration):
         from ddo_plugin import evaluation_command
 
         return evaluation_command("ddo_integrations.var.evaluate", step)
+
+    def count(self, network: Path) -> NetworkCount:
+        from ddo_integrations.var.counting import count
+
+        return count(network)
+
+    def effort(self, step: RefsetStep | RoundStep | EvaluationStep, network: NetworkCount, gpus: int) -> Effort:
+        return effort(step, network, gpus)
 
 
 integration = VAR()

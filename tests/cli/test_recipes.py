@@ -24,7 +24,7 @@ def test_ls_shows_every_recipe_with_what_the_paper_reports(ddo) -> None:
     lines = ddo("ls").output.splitlines()
     row = next(number for number, line in enumerate(lines) if line.startswith("edm-cifar10-cond"))
     assert lines[row].split(maxsplit=1)[1] == "CIFAR-10, class-conditional: EDM, 16 rounds"
-    assert lines[row + 1].strip() == "fid 1.3, fid of start 1.85, fid after round 1 1.58"
+    assert lines[row + 1].strip() == "fid 1.3, fid of start 1.85, fid after round 1 1.58, hours of round 3"
     names = {line.split()[0] for line in lines if line and not line.startswith(" ")}
     assert {"digits", "edm-cifar10-uncond", "edm2-img64-s", "edm2-img512-l", "var-d16", "var-d30"} <= names
 

@@ -78,19 +78,23 @@ def moved(net: torch.nn.Module) -> torch.nn.Module:
     return net.train().requires_grad_(True)
 
 
-def main(upstream: str, base: str, fakes: str, out: str, chunks: str, noise: str) -> None:
-    compat.apply()
-    from torch_utils import distributed as dist
-
-    dist.init()
+def opened(upstream: str, base: str, fakes: str, out: str, noise: str) -> tuple[Session, torch.Tensor, torch.Tensor]:
+    """A session that hands out its first fakes, and other fakes and their labels as the real batch."""
     options = {"ddo": base, "ddo_fakes": fakes, "ddo_objective": "ddo", "ddo_alpha": 2.0, "ddo_beta": 0.5}
     options |= {"ddo_noise": noise, "ddo_trust": False, "ddo_sha256": None}
     session = prepare_session(upstream, Path(out), options)
     torch.manual_seed(0)
     drawn, numbers = session.fakes.draw(2 * BATCH)
     session.fakes = Fakes(drawn[:BATCH], numbers[:BATCH])
-    real, labels = drawn[BATCH:].float() / 127.5 - 1, torch.eye(3)[numbers[BATCH:]]
+    return session, drawn[BATCH:].float() / 127.5 - 1, torch.eye(3)[numbers[BATCH:]]
 
+
+def main(upstream: str, base: str, fakes: str, out: str, chunks: str, noise: str) -> None:
+    compat.apply()
+    from torch_utils import distributed as dist
+
+    dist.init()
+    session, real, labels = opened(upstream, base, fakes, out, noise)
     net, loss_fn = {"edm": edm, "edm2": edm2}[upstream](session)
     ddp = torch.nn.parallel.DistributedDataParallel(net)
 

@@ -1,0 +1,219 @@
+"""The costs of a recipe: the integration tells what each step computes and stores, and this adds it up."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ddo_plugin.base.errors import UserError
+from ddo_plugin.hooks import plugins
+from ddo_plugin.hooks.types import Effort, EvaluationStep, Memory, NetworkCount, RefsetStep, RoundStep
+from ddo_plugin.selfplay.forecast.devices import Device
+from ddo_plugin.selfplay.recipe.load import Recipe
+from ddo_plugin.selfplay.recipe.plan import Round
+
+OUT = Path("out")  # no step runs, so nothing is written there
+
+
+class Stage(NamedTuple):
+    """A part of a round: so many candidates train until each has written this number of further snapshots."""
+
+    candidates: int
+    snapshots: int
+
+
+def stages(planned: Round, snapshots: int) -> list[Stage]:
+    """Return the stages of a round whose trainings write this many snapshots: several in a search, one in a grid."""
+    alive, done, found = len(planned.candidates), 0, []
+    rungs = planned.search.rungs if planned.search else ()
+    for rung in (*(rung for rung in rungs if rung < snapshots), snapshots):
+        found.append(Stage(alive, rung - done))
+        if planned.search:
+            alive = math.ceil(planned.search.keep * alive)
+        done = rung
+    return found
+
+
+@dataclass(frozen=True)
+class RoundForecast:
+    """What one round costs."""
+
+    planned: Round
+    device: Device
+    refset: Effort | None
+    training: Effort
+    evaluation: Effort
+    comparison: Effort | None
+
+    @cached_property
+    def stages(self) -> list[Stage]:
+        return stages(self.planned, self.training.snapshots)
+
+    @property
+    def snapshots(self) -> int:
+        """The number of snapshots that all trainings write."""
+        return sum(stage.candidates * stage.snapshots for stage in self.stages)
+
+    @property
+    def trainings(self) -> float:
+        """The number of trainings. One that a search stops early counts as a part."""
+        return self.snapshots / self.training.snapshots
+
+    @property
+    def evaluations(self) -> int:
+        """The number of full evaluations."""
+        search = self.planned.search
+        return min(search.finalists, self.snapshots) if search else self.snapshots
+
+    def seconds(self, effort: Effort | None) -> float:
+        """Return the time of one step on one GPU."""
+        return sum(map(self.device.seconds, effort.arithmetic)) if effort else 0.0
+
+    @property
+    def parts(self) -> dict[str, float]:
+        """The GPU-seconds of all steps of each kind."""
+        return {
+            "reference set": self.seconds(self.refset),
+            "trainings": self.trainings * self.seconds(self.training),
+            "comparisons": self.snapshots * self.seconds(self.comparison),
+            "evaluations": self.evaluations * self.seconds(self.evaluation),
+        }
+
+    @property
+    def gpu_seconds(self) -> float:
+        return sum(self.parts.values())
+
+    @property
+    def one_candidate(self) -> float:
+        """The GPU-seconds of a round that trains a single candidate and evaluates each of its snapshots in full."""
+        evaluations = self.training.snapshots * self.seconds(self.evaluation)
+        return self.seconds(self.refset) + self.seconds(self.training) + evaluations
+
+    def elapsed(self, gpus: int, slots: int) -> float:
+        """Return the time of the round if `slots` steps run at once, each on its own GPUs."""
+        steps = [(1, self.seconds(self.refset))]
+        for candidates, snapshots in self.stages:
+            steps.append((candidates, self.seconds(self.training) * snapshots / self.training.snapshots))
+            steps.append((candidates * snapshots, self.seconds(self.comparison)))
+        steps.append((self.evaluations, self.seconds(self.evaluation)))
+        return sum(math.ceil(number / slots) * seconds for number, seconds in steps) / gpus
+
+    @property
+    def memory(self) -> Memory | None:
+        return self.training.memory
+
+    @property
+    def disk(self) -> float:
+        """The bytes of the reference set, and of all snapshots and states before old ones are deleted."""
+        training = self.training
+        states = self.trainings * training.states * training.state_bytes
+        return self._fakes + states + self.snapshots * training.snapshot_bytes
+
+    def left(self, keep: str | int) -> float:
+        """Return the bytes that stay after the round; `keep` is the recipe's policy."""
+        if keep == "all":
+            return self.disk
+        kept = keep if isinstance(keep, int) else 1
+        stopped = self.stages[0].candidates - self.stages[-1].candidates  # each keeps its newest state
+        states = stopped * self.training.state_bytes
+        return self._fakes + states + kept * self.training.snapshot_bytes
+
+    @property
+    def _fakes(self) -> float:
+        return self.refset.stored if self.refset else 0.0
+
+    @property
+    def efforts(self) -> list[Effort]:
+        return [effort for effort in (self.refset, self.training, self.comparison, self.evaluation) if effort]
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a recipe costs on a device, with `gpus` GPUs for each step."""
+
+    recipe: Recipe
+    network: NetworkCount
+    device: Device
+    gpus: int
+    rounds: tuple[RoundForecast, ...]
+
+    @property
+    def base(self) -> float:
+        """The GPU-seconds of the evaluation of the network that the run starts from."""
+        return self.rounds[0].seconds(self.rounds[0].evaluation)
+
+    @property
+    def gpu_seconds(self) -> float:
+        return self.base + sum(each.gpu_seconds for each in self.rounds)
+
+    def elapsed(self, slots: int) -> float:
+        """Return the time of the run if this many steps run at once."""
+        return self.base / self.gpus + sum(each.elapsed(self.gpus, slots) for each in self.rounds)
+
+    @property
+    def disk(self) -> tuple[float, float]:
+        """The most bytes on the disk at any time, and those at the end."""
+        keep, most, left = self.recipe.policy.keep, 0.0, 0.0
+        for each in self.rounds:
+            most = max(most, left + each.disk)
+            left += each.left(keep)
+        return most, left
+
+    @property
+    def groups(self) -> list[tuple[int, int, RoundForecast]]:
+        """The rounds as (first, last, one of them): neighbours that cost the same are one entry."""
+        groups: list[tuple[int, int, RoundForecast]] = []
+        for _, each in groupby(enumerate(self.rounds, 1), key=lambda numbered: _costs(numbered[1])):
+            members = list(each)
+            groups.append((members[0][0], members[-1][0], members[0][1]))
+        return groups
+
+
+def _costs(each: RoundForecast) -> Any:
+    return each.efforts, len(each.planned.candidates), each.planned.search
+
+
+def forecast(recipe: Recipe, network: NetworkCount, device: Device, gpus: int) -> Forecast:
+    """Return what a recipe costs if its networks are like this one."""
+    rounds = tuple(_round(recipe, number, network, device, gpus) for number in range(1, len(recipe.rounds) + 1))
+    return Forecast(recipe, network, device, gpus, rounds)
+
+
+def _round(recipe: Recipe, number: int, network: NetworkCount, device: Device, gpus: int) -> RoundForecast:
+    planned, start, name = recipe.rounds[number - 1], Path(recipe.start), recipe.upstream
+    seed, candidate, search = recipe.seed + number, planned.candidates[0], planned.search
+
+    def effort(step: RefsetStep | RoundStep | EvaluationStep) -> Effort:
+        answer: Effort | None = plugins.manager().hook.ddo_effort(step=step, network=network, gpus=gpus)
+        if answer is None:
+            raise UserError(f"the integration of '{name}' does not tell what its steps cost, so there is no plan")
+        return answer
+
+    fakes = OUT if planned.needs_refset else None
+    setting = (candidate.objective, candidate.alpha, candidate.beta)
+    return RoundForecast(
+        planned,
+        device,
+        effort(RefsetStep(name, start, OUT, planned.refset_count, seed, planned.refset)) if fakes else None,
+        effort(RoundStep(name, start, fakes, OUT, *setting, seed, planned.training)),
+        effort(EvaluationStep(name, start, OUT, planned.evaluation_seeds, planned.evaluation)),
+        effort(EvaluationStep(name, start, OUT, search.evaluation_seeds, search.evaluation)) if search else None,
+    )
+
+
+def processes(torchrun: str) -> int | None:
+    """Return the number of processes that these options of torchrun start; None if they do not say a number."""
+    per_node, nodes = (_option(torchrun, name) for name in ("nproc[-_]per[-_]node", "nnodes"))
+    if not torchrun:
+        return 1
+    return None if per_node is None else per_node * (nodes or 1)
+
+
+def _option(torchrun: str, pattern: str) -> int | None:
+    found = re.search(rf"--{pattern}[= ](?:\d+:)?(\d+)\b", torchrun)
+    return int(found[1]) if found else None

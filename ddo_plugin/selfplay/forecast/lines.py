@@ -1,0 +1,137 @@
+"""A forecast as lines of text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ddo_plugin.hooks.types import Memory
+from ddo_plugin.selfplay.forecast.devices import DEVICES, GIB, Device
+from ddo_plugin.selfplay.forecast.forecast import Forecast, RoundForecast, forecast
+
+HOUR, DAY = 3600.0, 24.0
+HOURS = "hours_of_round"  # key of [expected]: hours of a round in the paper
+PAPER = DEVICES["A100"], 8  # GPUs that trained one candidate in the paper
+WIDTH = 34
+
+
+def lines(plan: Forecast, slots: int) -> Iterator[str]:
+    """Yield what the recipe costs, what that depends on, and how it compares with the paper."""
+    network, count = plan.network, len(plan.rounds)
+    where = f"{plan.gpus} {plan.device.name}" + (f" for each step, {slots} steps at a time" if slots > 1 else "")
+    yield f"{plan.recipe.title}; {where}"
+    yield (
+        f"network: {network.parameters / 1e6:,.1f} million parameters, {network.forward / 1e9:,.1f} billion operations "
+        "in a forward pass over one sample"
+    )
+    for first, last, each in plan.groups:
+        yield ""
+        title = f"round {first}" if first == last else f"rounds {first} to {last}, each"
+        yield f"{title:{WIDTH}}{'GPU-hours':>12}"
+        yield from _parts(each)
+        yield f"  {'sum':{WIDTH - 2}}{_number(each.gpu_seconds / HOUR):>12}"
+    total = plan.gpu_seconds / HOUR
+    yield ""
+    yield f"{_plural(count, 'round')}: {_number(total)} GPU-hours, {_time(plan.elapsed(slots) / HOUR)}"
+    yield from _wider(plan, slots)
+    yield from _compared(plan)
+    yield from _memory(plan)
+    most, left = (_bytes(amount) for amount in plan.disk)
+    yield f"disk: at most {most}; {left} stay (policy.keep = {plan.recipe.policy.keep})"
+    yield from _sources(plan)
+
+
+def _parts(each: RoundForecast) -> Iterator[str]:
+    planned = each.planned
+    stopped = f" ({len(planned.candidates)} candidates)" if planned.search else ""
+    titles = {
+        "reference set": f"reference set, {planned.refset_count:,} samples",
+        "trainings": f"{_number(each.trainings)} trainings{stopped}",
+        "comparisons": f"{each.snapshots:,} comparisons",
+        "evaluations": f"{each.evaluations:,} evaluations",
+    }
+    for name, seconds in each.parts.items():
+        if seconds:
+            yield f"  {titles[name]:{WIDTH - 2}}{_number(seconds / HOUR):>12}{seconds / each.gpu_seconds:>8.0%}"
+
+
+def _wider(plan: Forecast, slots: int) -> Iterator[str]:
+    """Tell what a node for each candidate would bring."""
+    candidates = max(len(each.planned.candidates) for each in plan.rounds)
+    if candidates > slots:
+        gpus = candidates * plan.gpus
+        yield f"with resources.slots = {candidates} ({gpus} GPUs): {_time(plan.elapsed(candidates) / HOUR)}"
+
+
+def _compared(plan: Forecast) -> Iterator[str]:
+    """Compare a round with the paper's hours, which are those of one candidate on its own node."""
+    device, gpus = PAPER
+    as_there = forecast(plan.recipe, plan.network, device, gpus).rounds[0]
+    hours = as_there.one_candidate / gpus / HOUR
+    line = f"a round of one candidate on {gpus} {device.name}, every snapshot evaluated: {_number(hours)} hours"
+    paper = plan.recipe.expected.get(HOURS)
+    yield line + (f"; the paper reports about {paper:g}" if paper else "; the paper reports no time")
+
+
+def _memory(plan: Forecast) -> Iterator[str]:
+    memory = plan.rounds[0].memory
+    if memory is None:
+        return
+    device = plan.device
+    need = memory.fixed + memory.images * memory.per_image
+    line = (
+        f"memory of a GPU: {_gib(need)} of {_gib(device.memory)}, with {_plural(memory.images, 'real image')} in a pass"
+    )
+    passes = _fewest_passes(memory, device)
+    if passes is None:
+        yield f"{line}; not even one image fits into the {_gib(device.usable)} that can be used"
+        return
+    images = memory.share // passes
+    option = memory.option.format(images=images, passes=passes)
+    if images < memory.images:
+        yield f"{line}, more than the {_gib(device.usable)} that can be used; {images} fit: {option}"
+    elif images > memory.images:
+        yield f"{line}; up to {images} fit: {option}"
+    else:
+        yield line
+
+
+def _fewest_passes(memory: Memory, device: Device) -> int | None:
+    """Return into how many equal passes a GPU's share of the batch must at least be divided; None if none fits."""
+    room = int((device.usable - memory.fixed) / memory.per_image)
+    if room < 1:
+        return None
+    first = -(-memory.share // room)
+    return next(passes for passes in range(first, memory.share + 1) if memory.share % passes == 0)
+
+
+def _sources(plan: Forecast) -> Iterator[str]:
+    efforts = [effort for each in plan.rounds for effort in each.efforts]
+    rates = dict.fromkeys(arithmetic.rate for effort in efforts for arithmetic in effort.arithmetic)
+    yield ""
+    yield "counted: operations, and the memory that a forward pass keeps for the backward pass"
+    for measured, title in ((True, "measured on an H200, assumed on other GPUs"), (False, "assumed")):
+        shares = [f"{rate.what} {rate.share:.2g} ({rate.precision})" for rate in rates if rate.measured == measured]
+        if shares:
+            yield f"{title}: share of the peak, {', '.join(shares)}"
+    if left_out := dict.fromkeys(name for effort in efforts for name in effort.left_out):
+        yield f"left out: {', '.join(left_out)}"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.2g}" if value < 10 else f"{value:.1f}"
+
+
+def _time(hours: float) -> str:
+    return f"{_number(hours / DAY)} days" if hours >= 2 * DAY else f"{_number(hours)} hours"
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
+def _gib(amount: float) -> str:
+    return f"{amount / GIB:.1f} GiB"
+
+
+def _bytes(amount: float) -> str:
+    return f"{amount / GIB:,.1f} GiB" if amount < 1024 * GIB else f"{amount / GIB / 1024:,.1f} TiB"

@@ -1,0 +1,78 @@
+"""`ddo plan`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from ddo_plugin.cli import main
+
+PAPER = ["edm-cifar10-cond", "edm-cifar10-uncond", "edm2-img64-s", "edm2-img512-l", "var-d16", "var-d30"]
+
+
+@pytest.fixture
+def ddo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DDO_CACHE", str(tmp_path / "cache"))
+
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(main, arguments)
+
+    return run
+
+
+@pytest.mark.parametrize("recipe", PAPER)
+@pytest.mark.parametrize("gpu", ["A100", "H200"])
+def test_every_recipe_of_the_paper_has_a_plan_without_network_or_checkout(ddo, recipe: str, gpu: str) -> None:
+    done = ddo("plan", recipe, "--gpu", gpu)
+    assert done.exit_code == 0, done.output
+    for word in ("GPU-hours", "trainings", "evaluations", "memory of a GPU", "disk", "the paper reports", "counted"):
+        assert word in done.output
+
+
+def test_the_plan_follows_the_recipe(ddo) -> None:
+    ddo("cp", "edm-cifar10-cond")
+    whole = ddo("plan", "edm-cifar10-cond.toml").output
+    short = ddo("plan", "edm-cifar10-cond.toml", "--set", "rounds=1", "--set", "sweep.alpha=[1]").output
+    assert "20 trainings" in whole and "16 rounds:" in whole
+    assert "4 trainings" in short and "1 round:" in short
+    assert "; 2 H100" in ddo("plan", "edm-cifar10-cond", "--gpu=H100", "--gpus=2").output
+
+
+def test_rounds_that_cost_the_same_are_one_entry(ddo) -> None:
+    assert ddo("plan", "edm2-img64-s").output.count("trainings") == 1
+    ddo("cp", "edm2-img64-s")
+    recipe = Path("edm2-img64-s.toml")
+    recipe.write_text(recipe.read_text() + "\n[[change]]\nfrom_round = 3\nrefset = { steps = 16 }\n")
+    output = ddo("plan", str(recipe)).output
+    assert "rounds 1 to 2, each" in output and "rounds 3 to 24, each" in output
+
+
+def test_a_network_that_does_not_fit_is_told_with_the_option_that_helps(ddo) -> None:
+    output = ddo("plan", "edm2-img512-l", "--set", "training.batch-gpu=64").output
+    assert "more than the 67.2 GiB that can be used; 16 fit: --batch-gpu=16" in output
+
+
+def test_an_unknown_network_that_is_not_at_hand_is_refused_in_one_line(ddo) -> None:
+    done = ddo("plan", "edm-cifar10-cond", "--set", 'start="mine.pkl"')
+    assert done.exit_code == 2
+    assert "mine.pkl: not on this machine" in done.output and "Traceback" not in done.output
+
+
+def test_an_upstream_without_figures_is_refused_in_one_line(ddo) -> None:
+    done = ddo("plan", "digits")
+    assert done.exit_code == 2
+    assert "digits" in done.output.splitlines()[-1]
+
+
+def test_an_unclear_number_of_processes_asks_for_gpus(ddo) -> None:
+    unclear = 'launch.torchrun="--nproc_per_node=gpu"'
+    assert ddo("plan", "edm-cifar10-cond", "--set", unclear).exit_code == 2
+    assert ddo("plan", "edm-cifar10-cond", "--set", unclear, "--gpus=8").exit_code == 0
+
+
+def test_an_unknown_recipe(ddo) -> None:
+    done = ddo("plan", "nothing.toml")
+    assert done.exit_code == 2 and "nothing.toml" in done.output
