@@ -54,6 +54,7 @@ USUAL: dict[str, list[str]] = {
     "curve": ["--scales=1", "--out=new", "--", "false", "{scale}", "{out}"],
     "cp": ["digits", "new.toml"],
     "validate": ["recipe.toml"],
+    "plan": ["recipe.toml", "--gpus=1"],
     "selfplay": ["recipe.toml", "--dry-run", "--out=new"],
     "report": ["run"],
     "demo": ["--family=neither"],
