@@ -25,6 +25,10 @@ class UserError(click.ClickException):
 
     exit_code = 2
 
+    def format_message(self) -> str:
+        """Return the message without control characters: the names in a file can hold codes that steer a terminal."""
+        return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in self.message)
+
     def show(self, file: IO[Any] | None = None) -> None:
         """Print the error; on later ranks after a moment, in which torchrun usually ends them."""
         if local_rank() != 0:

@@ -58,7 +58,7 @@ class Place(click.Path):
             self.fail("the path is empty; pass a file or folder.", param, ctx)
         try:
             mode = os.stat(value).st_mode  # noqa: PTH116, the value is not a Path yet
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return super().convert(value, param, ctx)
         except (OSError, ValueError) as error:
             self.fail(f"{str(value)!r} is no usable path: {getattr(error, 'strerror', error)}.", param, ctx)

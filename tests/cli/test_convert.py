@@ -218,7 +218,7 @@ def test_nothing_of_a_file_is_run(refused, tmp_path):
     assert not (tmp_path / "pwned").exists()
 
 
-def test_a_folder_that_cannot_be_written_is_told(convert, tmp_path):
+def test_a_folder_that_cannot_be_written_is_told(refused, tmp_path):
     (tmp_path / "file").touch()
     torch.save(native(network()), "last.pth")
-    assert "is no usable path: Not a directory" in convert("last.pth", "file/var.pth").output
+    assert "file/var.pth cannot be written" in refused("last.pth", "file/var.pth")
