@@ -23,6 +23,8 @@ def printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     results.record("speed edm", "network", parameters=56_000_000, batch=128, device="H100", torch="2.11.0")
     results.attempt("speed edm", "step", lambda: {"ms": {"ddo": 101.0, "mle on 2N": 80.0}, "ratio": 1.01})
     results.attempt("speed edm", "memory", lambda: {"peak GiB": {"ddo": 3.5}, "static GiB": 1.0})
+    sampled = {"images/s": 300.5, "first batch s": 2.0, "batch": 128, "turns": 3}
+    results.attempt("speed refset edm", "--precision=fp16, batches of 128", lambda: sampled)
     results.record("speed edm", "end", status="finished", seconds=60)
     done = CliRunner().invoke(report.main, [str(tmp_path / "results.jsonl")])
     assert done.exit_code == 0, done.output
@@ -34,6 +36,7 @@ def test_the_report_names_the_device_and_has_a_row_for_every_result(printed: str
     assert "| edm | first step | ok | rewards/real 0 |" in printed
     assert "| edm | 56 M | 128 | step | 1.01 |" in printed
     assert "| edm | ddo 3.5 | 1 |" in printed
+    assert "- speed refset edm, --precision=fp16, batches of 128: 300.5 images/s, first batch 2.0 s, 3 calls" in printed
     assert "| speed edm | finished | 60 |" in printed
 
 

@@ -77,6 +77,9 @@ def others(results: Sequence[Mapping[str, Any]]) -> str:
     for row in results:
         if row.get("ok") is False and row["part"].startswith("speed"):
             lines.append(f"- {row['part']}, {row['name']}: FAILED, {row['error'][-300:]}")
+        elif "images/s" in row:
+            told = f"{row['images/s']} images/s, first batch {row['first batch s']} s, {row['turns']} calls"
+            lines.append(f"- {row['part']}, {row['name']}: {told}")
         elif "rates" in row:
             lines.append(f"- {row['part']}: {shown(row['rates'])} ({row['steps']} steps, batches of {row['batch']})")
         elif "places" in row:

@@ -23,6 +23,7 @@ log() { sed -u "s/^/[$1] /" >>"$OUT/log.txt"; }
 part() { # NAME LIMIT COMMAND...: run a command within a time limit, and record how it ended
     local name=$1 limit=$(($2 * SLOWER)) left=$((DEADLINE - SECONDS)) begin=$SECONDS
     shift 2
+    [[ $name =~ ${PARTS:-.} ]] || return
     if ((left < 10)); then
         "$PYTHON" -m benchmarks.gpu.results "$name" "left out" 0 >>"$OUT/log.txt"
         return
@@ -81,7 +82,9 @@ depth=16
 speed edm 100 edm benchmarks.gpu.speed_diffusion edm
 speed var-d$depth 110 VAR benchmarks.gpu.speed_var $depth
 speed edm2-s 90 edm2 benchmarks.gpu.speed_diffusion edm2-s
-part "speed refset" 100 "$PYTHON" -m benchmarks.gpu.speed_refset "$WORK/edm" "$WORK/networks"
+speed "refset edm" 150 edm benchmarks.gpu.speed_refset edm
+speed "refset edm2-s" 130 edm2 benchmarks.gpu.speed_refset edm2-s
+speed "refset var-d$depth" 60 VAR benchmarks.gpu.speed_refset var-d$depth
 speed edm2-l 90 edm2 benchmarks.gpu.speed_diffusion edm2-l
 [ $depth = 16 ] && speed var-d30 120 VAR benchmarks.gpu.speed_var 30
 

@@ -8,6 +8,7 @@ import math
 import os
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -86,15 +87,23 @@ def write_images(
     with contextlib.ExitStack() as stack:
         collected = stack.enter_context(_collect(outputs, seeds)) if ranks.first else None
         bar = stack.enter_context(progress("images", len(seeds), unit=" images", shown=ranks.first))
-        for rows in _batches(len(seeds), batch, ranks):
-            sampled = _sample(generator, seeds, labels, rows)
-            if outputs.folder is not None and sampled.images is not None:
-                _write_pngs(outputs, [seeds[row] for row in rows], sampled.images)
-            gathered = ranks.gather(sampled if kept else Batch(rows, None, sampled.labels))
-            for part in gathered or ():
+        writer = stack.enter_context(ThreadPoolExecutor(1))  # compresses a batch while the next one is sampled
+
+        def write(own: Batch, parts: Sequence[Batch]) -> None:
+            if outputs.folder is not None and own.images is not None:
+                _write_pngs(outputs, [seeds[row] for row in own.rows], own.images)
+            for part in parts:
                 if collected is not None and len(part.rows):
                     collected.add(part)
                 bar.update(len(part.rows))
+
+        writing = writer.submit(lambda: None)
+        for rows in _batches(len(seeds), batch, ranks):
+            sampled = _sample(generator, seeds, labels, rows)
+            gathered = ranks.gather(sampled if kept else Batch(rows, None, sampled.labels))
+            writing.result()  # raises what the writer raised; at most one batch waits in memory
+            writing = writer.submit(write, sampled, gathered or ())
+        writing.result()
 
 
 def _batches(count: int, batch: int, ranks: Ranks) -> list[np.ndarray]:

@@ -9,8 +9,10 @@ from ddo_plugin import Effort, EvaluationStep, NetworkCount, Rate, RefsetStep, R
 STEPS = 18  # noise levels of a sample: the default of generate.py
 # Measured with DDPM++ on one H200 (docs/gpu.md). The training loop forbids TF32; the sampling script does not.
 TRAINING = Rate("training", "fp32", 0.63)
-SAMPLING = Rate("sampling", "tf32", 0.25)
-SAMPLING_IN_HALF = Rate("sampling", "half", 0.25, measured=False)
+SAMPLING = {
+    "fp32": Rate("sampling", "tf32", 0.25),
+    "fp16": Rate("sampling", "half", 0.25, measured=False),
+}
 # A snapshot holds the EMA, a state the network and Adam's moments. On the GPU are network, gradients, moments, EMA,
 # reference and the buckets in which gradients are exchanged. All are in fp32.
 FILES = Files(snapshot=4, state=12, on_gpu=28)
@@ -18,11 +20,10 @@ FILES = Files(snapshot=4, state=12, on_gpu=28)
 
 def effort(step: RefsetStep | RoundStep | EvaluationStep, network: NetworkCount, gpus: int) -> Effort:
     """Return the effort of a step."""
-    sampling = SAMPLING_IN_HALF if network.half else SAMPLING
     if isinstance(step, RefsetStep):
-        return shared.reference_set(step, network, STEPS, sampling)
+        return shared.reference_set(step, network, STEPS, SAMPLING)
     if isinstance(step, EvaluationStep):
-        return shared.evaluation(step, network, STEPS, sampling)
+        return shared.evaluation(step, network, STEPS, SAMPLING)
     return shared.training(step, network, gpus, _schedule(step), TRAINING, FILES)
 
 

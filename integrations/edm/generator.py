@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ddo_integrations.edm import ablation
+from ddo_integrations.nvlabs import execution
 from ddo_plugin import (
     Denoiser,
     DiffusionGenerator,
@@ -28,12 +29,13 @@ Solve = Callable[[Denoiser, Tensor, SampleGenerators], Tensor]
 def generator(source: str, options: Mapping[str, Any], upstream: Upstream) -> DiffusionGenerator:
     """Load the network of a snapshot, ready for sampling."""
     reference = load_as_stored(source, options, upstream)
-    network: Any = reference.network.to(upstream_device())
+    network: Any = reference.network
+    forward = execution.prepare(network, options, upstream_device())
     shape = (network.img_channels, network.img_resolution, network.img_resolution)
     solve, settings = solver(options, network, shape)
-    settings["fp16"] = bool(network.use_fp16)
+    settings |= execution.settings(network, options)
     return DiffusionGenerator(
-        reference, solve, lambda labels: bind_conditions(network, labels), settings=settings, batch=BATCH
+        reference, solve, lambda labels: bind_conditions(forward, labels), settings=settings, batch=BATCH
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from ddo_integrations.edm.effort import STEPS, effort
+from ddo_integrations.nvlabs.execution import execution_options
 from ddo_integrations.nvlabs.family import FAMILY
 from ddo_plugin import (
     Command,
@@ -88,7 +89,7 @@ class EDM(Integration):
         return None if source is None else open_images(Path(source), reference)
 
     def generator_options(self) -> Sequence[click.Option]:
-        return [*sampler_options(STEPS), *_ablation_options(), *pickle_options()]
+        return [*sampler_options(STEPS), *_ablation_options(), *execution_options(), *pickle_options()]
 
     def generator(self, source: str, options: Mapping[str, Any]) -> Generator:
         from ddo_integrations.edm.generator import generator

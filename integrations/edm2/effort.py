@@ -11,18 +11,19 @@ from ddo_plugin import Effort, EvaluationStep, NetworkCount, Rate, RefsetStep, R
 STEPS = 32  # noise levels of a sample: the default of generate_images.py
 # The share of training was measured with EDM2-S on one H200 (docs/gpu.md). The loop forbids TF32.
 TRAINING = Rate("training", "fp32", 0.58)
-SAMPLING = Rate("sampling", "tf32", 0.25, measured=False)
-SAMPLING_IN_HALF = Rate("sampling", "half", 0.25, measured=False)
+SAMPLING = {
+    "fp32": Rate("sampling", "tf32", 0.25, measured=False),
+    "fp16": Rate("sampling", "half", 0.25, measured=False),
+}
 AUTOENCODER = "the autoencoder of networks for latents"
 
 
 def effort(step: RefsetStep | RoundStep | EvaluationStep, network: NetworkCount, gpus: int) -> Effort:
     """Return the effort of a step."""
-    sampling = SAMPLING_IN_HALF if network.half else SAMPLING
     if isinstance(step, RefsetStep):
-        return shared.reference_set(step, network, STEPS, sampling)
+        return shared.reference_set(step, network, STEPS, SAMPLING)
     if isinstance(step, EvaluationStep):
-        judged = shared.evaluation(step, network, STEPS, sampling)
+        judged = shared.evaluation(step, network, STEPS, SAMPLING)
         return replace(judged, left_out=[*judged.left_out, AUTOENCODER])
     profiles = len(str(step.settings.get("ddo-ema", "0.05")).split(","))
     # Snapshots hold one EMA in fp16 each, a state the network, all EMAs and Adam's moments in fp32. On the GPU are also

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ddo_integrations.nvlabs import execution
 from ddo_integrations.nvlabs.dnnlib import construct_class_by_name
 from ddo_plugin import (
     DEPARTS,
@@ -34,6 +35,8 @@ def generator(source: str, options: Mapping[str, Any], upstream: Upstream) -> Di
     """Load the network of a snapshot, ready for sampling."""
     reference = _load(source, options, upstream)
     guide = _guide(options, reference, upstream) if takes_guide(options) else None
+    forward = _prepare(reference, options)
+    guiding = None if guide is None else _prepare(guide, options)
     info, guidance = reference.info, options["guidance"]
     sampler = Sampler.of(options, (info.channels, info.resolution, info.resolution))
 
@@ -41,15 +44,15 @@ def generator(source: str, options: Mapping[str, Any], upstream: Upstream) -> Di
         return sampler.solve(denoise, noise, streams, dtype=torch.float32)
 
     def denoiser(labels: Tensor | None) -> Denoiser:
-        main = bind_conditions(reference.network, labels)
-        return main if guide is None else guided(main, bind_conditions(guide.network, labels), guidance)
+        main = bind_conditions(forward, labels)
+        return main if guiding is None else guided(main, bind_conditions(guiding, labels), guidance)
 
-    settings = {**sampler.settings(), "fp16": bool(getattr(reference.network, "use_fp16", False))}
+    settings = {**sampler.settings(), **execution.settings(reference.network, options)}
     if guide is not None:
         settings |= {
             DEPARTS: ["guidance"],
             "guidance": guidance,
-            "gnet": {"source": guide.source, "sha256": guide.sha256},
+            "gnet": {"source": guide.source, "sha256": guide.sha256, **_other_precision(guide, reference)},
         }
     decode = _decoder(source, options) if info.channels not in (1, 3) else None
     return DiffusionGenerator(reference, solve, denoiser, settings=settings, batch=BATCH, decode=decode)
@@ -66,8 +69,26 @@ def _load(source: str, options: Mapping[str, Any], upstream: Upstream) -> Refere
         raise UserError(
             f"{source} is a {reference.info.class_name}, not a network of EDM2; run this in its own upstream's checkout"
         )
-    reference.network.to(upstream_device())
     return reference
+
+
+def _prepare(reference: Reference, options: Mapping[str, Any]) -> execution.Forward:
+    if options["compile"]:
+        _make_constants_traceable()
+    return execution.prepare(reference.network, options, upstream_device())
+
+
+def _make_constants_traceable() -> None:
+    """Replace upstream's cache of constants, whose keys torch.compile cannot trace."""
+    import torch_utils.misc
+
+    torch_utils.misc.const_like = lambda like, value: torch.as_tensor(value).to(like)
+
+
+def _other_precision(guide: Reference, reference: Reference) -> dict[str, bool]:
+    """Return the precision of the guiding network for the manifest, if it is not the network's."""
+    fp16 = bool(guide.network.use_fp16)
+    return {} if fp16 == bool(reference.network.use_fp16) else {"fp16": fp16}
 
 
 def takes_guide(options: Mapping[str, Any]) -> bool:

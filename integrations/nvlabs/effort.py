@@ -26,6 +26,7 @@ BACKWARD = 2  # operations of a backward pass, in forward passes
 LEFT_OUT = ["reading of data", "communication between GPUs", "the metric's own network"]
 UNITS = {"": 1, "K": 1_000, "M": 1_000_000, "Ki": 1 << 10, "Mi": 1 << 20}
 Settings = Mapping[str, Any]
+Rates = Mapping[str, Rate]  # by the names of `--precision`
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,9 @@ def training(step: RoundStep, network: NetworkCount, gpus: int, plan: Schedule, 
     )
 
 
-def reference_set(step: RefsetStep, network: NetworkCount, steps: int, rate: Rate) -> Effort:
+def reference_set(step: RefsetStep, network: NetworkCount, steps: int, rates: Rates) -> Effort:
     """Return the effort of sampling a reference set; `steps` is the default of upstream's sampler."""
+    rate = _sampling_rate(step.settings, network, rates)
     return Effort(
         [rate.of(step.count * evaluations(step.settings, steps) * network.forward)],
         stored=step.count * network.sample_bytes,
@@ -109,12 +111,17 @@ def reference_set(step: RefsetStep, network: NetworkCount, steps: int, rate: Rat
     )
 
 
-def evaluation(step: EvaluationStep, network: NetworkCount, steps: int, rate: Rate) -> Effort:
+def evaluation(step: EvaluationStep, network: NetworkCount, steps: int, rates: Rates) -> Effort:
     """Return the effort of sampling the images of an evaluation."""
     settings = {**step.settings, **arguments(step.settings.get("sampler", ""))}
     images = len(step.seeds) * step.settings.get("num", EVALUATION_SAMPLES)
     operations = images * evaluations(settings, steps) * network.forward
-    return Effort([rate.of(operations)], left_out=[*LEFT_OUT, *_guiding(settings)])
+    return Effort([_sampling_rate(settings, network, rates).of(operations)], left_out=[*LEFT_OUT, *_guiding(settings)])
+
+
+def _sampling_rate(settings: Settings, network: NetworkCount, rates: Rates) -> Rate:
+    """Return the rate in the precision that the settings ask for, or else the network's file."""
+    return rates[settings.get("precision", "fp16" if network.half else "fp32")]
 
 
 def evaluations(settings: Settings, steps: int) -> int:

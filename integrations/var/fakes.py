@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ddo_integrations.var.draw import full_precision, matmul_dtype, sample, through_pixels, together
-from ddo_plugin import Fakes, RefsetFakes
+from ddo_plugin import Fakes, RefsetFakes, to_device
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,10 @@ class StoredFakes:
         else:
             (tokens, numbers), logp = self.fakes.draw(len(labels)), None
         assert numbers is not None, "checked when the run was configured"
-        tokens = tokens.to(labels.device, torch.long)
-        batch = Batch(numbers.to(labels.device), tokens, inputs_of(self.quantizer, tokens))
-        return batch, None if logp is None else logp.to(labels.device)
+        device = labels.device
+        tokens = to_device(tokens, device).long()
+        batch = Batch(to_device(numbers, device), tokens, inputs_of(self.quantizer, tokens))
+        return batch, None if logp is None else to_device(logp, device)
 
 
 def inputs_of(quantizer: Any, tokens: Tensor) -> Tensor:

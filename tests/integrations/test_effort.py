@@ -100,6 +100,14 @@ def test_a_reference_set_runs_the_network_once_for_each_evaluation_of_the_solver
     assert effort.stored == 3000
 
 
+@pytest.mark.parametrize("upstream", ["edm", "edm2"])
+@pytest.mark.parametrize("settings, precision", [({}, "tf32"), ({"precision": "fp16"}, "half")])
+def test_sampling_has_the_precision_that_was_asked_for(
+    upstream: str, settings: dict[str, object], precision: str
+) -> None:
+    assert [arithmetic.rate.precision for arithmetic in of(refset(upstream, **settings)).arithmetic] == [precision]
+
+
 def test_an_evaluation_samples_for_every_seed() -> None:
     assert operations(of(evaluation("edm", num=500))) == 2 * 500 * 35 * F
     assert operations(of(evaluation("edm2", num=500, sampler="--steps=10 --guidance 1.2"))) == 2 * 500 * 19 * F

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from ddo_plugin.base.image_files import png
 from ddo_plugin.base.rank_group import Ranks
 from ddo_plugin.hooks.streams import SampleGenerators
+from ddo_plugin.sampling import image_writer
 from ddo_plugin.sampling.image_writer import NpzWriter, Outputs, grid, write_images
 
 
@@ -116,3 +119,33 @@ def test_a_grid_is_nearly_square_and_filled_row_by_row(count: int, rows: int, co
     assert made.shape == (1, rows * 2, columns * 3)
     cells = made[0, ::2, ::3].reshape(-1)
     assert cells.tolist() == [*range(1, count + 1), *[0] * (rows * columns - count)]
+
+
+def test_a_batch_is_written_while_the_next_one_is_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    second = threading.Event()
+
+    class Slow(Painter):
+        def sample(self, streams: SampleGenerators, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+            if self.batches:
+                second.set()
+            return super().sample(streams, labels)
+
+    def wait_and_write(image: np.ndarray) -> bytes:
+        assert second.wait(20), "the second batch was not sampled before the first one was written"
+        return png(image)
+
+    monkeypatch.setattr(image_writer, "png", wait_and_write)
+    painter: Any = Slow()
+    write_images(painter, Ranks(), Outputs(tmp_path), seeds=range(8), labels=None, batch=4)
+    assert len(list(tmp_path.glob("*.png"))) == 8
+
+
+@pytest.mark.parametrize("count", [1, 9], ids=["the last batch", "an earlier batch"])
+def test_an_error_of_writing_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    def full(image: np.ndarray) -> bytes:
+        raise OSError("no space left on the device")
+
+    monkeypatch.setattr(image_writer, "png", full)
+    with pytest.raises(OSError, match="no space left"):
+        write(Outputs(tmp_path), list(range(count)))
+    assert list(tmp_path.iterdir()) == []

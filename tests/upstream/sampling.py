@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -68,3 +70,42 @@ def release(world, completed, checkout: Path, out: Path, *flags: object) -> Path
 def ours(world, completed, command: Sequence[str], *flags: object, ranks: int = 1) -> str:
     launcher = LAUNCHER if ranks > 1 else []
     return completed(world.python(*launcher, "-m", "ddo_plugin", *command, f"--checkout={world.repo}", *flags))
+
+
+HALVED = """
+import importlib, pickle, sys, torch
+
+base, out, module, half = sys.argv[1:]
+with open(base, "rb") as file:
+    data = pickle.load(file)
+stored = data["ema"]
+cls = getattr(importlib.import_module(module), type(stored).__name__)
+net = cls(*stored.init_args, **{**stored.init_kwargs, "use_fp16": half == "True"})
+net.load_state_dict(stored.state_dict())
+torch.manual_seed(0)
+with torch.no_grad():
+    for parameter in net.parameters():  # so that the images depend on the network more than after a short training
+        parameter.add_(torch.randn_like(parameter), alpha=0.1)
+data["ema"] = net.eval().requires_grad_(False).to(next(stored.parameters()).dtype)
+with open(out, "wb") as file:
+    pickle.dump(data, file)
+"""
+
+
+def in_half_precision(world, completed, root: Path, networks: str) -> tuple[Any, dict[bool, Path]]:
+    """A copy of the world whose upstream uses fp16 on a CPU too, and its base as an fp16 and as an fp32 network."""
+    shutil.copytree(world.repo, root / "repo")
+    source = root / "repo" / f"{networks.replace('.', '/')}.py"
+    on_gpus = " and x.device.type == 'cuda'"
+    assert on_gpus in source.read_text()
+    source.write_text(source.read_text().replace(on_gpus, ""))
+    halved = dataclasses.replace(world, root=root, base=world.base)
+    made = {half: root / f"half-{half}.pkl" for half in (False, True)}
+    for half, path in made.items():
+        completed(halved.python("-c", HALVED, world.base, path, networks, half, PYTHONPATH=str(halved.repo)))
+    return halved, made
+
+
+def greatest_difference(one: Path, other: Path) -> int:
+    first, second = pixels(one), pixels(other)
+    return max(int(np.abs(image.astype(int) - second[name]).max()) for name, image in first.items())

@@ -57,11 +57,13 @@ def heun_sample(
         return (x - denoised) / sigma
 
     x, steps = latents.to(sigmas.dtype) * sigmas[0], len(sigmas) - 1
-    for sigma, sigma_next in pairwise(sigmas):
-        x_hat, sigma_hat = _add_noise(x, sigma, steps, churn, randn_like, round_sigma) if churn else (x, sigma)
+    levels = sigmas.cpu()  # to decide by: the CPU would wait for numbers on a GPU in every step
+    for (sigma, sigma_next), (level, level_next) in zip(pairwise(sigmas), pairwise(levels), strict=True):
+        gamma = churn.factor(level, steps) if churn else 0.0
+        x_hat, sigma_hat = _add_noise(x, sigma, gamma, churn, randn_like, round_sigma) if churn else (x, sigma)
         d = slope(x_hat, sigma_hat)
         x = x_hat + (sigma_next - sigma_hat) * d
-        if second_order and sigma_next > 0:
+        if second_order and level_next > 0:
             d_prime = slope(x, sigma_next)
             x = x_hat + (sigma_next - sigma_hat) * (d + d_prime) / 2
     return x
@@ -70,13 +72,12 @@ def heun_sample(
 def _add_noise(
     x: Tensor,
     sigma: Tensor,
-    steps: int,
+    gamma: float,
     churn: Churn,
     randn_like: Callable[[Tensor], Tensor],
     round_sigma: Callable[[Tensor], Tensor],
 ) -> tuple[Tensor, Tensor]:
     """Return x̂, the state with fresh noise, and its noise level σ̂."""
-    gamma = churn.factor(sigma, steps)
     if not gamma:
         if churn.everywhere:
             randn_like(x)

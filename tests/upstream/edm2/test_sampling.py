@@ -85,3 +85,46 @@ def test_guidance_and_a_second_network_go_together_or_are_refused(world, refused
     line = refused(world.python("-m", "ddo_plugin", "sample", *own[:3], "--gnet=guide.pkl"))
     assert line == "Error: --gnet=guide.pkl has no effect with --guidance=1; add --guidance or drop --gnet"
     assert not (tmp_path / "out").exists()
+
+
+def test_half_precision_is_that_of_pristine_generate_images_py(world, completed, tmp_path: Path) -> None:
+    """The network's file decides, and --precision overrides it. Here upstream's networks use fp16 on a CPU too."""
+    world, networks = sampling.in_half_precision(world, completed, tmp_path, "training.networks_edm2")
+    theirs = {}
+    for half, network in networks.items():
+        theirs[half] = tmp_path / f"theirs-{half}"
+        sampling.pristine(world, completed, "generate_images.py", theirs[half], f"--net={network}", *SEEDS)
+        own = [f"--network={network}", f"--outdir={tmp_path / f'ours-{half}'}"]
+        sampling.ours(world, completed, ["sample"], *own, *SEEDS)
+        sampling.assert_same_images(tmp_path / f"ours-{half}", theirs[half])
+    assert 0 < sampling.greatest_difference(theirs[True], theirs[False]) <= 8
+    own = [f"--network={networks[True]}", f"--outdir={tmp_path / 'full'}", "--precision=fp32"]
+    sampling.ours(world, completed, ["sample"], *own, *SEEDS)
+    sampling.assert_same_images(tmp_path / "full", theirs[False])
+
+
+def test_a_compiled_network_makes_the_same_images_and_the_set_says_so(world, completed, refused, tmp_path) -> None:
+    flags = [f"--checkout={world.repo}", f"--network={world.base}", "--count=5", "--batch=4", "--steps=3"]
+    make = ["-m", "ddo_plugin", "refset", "make", *flags]
+    made = []
+    for name, own in {"eager": [], "compiled": ["--compile"]}.items():
+        completed(world.python(*make, f"--out={tmp_path / name}", *own))
+        made.append(refset.open_refset(tmp_path / name))
+    assert np.abs(made[0].samples.astype(int) - made[1].samples).max() <= 1
+    assert "compiled" not in made[0].manifest["sampler"]
+    assert made[1].manifest["sampler"]["compiled"] is True
+    line = refused(world.python(*make, f"--out={tmp_path / 'compiled'}"))
+    assert "holds another set: its sampler.compiled is True, not None" in line
+
+
+def test_a_precision_that_the_device_lacks_or_that_is_not_the_sets_is_refused(
+    world, completed, refused, tmp_path: Path
+) -> None:
+    own = [f"--checkout={world.repo}", f"--network={world.base}", f"--out={tmp_path / 'set'}", "--count=3"]
+    make = ["-m", "ddo_plugin", "refset", "make", *own, "--steps=2"]
+    line = refused(world.python(*make, "--precision=fp16"))
+    assert line.startswith("Error: --precision=fp16 needs a GPU")
+    assert not (tmp_path / "set").exists()
+    completed(world.python(*make))
+    line = refused(world.python(*make, "--precision=fp32"))
+    assert "holds another set: its sampler.fp16 is True, not False" in line
