@@ -19,6 +19,7 @@ from .base.option_types import Finite as Finite
 from .base.option_types import FloatList as FloatList
 from .base.option_types import IntegerList as IntegerList
 from .base.option_types import Number as Number
+from .base.option_types import ShellWords as ShellWords
 from .base.progress import Progress as Progress
 from .base.progress import progress as progress
 from .base.ranks import is_first as is_first
@@ -26,6 +27,7 @@ from .base.ranks import local_rank as local_rank
 from .base.ranks import rank as rank
 from .base.ranks import under_torchrun as under_torchrun
 from .base.ranks import world_size as world_size
+from .base.reading import parsing as parsing
 from .base.result_file import check_place as check_place
 from .base.result_file import write_result as write_result
 from .checkouts.checkout import Checkout as Checkout

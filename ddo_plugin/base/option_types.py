@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+import os
 import re
+import shlex
+import stat
+from pathlib import Path
 from typing import Any
 
 import click
 
 MOST_SAMPLES = 10_000_000  # per command
+MOST_AT_A_TIME = 1024  # commands
 LAST_CLASS = (1 << 31) - 1
 Parameter = click.Parameter | None
 Context = click.Context | None
@@ -28,13 +33,51 @@ class Number(click.FloatRange, Finite):
     """A finite float within bounds."""
 
 
+class PossiblyInfinite(click.FloatRange):
+    """A float within bounds that can be infinite but not NaN, which click takes as within any bounds."""
+
+    def convert(self, value: Any, param: Parameter, ctx: Context) -> float:
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return number
+
+
 class Place(click.Path):
-    """A path that is not empty. An unset shell variable would otherwise mean the current folder."""
+    """The path of a file or folder, which may exist or not.
+
+    It is not empty: an unset shell variable would otherwise mean the current folder. It is neither a pipe, which can
+    block, nor a device, which can be endless or would be replaced by a result.
+    """
+
+    def __init__(self, **settings: Any):
+        super().__init__(path_type=Path, **settings)
 
     def convert(self, value: Any, param: Parameter, ctx: Context) -> Any:
         if not str(value):
             self.fail("the path is empty; pass a file or folder.", param, ctx)
+        try:
+            mode = os.stat(value).st_mode  # noqa: PTH116, the value is not a Path yet
+        except (FileNotFoundError, NotADirectoryError):
+            return super().convert(value, param, ctx)
+        except (OSError, ValueError) as error:
+            self.fail(f"{str(value)!r} is no usable path: {getattr(error, 'strerror', error)}.", param, ctx)
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            self.fail(f"{str(value)!r} is neither a regular file nor a folder.", param, ctx)
         return super().convert(value, param, ctx)
+
+
+class ShellWords(click.ParamType):
+    """Options of another program in one text, with the quotes of a shell."""
+
+    name = "options"
+
+    def convert(self, value: Any, param: Parameter, ctx: Context) -> str:
+        try:
+            shlex.split(str(value))
+        except ValueError as error:
+            self.fail(f"{value!r}: {str(error).lower()}.", param, ctx)
+        return str(value)
 
 
 class IntegerList(click.ParamType):

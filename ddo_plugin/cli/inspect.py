@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ddo_plugin.base.errors import UserError
+from ddo_plugin.base.option_types import Place
 
 if TYPE_CHECKING:
     from ddo_plugin.checkouts.checkout import Checkout
@@ -29,7 +30,7 @@ _CHUNK = 1 << 16  # characters
 @click.option("--source", is_flag=True, help="Print the Python source that the file carries, and nothing else.")
 @click.option(
     "--checkout",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=Place(exists=True, file_okay=False),
     default=".",
     help="Checkout whose source is compared with the source in the file. If you pass this option, the network is "
     "also loaded with the checkout's classes.  [default: the current folder]",

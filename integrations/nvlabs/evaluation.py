@@ -26,6 +26,7 @@ from ddo_plugin import (
     Command,
     Contents,
     IntegerList,
+    ShellWords,
     Standard,
     UserError,
     check_place,
@@ -179,8 +180,15 @@ def evaluation_options(metrics: Sequence[str]) -> list[click.Parameter]:
             help="Evaluation seeds, separated by commas. Seed k uses the image seeds k·num to (k+1)·num − 1.",
         ),
         click.Option(["--batch"], type=click.IntRange(min=1), default=64, show_default=True, help="Batch size."),
-        click.Option(["--torchrun"], metavar="OPTIONS", help="Start the scripts with torchrun and these options."),
-        click.Option(["--sampler"], default="", metavar="ARGS", help="Extra arguments for upstream's sampler."),
+        click.Option(
+            ["--torchrun"],
+            type=ShellWords(),
+            metavar="OPTIONS",
+            help="Start the scripts with torchrun and these options.",
+        ),
+        click.Option(
+            ["--sampler"], type=ShellWords(), default="", metavar="ARGS", help="Extra arguments for upstream's sampler."
+        ),
         click.Option(
             ["--labels"],
             help="Sample with `ddo sample` and these classes: uniform, dataset:PATH or a list.  [default: drawn by "

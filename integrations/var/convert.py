@@ -87,7 +87,7 @@ def _check_same(weights: Mapping[str, Tensor], other: Mapping[str, Tensor], sour
 
 
 def _save(state: Any, out: Path) -> None:
-    with atomic_write(out) as file:
+    with atomic_write(out, replace=False) as file:
         torch.save(state, file)
 
 

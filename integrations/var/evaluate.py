@@ -22,6 +22,7 @@ from ddo_integrations.var.options import upstream_options
 from ddo_plugin import (
     EVALUATION_SAMPLES,
     IntegerList,
+    ShellWords,
     UserError,
     check_measurable,
     check_place,
@@ -72,9 +73,14 @@ OWN = [
     ),
     click.Option(["--batch"], type=click.IntRange(min=1), help="Batch size.  [default: upstream's]"),
     click.Option(
-        ["--torchrun"], metavar="OPTIONS", help="Sample in several processes, with these options of torchrun."
+        ["--torchrun"],
+        type=ShellWords(),
+        metavar="OPTIONS",
+        help="Sample in several processes, with these options of torchrun.",
     ),
-    click.Option(["--sampler"], default="", metavar="ARGS", help="Extra arguments for `ddo sample`."),
+    click.Option(
+        ["--sampler"], type=ShellWords(), default="", metavar="ARGS", help="Extra arguments for `ddo sample`."
+    ),
 ]
 
 

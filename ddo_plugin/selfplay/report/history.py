@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ddo_plugin.base.reading import parsing, read_json
 from ddo_plugin.finetuning import statistics
 from ddo_plugin.jobs.journal import FILE_NAME, read
 
@@ -41,7 +41,10 @@ class Point:
 
     def images(self) -> np.ndarray | None:
         """Return a few samples, uint8 [N, C, H, W], if the evaluation kept them."""
-        return np.load(self.grid) if self.grid.exists() else None
+        if not self.grid.exists():
+            return None
+        with parsing(f"{self.grid}: cannot be read", "delete it to leave its images out"):
+            return np.load(self.grid)
 
     def steps(self) -> list[dict[str, float]]:
         """Return the statistics of the network's training; an empty list for a base."""
@@ -114,5 +117,5 @@ def _exists(root: Path, fact: dict[str, Any]) -> bool:
 
 def _point(root: Path, fact: dict[str, Any]) -> Point:
     file = root / fact["evaluation"]
-    evaluation, grid = json.loads(file.read_text()), file.with_suffix(".grid.npy")
+    evaluation, grid = read_json(file), file.with_suffix(".grid.npy")
     return Point(fact["round"], root / fact["network"], evaluation, grid, fact["candidate"])

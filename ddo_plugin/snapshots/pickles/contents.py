@@ -186,7 +186,7 @@ def sha256_text(text: str) -> str:
 
 def module_files(checkout: Path) -> dict[str, str]:
     """Return the module files of a checkout that snapshots may carry, by the SHA-256 of their text."""
-    files = sorted(checkout.glob("training/*.py")) + sorted(checkout.glob("*.py"))
+    files = sorted(file for place in ("training/*.py", "*.py") for file in checkout.glob(place) if file.is_file())
     return {sha256_text(file.read_text(errors="replace")): file.relative_to(checkout).as_posix() for file in files}
 
 
