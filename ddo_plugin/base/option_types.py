@@ -14,6 +14,9 @@ import click
 
 MOST_SAMPLES = 10_000_000  # per command
 MOST_AT_A_TIME = 1024  # commands
+MOST_EVALUATIONS = 1000  # per command: evaluation seeds, or points of a curve
+MOST_STEPS = 10_000  # of a sampler
+LAST_SEED = (1 << 32) - 1  # a larger one would repeat the noise of another
 LAST_CLASS = (1 << 31) - 1
 Parameter = click.Parameter | None
 Context = click.Context | None
@@ -85,9 +88,12 @@ class IntegerList(click.ParamType):
 
     name = "integers"
 
+    def __init__(self, most: int = MOST_SAMPLES):
+        self.most = most
+
     def convert(self, value: Any, param: Parameter, ctx: Context) -> list[int]:
         try:
-            return value if isinstance(value, list) else integers(str(value))
+            return value if isinstance(value, list) else integers(str(value), self.most)
         except ValueError as error:
             self.fail(f"{error}.", param, ctx)
 
@@ -104,11 +110,13 @@ class FloatList(click.ParamType):
             self.fail(f"{error}.", param, ctx)
 
 
-def integers(text: str) -> list[int]:
+def integers(text: str, most: int = MOST_SAMPLES) -> list[int]:
     """Return "0,3,5-7" as [0, 3, 5, 6, 7]."""
     ranges = integer_ranges(text)
-    if sum(map(len, ranges)) > MOST_SAMPLES:
-        raise ValueError(f"{text!r} holds more than {MOST_SAMPLES:,} numbers")
+    if sum(map(len, ranges)) > most:
+        raise ValueError(f"{text!r} holds more than {most:,} numbers")
+    if max(numbers[-1] for numbers in ranges if numbers) > LAST_SEED:
+        raise ValueError(f"{text!r} holds a number above {LAST_SEED:,}")
     return [number for numbers in ranges for number in numbers]
 
 
@@ -134,4 +142,6 @@ def floats(text: str) -> list[float]:
             raise ValueError
     except ValueError:
         raise ValueError(f"{text!r} is not a list of numbers such as 0,0.5,1") from None
+    if len(numbers) > MOST_EVALUATIONS:
+        raise ValueError(f"a list of {len(numbers):,} numbers is too long; pass at most {MOST_EVALUATIONS:,}")
     return numbers

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from ddo_plugin.base.errors import UserError
-from ddo_plugin.base.option_types import IntegerList, Place, ShellWords
+from ddo_plugin.base.option_types import MOST_EVALUATIONS, IntegerList, Place, ShellWords
 from ddo_plugin.cli._dashes import ARGUMENTS, SplitAtDashes
 
 USUAL_SEEDS = [0]
@@ -51,7 +51,7 @@ OURS = "applies to the metrics of this package only; drop it or --checkout"
 )
 @click.option(
     "--seeds",
-    type=IntegerList(),
+    type=IntegerList(MOST_EVALUATIONS),
     metavar="K[,K]",
     help="Evaluation seeds, separated by commas. Each seed measures N other images of the network.  [with --checkout; "
     "default: 0]",

@@ -7,7 +7,15 @@ from typing import Any
 
 import click
 
-from ddo_plugin.base.option_types import MOST_SAMPLES, Finite, Number, Place, PossiblyInfinite, ShellWords
+from ddo_plugin.base.option_types import (
+    MOST_SAMPLES,
+    MOST_STEPS,
+    Finite,
+    Number,
+    Place,
+    PossiblyInfinite,
+    ShellWords,
+)
 from ddo_plugin.sampling.solvers.choices import DPM_SOLVER_V3, SOLVERS, SPACINGS
 
 
@@ -21,7 +29,7 @@ def sampler_options(steps: int) -> list[click.Option]:
     return [
         option(
             "--steps",
-            type=click.IntRange(min=1),
+            type=click.IntRange(1, MOST_STEPS),
             default=steps,
             help=f"Number of noise levels above 0. With {DPM_SOLVER_V3}: number of network evaluations.",
         ),

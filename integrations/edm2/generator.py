@@ -95,6 +95,8 @@ def takes_guide(options: Mapping[str, Any]) -> bool:
     source, guidance = options["gnet"], options["guidance"]
     if guidance != 1 and source is None:
         raise UserError(f"--guidance={guidance} needs a guiding network; add --gnet")
+    if options["gnet_sha256"] is not None and source is None:
+        raise UserError("--gnet-sha256 verifies a guiding network; add --gnet or drop --gnet-sha256")
     if guidance == 1 and source is not None:
         raise UserError(f"--gnet={source} has no effect with --guidance=1; add --guidance or drop --gnet")
     return guidance != 1

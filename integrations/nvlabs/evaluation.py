@@ -22,10 +22,12 @@ import click
 
 from ddo_plugin import (
     EVALUATION_SAMPLES,
+    MOST_EVALUATIONS,
     Checkout,
     Command,
     Contents,
     IntegerList,
+    Place,
     ShellWords,
     Standard,
     UserError,
@@ -150,11 +152,11 @@ def evaluation_options(metrics: Sequence[str]) -> list[click.Parameter]:
         click.Option(
             ["--network"], required=True, metavar="PKL|URL|SAMPLES", help="Network to evaluate, or its samples."
         ),
-        click.Option(["--out"], type=click.Path(path_type=Path), required=True, help="JSON file to write."),
+        click.Option(["--out"], type=Place(dir_okay=False), required=True, help="JSON file to write."),
         click.Option(["--ref"], required=True, metavar="NPZ|PKL|URL", help="Statistics of the real images."),
         click.Option(
             ["--checkout"],
-            type=click.Path(path_type=Path),
+            type=Place(file_okay=False),
             default=".",
             show_default=True,
             help="Checkout of the upstream.",
@@ -174,7 +176,7 @@ def evaluation_options(metrics: Sequence[str]) -> list[click.Parameter]:
         ),
         click.Option(
             ["--seeds"],
-            type=IntegerList(),
+            type=IntegerList(MOST_EVALUATIONS),
             default="0",
             show_default=True,
             help="Evaluation seeds, separated by commas. Seed k uses the image seeds k·num to (k+1)·num − 1.",

@@ -21,7 +21,9 @@ import click
 from ddo_integrations.var.options import upstream_options
 from ddo_plugin import (
     EVALUATION_SAMPLES,
+    MOST_EVALUATIONS,
     IntegerList,
+    Place,
     ShellWords,
     UserError,
     check_measurable,
@@ -33,16 +35,17 @@ from ddo_plugin import (
     open_standard,
     progress,
     record_beside,
+    system_errors_in_one_line,
     write_result,
 )
 
 OWN = [
     click.Option(["--network"], required=True, metavar="PTH|URL", help="Plain weights, as upstream publishes them."),
-    click.Option(["--out"], type=click.Path(path_type=Path), required=True, help="JSON file to write."),
+    click.Option(["--out"], type=Place(dir_okay=False), required=True, help="JSON file to write."),
     click.Option(["--ref"], required=True, metavar="NPZ|IMAGES|URL", help="Real images, or their statistics."),
     click.Option(
         ["--checkout"],
-        type=click.Path(path_type=Path),
+        type=Place(file_okay=False),
         default=".",
         show_default=True,
         help="Checkout of the upstream.",
@@ -63,7 +66,7 @@ OWN = [
     ),
     click.Option(
         ["--seeds"],
-        type=IntegerList(),
+        type=IntegerList(MOST_EVALUATIONS),
         default="0",
         show_default=True,
         help="Evaluation seeds, separated by commas. Seed k uses the image seeds k·num to (k+1)·num − 1.",
@@ -85,6 +88,7 @@ OWN = [
 
 
 @click.command(params=[*OWN, *upstream_options()])
+@system_errors_in_one_line()
 def main(out: Path, seeds: list[int], num: int, metrics: str, **options: Any) -> None:
     """Compute metrics of a VAR network and write them as JSON.
 

@@ -9,7 +9,15 @@ from pathlib import Path
 import click
 import pytest
 
-from ddo_plugin.base.option_types import FloatList, IntegerList, Place, PossiblyInfinite, ShellWords, integers
+from ddo_plugin.base.option_types import (
+    MOST_EVALUATIONS,
+    FloatList,
+    IntegerList,
+    Place,
+    PossiblyInfinite,
+    ShellWords,
+    integers,
+)
 
 
 def test_lists_of_integers_hold_numbers_and_ranges() -> None:
@@ -73,3 +81,16 @@ def test_a_device_is_no_place(device: str) -> None:
     """A result would take the place of the device itself."""
     with pytest.raises(click.BadParameter, match="neither a regular file nor a folder"):
         Place().convert(device, None, None)
+
+
+def test_lists_that_no_command_could_work_off_are_refused() -> None:
+    with pytest.raises(click.BadParameter, match="more than 1,000 numbers"):
+        IntegerList(MOST_EVALUATIONS).convert("0-1000", None, None)
+    with pytest.raises(click.BadParameter, match="at most 1,000"):
+        FloatList().convert(",".join(["1"] * 1001), None, None)
+
+
+def test_a_seed_that_repeats_the_noise_of_another_is_refused() -> None:
+    assert integers("4294967295") == [4294967295]
+    with pytest.raises(ValueError, match="above 4,294,967,295"):
+        integers("4294967296")
