@@ -12,6 +12,7 @@ import pytest
 
 from tests.processes import run_python
 
+QUICKLY = "nested"  # the place that `make test` tries; an evaluation takes most of a minute
 PLACES = ["list", "dict", "tuple", "nested", "attribute", "list-in-a-module", "loss", "dataset"]
 HONEST = {"edm": "edm-song.pkl", "edm2": "rgb.pkl"}
 QUICK = {"edm": ["--", "--steps=2"], "edm2": []}
@@ -51,7 +52,9 @@ def evaluation(upstream: str, network: Path, world: Path, checkout, out: Path) -
 
 
 @pytest.mark.parametrize("upstream", ["edm", "edm2"])
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(
+    "place", [pytest.param(place, marks=[pytest.mark.thorough] * (place != QUICKLY)) for place in PLACES]
+)
 def test_upstreams_scripts_never_see_a_hidden_object(upstream, place, world, checkout, snapshots, ddo, tmp_path):
     network, out = snapshots(upstream) / f"hidden-{place}.pkl", tmp_path / "eval.json"
     done, executed = ddo(*evaluation(upstream, network, world, checkout, out), *QUICK[upstream])
