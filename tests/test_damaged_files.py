@@ -9,6 +9,7 @@ import io
 import json
 import random
 import shutil
+import traceback
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -169,7 +170,9 @@ def mutated(data: bytes, chance: random.Random) -> bytes:
     return bytes(changed)
 
 
-def damage_and_read(kind: Kind, folder: Path, count: int) -> None:
+def damage_and_read(kind: Kind, folder: Path, count: int) -> list[str]:
+    """Damage a file in many ways, read it each time, and return what went wrong."""
+    problems: list[str] = []
     path = kind.write(folder / kind.name)
     files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
     for seed in range(count):
@@ -180,20 +183,22 @@ def damage_and_read(kind: Kind, folder: Path, count: int) -> None:
             try:
                 read(path)
             except UserError as error:
-                assert "\n" not in error.message or kind.name.endswith(".toml"), seed
-            except Exception as error:
-                raise AssertionError(f"damage {seed} of {file}") from error
+                if "\n" in error.message and not kind.name.endswith(".toml"):
+                    problems.append(f"damage {seed} of {file.name}: {error.message}")
+            except Exception:
+                problems.append(f"damage {seed} of {file.name}: {traceback.format_exc()[-1000:]}")
         file.write_bytes(whole)
+    return problems
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_damaged_file_is_refused_in_one_line(tmp_path: Path, kind: str) -> None:
-    damage_and_read(KINDS[kind], tmp_path, FEW)
+    assert damage_and_read(KINDS[kind], tmp_path, FEW) == []
 
 
 @pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_damage_of_thousands_is_a_traceback(tmp_path: Path, kind: str) -> None:
-    damage_and_read(KINDS[kind], tmp_path, MANY)
+    assert damage_and_read(KINDS[kind], tmp_path, MANY) == []

@@ -155,15 +155,14 @@ def catalogue() -> list[tuple[str, list[str]]]:
     return lines
 
 
-@pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, demo_data: Path) -> Path:
-    """A folder with valid files, odd files and odd names."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DNNLIB_CACHE_DIR", str(tmp_path / "cache"))
+def fill(folder: Path, monkeypatch: pytest.MonkeyPatch, demo_data: Path) -> None:
+    """Enter a folder, and write valid files, odd files and odd names."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("DNNLIB_CACHE_DIR", str(folder / "cache"))
     monkeypatch.setenv("no_proxy", "*")
     images = np.random.default_rng(0).integers(0, 256, (3, 3, 8, 8), dtype=np.uint8)
-    for folder in ("images", "empty", "folder.py", "checkout", "run", "cache"):
-        Path(folder).mkdir()
+    for name in ("images", "empty", "folder.py", "checkout", "run", "cache"):
+        Path(name).mkdir()
     for number, image in enumerate(images):
         Path(f"images/{number}.png").write_bytes(png(image))
     with zipfile.ZipFile("images.zip", "w") as archive:
@@ -184,6 +183,11 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, demo_data: Path) -> P
     for name in ("random.bin", "random.npz", "random.zip", "random.toml", NOT_UTF8, f"{NOT_UTF8}.toml"):
         Path(name).write_bytes(random.Random(0).randbytes(1000))
     CliRunner().invoke(main, ["cp", "digits", "recipe.toml"])
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, demo_data: Path) -> Path:
+    fill(tmp_path, monkeypatch, demo_data)
     return tmp_path
 
 
@@ -223,14 +227,18 @@ def problem(name: str, arguments: list[str], world: Path) -> str:
     return ""
 
 
-@pytest.fixture
-def no_other_program(monkeypatch: pytest.MonkeyPatch) -> None:
+def stay_this_program(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the tests' process: some commands would become another program."""
 
     def refuse(command: base_commands.Command) -> None:
         raise SystemExit(0)
 
     monkeypatch.setattr(run_script, "become_process", refuse)
+
+
+@pytest.fixture
+def no_other_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    stay_this_program(monkeypatch)
 
 
 def assert_good(lines: list[tuple[str, list[str]]], world: Path) -> None:
