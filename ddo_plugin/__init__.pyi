@@ -11,14 +11,18 @@ from .base.environment import free_port as free_port
 from .base.environment import package_versions as package_versions
 from .base.errors import UserError as UserError
 from .base.errors import in_one_line as in_one_line
+from .base.errors import system_errors_in_one_line as system_errors_in_one_line
 from .base.files import atomic_folder as atomic_folder
 from .base.files import atomic_write as atomic_write
 from .base.files import sha256_file as sha256_file
 from .base.files import write_json as write_json
+from .base.option_types import MOST_EVALUATIONS as MOST_EVALUATIONS
 from .base.option_types import Finite as Finite
 from .base.option_types import FloatList as FloatList
 from .base.option_types import IntegerList as IntegerList
 from .base.option_types import Number as Number
+from .base.option_types import Place as Place
+from .base.option_types import ShellWords as ShellWords
 from .base.progress import Progress as Progress
 from .base.progress import progress as progress
 from .base.ranks import is_first as is_first
@@ -26,6 +30,7 @@ from .base.ranks import local_rank as local_rank
 from .base.ranks import rank as rank
 from .base.ranks import under_torchrun as under_torchrun
 from .base.ranks import world_size as world_size
+from .base.reading import parsing as parsing
 from .base.result_file import check_place as check_place
 from .base.result_file import write_result as write_result
 from .checkouts.checkout import Checkout as Checkout
@@ -37,6 +42,8 @@ from .checkouts.compat.cpu import announce_cpu as announce_cpu
 from .checkouts.compat.ownership import owns as owns
 from .checkouts.required_packages import refuse_missing_packages as refuse_missing_packages
 from .checkouts.run_script import checkout_command as checkout_command
+from .evaluation.hand_over import write_network as write_network
+from .evaluation.hand_over import write_statistics as write_statistics
 from .evaluation.image_sets import image_set_sha256 as image_set_sha256
 from .evaluation.image_sets import read_images as read_images
 from .evaluation.measure import check_measurable as check_measurable
@@ -44,6 +51,7 @@ from .evaluation.measure import features_named as features_named
 from .evaluation.measure import metrics_named as metrics_named
 from .evaluation.metrics.frechet import feature_moments as feature_moments
 from .evaluation.metrics.frechet import frechet_distance as frechet_distance
+from .evaluation.real_statistics import Standard as Standard
 from .evaluation.real_statistics import open_standard as open_standard
 from .evaluation.scores import EVALUATION_SAMPLES as EVALUATION_SAMPLES
 from .evaluation.scores import combine_seeds as combine_seeds
@@ -114,6 +122,8 @@ from .selfplay.forecast.counting import count_forward as count_forward
 from .selfplay.forecast.counting import count_operations as count_operations
 from .snapshots.options import pickle_options as pickle_options
 from .snapshots.options import sha256_option as sha256_option
+from .snapshots.pickles.checkpoint import check_checkpoint as check_checkpoint
+from .snapshots.pickles.contents import Contents as Contents
 from .snapshots.pickles.contents import NetworkInfo as NetworkInfo
 from .snapshots.pickles.contents import describe_pickle as describe_pickle
 from .snapshots.pickles.contents import missing_network_module as missing_network_module

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -24,6 +25,10 @@ class UserError(click.ClickException):
 
     exit_code = 2
 
+    def format_message(self) -> str:
+        """Return the message without control characters: the names in a file can hold codes that steer a terminal."""
+        return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in self.message)
+
     def show(self, file: IO[Any] | None = None) -> None:
         """Print the error; on later ranks after a moment, in which torchrun usually ends them."""
         if local_rank() != 0:
@@ -35,6 +40,22 @@ class CollapseError(click.ClickException):
     """The likelihood of the real data fell below the allowed bound, so further training would only do harm."""
 
     exit_code = COLLAPSE_STATUS
+
+
+@contextmanager
+def system_errors_in_one_line() -> Iterator[None]:
+    """Report in one line what the system refuses, such as a name that is too long, and text that is not UTF-8."""
+    try:
+        yield
+    except BrokenPipeError:  # the reader of the output has ended, as in `| head`
+        raise
+    except OSError as error:
+        if error.strerror is None:  # not from the system
+            raise
+        place = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        raise UserError(f"{place}{error.strerror}; check the path, its permissions and the free disk space") from None
+    except UnicodeError as error:
+        raise UserError(f"a name or a file is not valid UTF-8 ({error}); rename or convert it") from None
 
 
 @contextmanager

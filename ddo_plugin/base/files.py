@@ -19,23 +19,33 @@ DISK_ERRORS = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.ENAMETOOLONG, errno.ELOOP),
     *(errno.EACCES, errno.EPERM, errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR),
 )
+_SHORT = 50  # characters of at most 4 bytes
+_EXISTS = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR)
+_NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)  # of a file system that has none
 
 
 @contextlib.contextmanager
-def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """Open a binary file that appears at `path` if the block ends without an exception, and not at all otherwise."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def atomic_write(path: Path, *, replace: bool = True) -> Iterator[IO[bytes]]:
+    """Open a binary file that appears at `path` if the block ends without an exception, and not at all otherwise.
+
+    Without `replace`, whatever exists at `path` at the beginning or at the end is refused.
+    """
+    if not replace:
+        refuse_to_replace(path)
     temporary = _beside(path)
-    try:
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_folder(path.parent)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with _folder_of(path):
+        try:
+            with temporary.open("xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path) if replace else _create(temporary, path)
+            sync_folder(path.parent)
+        except BaseException as error:
+            temporary.unlink(missing_ok=True)
+            if (origin := _origin(error)) is not error:
+                raise origin from None
+            raise
 
 
 @contextlib.contextmanager
@@ -59,28 +69,35 @@ def refuse_to_replace(path: Path) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a value as indented JSON, completely or not at all."""
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     with atomic_write(path) as file:
-        file.write((json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+        # a file name can be other bytes than UTF-8; JSON has the same escapes as Python for them
+        file.write(text.encode(errors="backslashreplace"))
 
 
 @contextlib.contextmanager
-def atomic_folder(path: Path) -> Iterator[Path]:
-    """Create a folder that appears at `path` if the block ends without an exception. An existing one is replaced."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def atomic_folder(path: Path, *, replace: bool = True) -> Iterator[Path]:
+    """Create a folder that appears at `path` if the block ends without an exception, and not at all otherwise.
+
+    Without `replace`, whatever exists at `path` at the beginning or at the end is refused.
+    """
+    if not replace:
+        refuse_to_replace(path)
     temporary = _beside(path)
-    temporary.mkdir()
-    try:
-        yield temporary
-        publish(temporary, path)
-    except BaseException:
-        _remove(temporary)
-        raise
+    with _folder_of(path):
+        temporary.mkdir()
+        try:
+            yield temporary
+            publish(temporary, path, replace=replace)
+        except BaseException:
+            _remove(temporary)
+            raise
 
 
-def publish(folder: Path, path: Path) -> None:
-    """Move a finished folder to `path`, durably. An existing one is replaced."""
+def publish(folder: Path, path: Path, *, replace: bool) -> None:
+    """Move a finished folder to `path`, durably."""
     sync_tree(folder)
-    _replace(path, folder)
+    _replace(path, folder) if replace else _create(folder, path)
     sync_folder(path.parent)
 
 
@@ -126,7 +143,57 @@ def size_of(path: Path) -> int:
 
 def _beside(path: Path) -> Path:
     """Return a new name in the same folder. Files created there get the permissions of the umask."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    shortened = path.name[:_SHORT]  # a name has at most 255 bytes
+    return path.with_name(f".{shortened}.{secrets.token_hex(8)}.tmp")
+
+
+@contextlib.contextmanager
+def _folder_of(path: Path) -> Iterator[None]:
+    """Create the folder of a file or folder, and remove it again if the block fails."""
+    created = [folder for folder in path.parents if not os.path.lexists(folder)]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for folder in created:
+            with contextlib.suppress(OSError):  # another process may have put a file into it
+                folder.rmdir()
+        raise
+
+
+def _origin(error: BaseException) -> BaseException:
+    """Return why a write failed. If it fails or is interrupted within torch.save, torch raises an error of its own."""
+    origin: BaseException | None = error
+    while isinstance(origin, RuntimeError):
+        origin = origin.__context__
+    return origin if isinstance(origin, (OSError, KeyboardInterrupt, SystemExit)) else error
+
+
+def _create(temporary: Path, path: Path) -> None:
+    """Move a file or folder to `path`. Refuse whatever exists there, also if it appeared just now."""
+    refuse_to_replace(path)
+    try:
+        if temporary.is_dir():
+            temporary.rename(path)  # fails on everything but an empty folder, in which nothing can be lost
+        else:
+            _rename_file(temporary, path)
+    except OSError as error:
+        if error.errno in _EXISTS:
+            refuse_to_replace(path)
+        raise
+
+
+def _rename_file(file: Path, path: Path) -> None:
+    """Rename a file and fail if `path` exists. A plain rename would replace it, so the file gets a second name."""
+    try:
+        path.hardlink_to(file)
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+        path.touch(exist_ok=False)
+        file.replace(path)
+    else:
+        file.unlink()
 
 
 def _replace(path: Path, folder: Path) -> None:

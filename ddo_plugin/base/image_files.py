@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import io
-import zipfile
-from collections.abc import Callable, Iterable
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ddo_plugin.base.errors import UserError
+from ddo_plugin.base.reading import parsing
 
 if TYPE_CHECKING:
     from PIL import Image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP")  # of any other format, Pillow may start a program to read it
+MOST_PIXELS = 1 << 24  # of an image: 4096 x 4096
+MOST_FILES = 10_000_000  # in a folder
 HIDDEN = (".", "__MACOSX")  # macOS adds such entries to zips; they are not images
 
 
@@ -27,6 +32,15 @@ def image_names(names: Iterable[str], source: Path) -> list[str]:
     return images
 
 
+def files_below(folder: Path) -> Iterator[str]:
+    """Return the names of the regular files in a folder and its subfolders."""
+    if folder.resolve() == Path(folder.resolve().anchor):
+        raise UserError(f"{folder}: is the root of the file system; pass the folder of the images")
+    for path in itertools.islice(folder.rglob("*"), MOST_FILES):
+        if path.is_file():
+            yield path.relative_to(folder).as_posix()
+
+
 def _is_image(name: PurePosixPath) -> bool:
     return name.suffix.lower() in SUFFIXES and not any(part.startswith(HIDDEN) for part in name.parts)
 
@@ -34,11 +48,13 @@ def _is_image(name: PurePosixPath) -> bool:
 def read_image(read: Callable[[str], bytes], name: str, source: Path) -> np.ndarray:
     """Return an image of a folder or zip as uint8 [C, H, W] with one or three channels."""
     pillow = _pillow(source)
-    try:
-        with pillow.open(io.BytesIO(read(name))) as image:
-            pixels = np.asarray(_grey_or_rgb(image, f"{source}: {name}"))
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(f"{source}: cannot read {name} as an image ({error}); create it again") from None
+    with (
+        parsing(f"{source}: cannot read {name} as an image", "create it again"),
+        pillow.open(io.BytesIO(read(name)), formats=FORMATS) as image,
+    ):
+        if math.prod(image.size) > MOST_PIXELS:
+            raise ValueError(f"{image.width}×{image.height} is more than {MOST_PIXELS:,} pixels")
+        pixels = np.asarray(_grey_or_rgb(image, f"{source}: {name}"))
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 

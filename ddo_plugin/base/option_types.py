@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import math
+import os
 import re
+import shlex
+import stat
+from pathlib import Path
 from typing import Any
 
 import click
 
 MOST_SAMPLES = 10_000_000  # per command
+MOST_AT_A_TIME = 1024  # commands
+MOST_EVALUATIONS = 1000  # per command: evaluation seeds, or points of a curve
+MOST_STEPS = 10_000  # of a sampler
+LAST_SEED = (1 << 32) - 1  # a larger one would repeat the noise of another
 LAST_CLASS = (1 << 31) - 1
 Parameter = click.Parameter | None
 Context = click.Context | None
@@ -28,13 +36,51 @@ class Number(click.FloatRange, Finite):
     """A finite float within bounds."""
 
 
+class PossiblyInfinite(click.FloatRange):
+    """A float within bounds that can be infinite but not NaN, which click takes as within any bounds."""
+
+    def convert(self, value: Any, param: Parameter, ctx: Context) -> float:
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return number
+
+
 class Place(click.Path):
-    """A path that is not empty. An unset shell variable would otherwise mean the current folder."""
+    """The path of a file or folder, which may exist or not.
+
+    It is not empty: an unset shell variable would otherwise mean the current folder. It is neither a pipe, which can
+    block, nor a device, which can be endless or would be replaced by a result.
+    """
+
+    def __init__(self, **settings: Any):
+        super().__init__(path_type=Path, **settings)
 
     def convert(self, value: Any, param: Parameter, ctx: Context) -> Any:
         if not str(value):
             self.fail("the path is empty; pass a file or folder.", param, ctx)
+        try:
+            mode = os.stat(value).st_mode  # noqa: PTH116, the value is not a Path yet
+        except (FileNotFoundError, NotADirectoryError):
+            return super().convert(value, param, ctx)
+        except (OSError, ValueError) as error:
+            self.fail(f"{str(value)!r} is no usable path: {getattr(error, 'strerror', error)}.", param, ctx)
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            self.fail(f"{str(value)!r} is neither a regular file nor a folder.", param, ctx)
         return super().convert(value, param, ctx)
+
+
+class ShellWords(click.ParamType):
+    """Options of another program in one text, with the quotes of a shell."""
+
+    name = "options"
+
+    def convert(self, value: Any, param: Parameter, ctx: Context) -> str:
+        try:
+            shlex.split(str(value))
+        except ValueError as error:
+            self.fail(f"{value!r}: {str(error).lower()}.", param, ctx)
+        return str(value)
 
 
 class IntegerList(click.ParamType):
@@ -42,9 +88,12 @@ class IntegerList(click.ParamType):
 
     name = "integers"
 
+    def __init__(self, most: int = MOST_SAMPLES):
+        self.most = most
+
     def convert(self, value: Any, param: Parameter, ctx: Context) -> list[int]:
         try:
-            return value if isinstance(value, list) else integers(str(value))
+            return value if isinstance(value, list) else integers(str(value), self.most)
         except ValueError as error:
             self.fail(f"{error}.", param, ctx)
 
@@ -61,11 +110,13 @@ class FloatList(click.ParamType):
             self.fail(f"{error}.", param, ctx)
 
 
-def integers(text: str) -> list[int]:
+def integers(text: str, most: int = MOST_SAMPLES) -> list[int]:
     """Return "0,3,5-7" as [0, 3, 5, 6, 7]."""
     ranges = integer_ranges(text)
-    if sum(map(len, ranges)) > MOST_SAMPLES:
-        raise ValueError(f"{text!r} holds more than {MOST_SAMPLES:,} numbers")
+    if sum(map(len, ranges)) > most:
+        raise ValueError(f"{text!r} holds more than {most:,} numbers")
+    if max(numbers[-1] for numbers in ranges if numbers) > LAST_SEED:
+        raise ValueError(f"{text!r} holds a number above {LAST_SEED:,}")
     return [number for numbers in ranges for number in numbers]
 
 
@@ -91,4 +142,6 @@ def floats(text: str) -> list[float]:
             raise ValueError
     except ValueError:
         raise ValueError(f"{text!r} is not a list of numbers such as 0,0.5,1") from None
+    if len(numbers) > MOST_EVALUATIONS:
+        raise ValueError(f"a list of {len(numbers):,} numbers is too long; pass at most {MOST_EVALUATIONS:,}")
     return numbers

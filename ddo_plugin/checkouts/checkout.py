@@ -54,9 +54,9 @@ class Checkout:
 
 def open_checkout(folder: Path) -> Checkout:
     """Return the checkout in a folder; refuse a folder that holds no known upstream."""
-    root = folder.resolve()
-    if not root.is_dir():
+    if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; pass the folder of an upstream's checkout")
+    root = folder.resolve()
     known = [upstream for upstream in plugins.upstreams() if upstream.landmarks]
     return Checkout(root, recognise(root, known))
 

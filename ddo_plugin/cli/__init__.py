@@ -6,10 +6,15 @@ A command reads its options, calls the room that does the work and prints the re
 from __future__ import annotations
 
 import importlib
+import io
+import sys
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
 import click
+
+from ddo_plugin.base.errors import system_errors_in_one_line
 
 GROUP = "ddo_plugin.commands"  # the entry point group with which an integration adds a command
 SECTIONS: Mapping[str, tuple[str, ...]] = {
@@ -36,6 +41,13 @@ class _Commands(click.Group):
         elif name in (added := _added()):
             command = added[name].load()
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")  # a file name can be other bytes than UTF-8
+        with system_errors_in_one_line():
+            return super().invoke(ctx)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         others = [name for name in self.list_commands(ctx) if not any(name in names for names in SECTIONS.values())]

@@ -7,13 +7,15 @@ from pathlib import Path
 import click
 
 from ddo_plugin.base.errors import UserError
+from ddo_plugin.base.files import refuse_to_replace, writing
+from ddo_plugin.base.option_types import Place
 
-FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+FILE = Place(exists=True, dir_okay=False)
 
 
 @click.command("convert")
 @click.argument("source", type=FILE)
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=Place())
 @click.option(
     "--like",
     type=FILE,
@@ -35,12 +37,9 @@ def command(source: Path, out: Path, like: Path | None) -> None:
     """
     from ddo_plugin.hooks import plugins
 
-    if out.exists():
-        raise UserError(f"{out} already exists and is not overwritten; choose another file, or remove it")
-    try:
+    refuse_to_replace(out)
+    with writing(str(out)):
         summary = plugins.manager().hook.ddo_convert(source=source, out=out, like=like)
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error})") from None
     if summary is None:
         raise UserError(f"{source}: no installed plugin converts such a file; `ddo inspect {source}` describes it")
     click.echo(summary)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ddo_plugin.base.option_types import FloatList
+from ddo_plugin.base.option_types import MOST_AT_A_TIME, FloatList, Place
 from ddo_plugin.cli._dashes import ARGUMENTS, SplitAtDashes
 
 
@@ -19,13 +19,17 @@ from ddo_plugin.cli._dashes import ARGUMENTS, SplitAtDashes
     metavar="LIST",
     help="Guidance scales to measure, separated by commas, such as 0,0.5,1.",
 )
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="Folder to write.")
+@click.option("--out", type=Place(file_okay=False), required=True, help="Folder to write.")
 @click.option(
-    "--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Number of scales to run at a time."
+    "--jobs",
+    type=click.IntRange(1, MOST_AT_A_TIME),
+    default=1,
+    show_default=True,
+    help="Number of scales to run at a time.",
 )
 @click.option(
     "--beside",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=Place(exists=True, file_okay=False),
     multiple=True,
     help="Folder of another curve to draw in the same figure. Can be repeated.",
 )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ddo_plugin.base.errors import UserError
+from ddo_plugin.base.option_types import Place
 
 if TYPE_CHECKING:
     from ddo_plugin.checkouts.checkout import Checkout
@@ -18,7 +19,7 @@ NOT_READY_STATUS = 1
 
 
 @click.command("doctor")
-@click.argument("repo", type=click.Path(path_type=Path), default=".")
+@click.argument("repo", type=Place(), default=".")
 def command(repo: Path) -> None:
     """Check whether a training run could start here.
 

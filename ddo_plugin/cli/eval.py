@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from ddo_plugin.base.errors import UserError
-from ddo_plugin.base.option_types import IntegerList
+from ddo_plugin.base.option_types import MOST_EVALUATIONS, IntegerList, Place, ShellWords
 from ddo_plugin.cli._dashes import ARGUMENTS, SplitAtDashes
 
 USUAL_SEEDS = [0]
@@ -27,7 +27,7 @@ OURS = "applies to the metrics of this package only; drop it or --checkout"
     show_default=True,
     help="Metrics, separated by commas: fid, is, pr, kid. With --checkout: metrics that upstream's script knows.",
 )
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="JSON file for the results.")
+@click.option("--out", type=Place(dir_okay=False), help="JSON file for the results.")
 @click.option("--batch", type=click.IntRange(min=1), default=64, show_default=True, help="Images per forward pass.")
 @click.option(
     "--features",
@@ -40,7 +40,7 @@ OURS = "applies to the metrics of this package only; drop it or --checkout"
 )
 @click.option(
     "--checkout",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=Place(exists=True, file_okay=False),
     help="Measure with the scripts of this checkout. Use this for numbers that you publish.",
 )
 @click.option(
@@ -51,13 +51,16 @@ OURS = "applies to the metrics of this package only; drop it or --checkout"
 )
 @click.option(
     "--seeds",
-    type=IntegerList(),
+    type=IntegerList(MOST_EVALUATIONS),
     metavar="K[,K]",
     help="Evaluation seeds, separated by commas. Each seed measures N other images of the network.  [with --checkout; "
     "default: 0]",
 )
 @click.option(
-    "--torchrun", metavar="OPTIONS", help="Start the scripts with torchrun and these options.  [with --checkout]"
+    "--torchrun",
+    type=ShellWords(),
+    metavar="OPTIONS",
+    help="Start the scripts with torchrun and these options.  [with --checkout]",
 )
 @click.option(
     "--trust", is_flag=True, help="Allow the scripts to run the code in the network's file.  [with --checkout]"

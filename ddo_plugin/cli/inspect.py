@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ddo_plugin.base.errors import UserError
+from ddo_plugin.base.option_types import Place
 
 if TYPE_CHECKING:
     from ddo_plugin.checkouts.checkout import Checkout
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 REFUSED_STATUS = 1
 _LONGEST_LINE = 400
+_MOST_CLASSES = 20
+_CHUNK = 1 << 16  # characters
 
 
 @click.command("inspect")
@@ -26,7 +30,7 @@ _LONGEST_LINE = 400
 @click.option("--source", is_flag=True, help="Print the Python source that the file carries, and nothing else.")
 @click.option(
     "--checkout",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=Place(exists=True, file_okay=False),
     default=".",
     help="Checkout whose source is compared with the source in the file. If you pass this option, the network is "
     "also loaded with the checkout's classes.  [default: the current folder]",
@@ -110,17 +114,19 @@ def _statement(path: Path, kind: FileKind) -> str:
 
 
 def _print(contents: Contents, in_checkout: bool) -> None:
+    from ddo_plugin.snapshots.pickles.shown import shown
+
     click.echo("No code in it was run.\n")
     for key, network in contents.networks.items():
         _print_network(key, network)
     for key, thing in contents.objects.items():
         _print_object(key, thing)
     for key, value in contents.values.items():
-        click.echo(_line(f"{key}  {value!r}"))
+        click.echo(_line(f"{key}  {shown(value)}"))
     if contents.sources:
         click.echo("\nSource that pickle.load would run (--source prints it):")
     for source in contents.sources:
-        click.echo(_line(f"  {_title(source, in_checkout)}"))
+        click.echo(f"  {_title(source, in_checkout)}")
     click.echo("\nNames that it refers to:")
     for name, allowed in contents.globals.items():
         click.secho(f"  {name}{'' if allowed else '   not allowed'}", fg=None if allowed else "red")
@@ -147,8 +153,14 @@ def _print_object(key: str, thing: ObjectInfo) -> None:
 
 def _print_sources(sources: tuple[Source, ...]) -> None:
     for source in sources:
-        click.echo(_line(f"# {_title(source)}"))
-        click.echo("".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in source.text))
+        click.echo(f"# {_title(source)}")
+        for start in range(0, len(source.text), _CHUNK):
+            click.echo(_printable(source.text[start : start + _CHUNK]), nl=False)
+        click.echo()
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
 
 
 def _print_verdict(contents: Contents, trouble: str, loaded: bool) -> None:
@@ -172,11 +184,15 @@ def _title(source: Source, in_checkout: bool = False) -> str:
     same = (
         f", same as {source.local}" if source.local else ", unlike any module of this checkout" if in_checkout else ""
     )
-    return f"{', '.join(source.classes)}: {source.nbytes:,} bytes, sha256 {source.sha256}{same}"
+    classes = ", ".join(itertools.islice(source.classes, _MOST_CLASSES))
+    more = f" and {hidden} more" if (hidden := len(source.classes) - _MOST_CLASSES) > 0 else ""
+    return f"{_line(classes)}{more}: {source.nbytes:,} bytes, sha256 {source.sha256}{same}"
 
 
 def _arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
-    return ", ".join([*map(repr, args), *(f"{name}={value!r}" for name, value in kwargs.items())])
+    from ddo_plugin.snapshots.pickles.shown import shown
+
+    return ", ".join([*map(shown, args), *(f"{name}={shown(value)}" for name, value in kwargs.items())])
 
 
 def _size(nbytes: int) -> str:

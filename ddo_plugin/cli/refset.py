@@ -12,7 +12,7 @@ from ddo_plugin.base.option_types import LAST_CLASS, Place
 from ddo_plugin.cli._generating import GeneratingCommand, ended_by_sigterm, open_generator, ranks_on_device
 from ddo_plugin.sampling.options import refset_options
 
-FOLDER = Place(file_okay=False, path_type=Path)
+FOLDER = Place(file_okay=False)
 
 
 @click.group("refset")
@@ -85,7 +85,7 @@ def info(folder: Path) -> None:
 
 
 @command.command("pack")
-@click.argument("images", type=click.Path(exists=True, path_type=Path))
+@click.argument("images", type=Place(exists=True))
 @click.argument("folder", type=FOLDER)
 @click.option(
     "--class",
@@ -95,7 +95,7 @@ def info(folder: Path) -> None:
 )
 @click.option(
     "--network",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=Place(exists=True, dir_okay=False),
     help="Network that made the images; its SHA-256 is recorded.",
 )
 def pack(images: Path, folder: Path, label: int | None, network: Path | None) -> None:
@@ -113,7 +113,7 @@ def pack(images: Path, folder: Path, label: int | None, network: Path | None) ->
 
 @command.command("unpack")
 @click.argument("folder", type=FOLDER)
-@click.argument("archive", type=Place(dir_okay=False, path_type=Path))
+@click.argument("archive", type=Place(dir_okay=False))
 def unpack(folder: Path, archive: Path) -> None:
     """Write the images of a reference set to a zip.
 

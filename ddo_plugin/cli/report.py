@@ -10,10 +10,11 @@ from pathlib import Path
 import click
 
 from ddo_plugin.base.errors import UserError
+from ddo_plugin.base.option_types import Place
 
 
 @click.command("report")
-@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("folder", type=Place(exists=True, file_okay=False))
 def command(folder: Path) -> None:
     """Write an HTML report of a self-play run.
 

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import click
 
+from ddo_plugin.base.option_types import Place
+
 
 @click.command("revert")
-@click.argument("repo", type=click.Path(path_type=Path), default=".")
+@click.argument("repo", type=Place(), default=".")
 @click.option("--dry-run", is_flag=True, help="Print the change as a diff and write nothing.")
 def command(repo: Path, dry_run: bool) -> None:
     """Remove DDO's lines from a checkout.

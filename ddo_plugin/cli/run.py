@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from ddo_plugin.base.errors import UserError
+from ddo_plugin.base.option_types import ShellWords
 from ddo_plugin.cli._dashes import ARGUMENTS, SplitAtDashes
 
 
@@ -30,6 +31,7 @@ class _RunCommand(SplitAtDashes):
 @click.argument("what", nargs=-1, metavar="")
 @click.option(
     "--torchrun",
+    type=ShellWords(),
     metavar="OPTIONS",
     help="Start the script by torchrun with these options, such as '--nproc_per_node=8'.",
 )

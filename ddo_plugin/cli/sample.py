@@ -15,15 +15,13 @@ from ddo_plugin.cli._generating import GeneratingCommand, ended_by_sigterm, open
 if TYPE_CHECKING:
     from ddo_plugin.sampling.image_writer import Outputs
 
-FILE = Place(dir_okay=False, path_type=Path)
+FILE = Place(dir_okay=False)
 RANDOM = "random"
 
 
 @click.command("sample", cls=GeneratingCommand)
 @click.option("--network", required=True, metavar="PATH|URL", help="Network to sample.")
-@click.option(
-    "--outdir", type=Place(file_okay=False, path_type=Path), help="Folder for PNGs, each named after its seed."
-)
+@click.option("--outdir", type=Place(file_okay=False), help="Folder for PNGs, each named after its seed.")
 @click.option("--subdirs", is_flag=True, help="Group the PNGs in subfolders of 1000 seeds.")
 @click.option(
     "--npz",

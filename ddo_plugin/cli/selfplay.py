@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING
 import click
 
 from ddo_plugin.base.errors import UserError
+from ddo_plugin.base.option_types import Place
 
 if TYPE_CHECKING:
     from ddo_plugin.selfplay.recipe.load import Recipe
 
 
 @click.command("selfplay")
-@click.argument("recipe", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("recipe", type=Place(dir_okay=False))
 @click.option(
     "--out",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=Place(file_okay=False),
     help="Folder for networks, evaluations and the journal.  [default: selfplay-RECIPE]",
 )
 @click.option(

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from ddo_plugin.base.option_types import Place
+
 MEANINGS = {
     "pristine": "as upstream published it",
     "patchable": "another version than the patch was made for, but every line has exactly one place",
@@ -15,7 +17,7 @@ MEANINGS = {
 
 
 @click.command("status")
-@click.argument("repo", type=click.Path(path_type=Path), default=".")
+@click.argument("repo", type=Place(), default=".")
 def command(repo: Path) -> None:
     """Show whether a checkout is patched.
 

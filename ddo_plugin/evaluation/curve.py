@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -39,6 +40,7 @@ def run(
             raise UserError(
                 f"the command lacks {needed}; add it, because every scale would otherwise run the same command"
             )
+    _check_shell(template, out)
     with open_runner(out, LocalExecutor(slots=jobs), key({"command": list(template)})) as runner:
         root = runner.root
         tasks = [_task(root, template, scale) for scale in scales]
@@ -61,10 +63,21 @@ def _attempt(runner: Runner, task: Task) -> StepFailedError | None:
 
 def _task(root: Path, template: Sequence[str], scale: float) -> Task:
     """Return the task of a scale. Its file name depends on the command, so that another command measures again."""
-    name = f"scale-{scale:g}"
+    number = f"{scale:g}" if float(f"{scale:g}") == scale else repr(scale)
+    name = f"scale-{number}"
     out = root / f"{name}-{key({'command': list(template), 'scale': scale})}.json"
-    argv = [part.replace(SCALE, f"{scale:g}").replace(OUT, str(out)) for part in template]
+    argv = [part.replace(SCALE, number).replace(OUT, str(out)) for part in template]
     return Task(name, out, Command(argv))
+
+
+def _check_shell(template: Sequence[str], out: Path) -> None:
+    """Refuse a folder whose name a shell would read as more than a name, if the command has a script for a shell."""
+    place = str(out.resolve())
+    if shlex.quote(place) != place and any(OUT in part and len(part.split()) > 1 for part in template):
+        raise UserError(
+            f"--out={out}: the command is a script for a shell, which would misread {place!r}; choose a folder without "
+            "blanks and special characters"
+        )
 
 
 def read_point(root: Path, file: Path, scale: float) -> Point:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -11,12 +12,15 @@ from typing import IO, Any, Protocol
 
 import numpy as np
 
+from ddo_plugin.base.archives import DEFLATE, Zip, array_header, open_zip, read_exactly
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.base.files import sha256_file
-from ddo_plugin.base.image_files import image_names, read_image
+from ddo_plugin.base.image_files import MOST_PIXELS, files_below, image_names, read_image
+from ddo_plugin.base.reading import read_bytes
 from ddo_plugin.sampling.refsets import format as refset
 
 NPZ_KEY = "arr_0"  # the name in OpenAI's evaluator and VAR's sampler; [N, H, W, C]
+NPZ_FILE = f"{NPZ_KEY}.npy"
 DECODERS = 8  # threads
 
 
@@ -38,8 +42,7 @@ def read_images(path: Path) -> Images:
     if (path / refset.MANIFEST).exists():
         return RefsetImages(refset.open_refset(path))
     if path.is_dir():
-        names = [file.relative_to(path).as_posix() for file in path.rglob("*")]
-        return ImageFiles(path, names, lambda name: (path / name).read_bytes())
+        return ImageFiles(path, files_below(path), lambda name: read_bytes(path / name))
     if not path.is_file():
         raise UserError(f"{path}: no such file or folder")
     if path.suffix.lower() == ".npz":
@@ -48,8 +51,8 @@ def read_images(path: Path) -> Images:
         raise UserError(
             f"{path}: not images; pass a folder or zip of images, an .npz with {NPZ_KEY}, or a reference set"
         )
-    archive = zipfile.ZipFile(path)
-    return ImageFiles(path, archive.namelist(), archive.read)
+    archive = Zip(path)
+    return ImageFiles(path, archive.names, archive.read)
 
 
 class ImageFiles:
@@ -86,8 +89,8 @@ class NpzImages:
 
     def __init__(self, path: Path):
         self._path = path
-        with _Member(self._path) as (_, shape):
-            self._shape = shape
+        with open_zip(path) as archive, archive.stream(NPZ_FILE) as file:
+            self._shape = self._check_header(file)
 
     @property
     def description(self) -> Mapping[str, Any]:
@@ -97,13 +100,22 @@ class NpzImages:
         return self._shape[0]
 
     def batches(self, size: int) -> Iterator[np.ndarray]:
-        nbytes = int(np.prod(self._shape[1:]))
-        with _Member(self._path) as (file, shape):
-            for first in range(0, shape[0], size):
-                count = min(size, shape[0] - first)
-                data = _read_whole(file, count * nbytes, self._path)
-                pixels = np.frombuffer(data, np.uint8).reshape(count, *shape[1:])
+        with open_zip(self._path) as archive, archive.stream(NPZ_FILE) as file:
+            count, *shape = self._check_header(file)
+            for first in range(0, count, size):
+                rows = min(size, count - first)
+                data = read_exactly(file, rows * math.prod(shape))
+                pixels = np.frombuffer(data, np.uint8).reshape(rows, *shape)
                 yield np.array(pixels.transpose(0, 3, 1, 2), order="C")
+
+    def _check_header(self, file: IO[bytes]) -> tuple[int, ...]:
+        """Return the shape [N, H, W, C] from the header of the array."""
+        shape, is_fortran, dtype = array_header(file)
+        if dtype != np.uint8 or len(shape) != 4 or shape[-1] not in (1, 3) or is_fortran:
+            raise UserError(f"{self._path}: {NPZ_KEY} is {dtype} {list(shape)}, but must be uint8 [N, H, W, C]")
+        if not 0 < shape[1] * shape[2] <= MOST_PIXELS or shape[0] > DEFLATE * self._path.stat().st_size:
+            raise UserError(f"{self._path}: {NPZ_KEY} claims {list(shape)}, which it cannot hold; download it again")
+        return shape
 
 
 def image_set_sha256(path: Path) -> str | None:
@@ -111,42 +123,6 @@ def image_set_sha256(path: Path) -> str | None:
     if (path / refset.MANIFEST).exists():
         return refset.open_refset(path).samples_sha256
     return sha256_file(path) if path.is_file() else None
-
-
-class _Member:
-    """The member `arr_0` of an .npz: a context manager that yields the stream after the header, and the shape."""
-
-    def __init__(self, path: Path):
-        self._path = path
-
-    def __enter__(self) -> tuple[IO[bytes], tuple[int, ...]]:
-        try:
-            self._archive = zipfile.ZipFile(self._path)
-            self._file = self._archive.open(f"{NPZ_KEY}.npy")
-            version = np.lib.format.read_magic(self._file)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, is_fortran, dtype = read(self._file)
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise UserError(
-                f"{self._path}: cannot read images from the array {NPZ_KEY} ({error}); the file may be damaged"
-            ) from None
-        if dtype != np.uint8 or len(shape) != 4 or shape[-1] not in (1, 3) or is_fortran:
-            raise UserError(f"{self._path}: {NPZ_KEY} is {dtype} {list(shape)}, but must be uint8 [N, H, W, C]")
-        return self._file, shape
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-        self._archive.close()
-
-
-def _read_whole(file: IO[bytes], nbytes: int, path: Path) -> bytes:
-    try:
-        data = file.read(nbytes)
-    except (OSError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: the file is damaged ({error}); create or download it again") from None
-    if len(data) < nbytes:
-        raise UserError(f"{path}: {NPZ_KEY} is truncated; create or download the file again")
-    return data
 
 
 class RefsetImages:

@@ -8,7 +8,6 @@ images          everything that `image_sets.read_images` reads
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from ddo_plugin.base.archives import open_zip
 from ddo_plugin.base.download import local_file
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.base.files import sha256_file
-from ddo_plugin.evaluation.image_sets import NPZ_KEY, Images, NpzImages, image_set_sha256, read_images
+from ddo_plugin.base.reading import parsing
+from ddo_plugin.evaluation.image_sets import NPZ_FILE, NPZ_KEY, Images, NpzImages, image_set_sha256, read_images
 from ddo_plugin.evaluation.metrics.frechet import Moments
 
 _ROUNDING = 1e-3  # relative to the largest entry
@@ -67,16 +68,11 @@ def open_standard(source: str) -> Standard:
 
 
 def _read_npz(source: str, path: Path) -> Standard:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            moments = (
-                {KEYS[INCEPTION]: _moments(source, file["mu"], file["sigma"])}
-                if "mu" in file and "sigma" in file
-                else {}
-            )
-            images = NpzImages(path) if NPZ_KEY in file else None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"--ref={source} cannot be read ({error}); download or copy it again") from None
+    moments = {}
+    with open_zip(path, f"--ref={source}") as archive:
+        if {"mu.npy", "sigma.npy"} <= set(archive.names):
+            moments[KEYS[INCEPTION]] = _moments(source, archive.array("mu"), archive.array("sigma"))
+        images = NpzImages(path) if NPZ_FILE in archive.names else None
     if not (moments or images):
         raise UserError(f"--ref={source} holds neither mu and sigma nor images ({NPZ_KEY}); pass another file")
     return Standard(source, moments, images, sha256_file(path))
@@ -87,10 +83,8 @@ def _read_pkl(source: str, path: Path) -> dict[str, Moments]:
     from ddo_plugin.snapshots.pickles.unpickler import survey
 
     pickled = survey(path)
-    if pickled.refusals:
-        raise UserError(
-            f"--ref={source} could run code ({pickled.refusals[0]}), which statistics do not need, so it is not read"
-        )
+    if code := (*pickled.refusals, *(f"the source of {', '.join(names)}" for names in pickled.sources.values())):
+        raise UserError(f"--ref={source} could run code ({code[0]}), which statistics do not need, so it is not read")
     entries = pickled.value if isinstance(pickled.value, dict) else {}
     pairs = {
         name: value for name, value in entries.items() if isinstance(value, dict) and {"mu", "sigma"} <= value.keys()
@@ -102,8 +96,9 @@ def _read_pkl(source: str, path: Path) -> dict[str, Moments]:
 
 
 def _moments(source: str, mean: Any, covariance: Any) -> Moments:
-    mean, covariance = np.asarray(mean, np.float64), np.asarray(covariance, np.float64)
-    if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
+    with parsing(f"--ref={source}: mu and sigma are not arrays of numbers"):
+        mean, covariance = np.asarray(mean, np.float64), np.asarray(covariance, np.float64)
+    if mean.ndim != 1 or not len(mean) or covariance.shape != (len(mean), len(mean)):
         raise UserError(
             f"--ref={source}: the shapes of mu {list(mean.shape)} and sigma {list(covariance.shape)} do not match"
         )

@@ -6,13 +6,49 @@ import contextlib
 import json
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, TypeVar
 
 from ddo_plugin.base.errors import UserError
+from ddo_plugin.base.reading import parsing, read_bytes
 
 FILE_NAME = "journal.jsonl"
 BEGUN = "begun"
+REMEDY = "delete the line to repeat that step"
+Whole = TypeVar("Whole")
+
+# What the fields hold, in whichever fact they stand. A journal can be damaged, or come from a stranger.
+_TEXT = "fact settings out task kind log why plan upstream network evaluation sha256 objective"
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(_TEXT.split(), str),
+    **dict.fromkeys(("round", "attempt", "attempts", "status", "snapshots", "part", "candidates"), int),
+    **dict.fromkeys(("score", "alpha", "beta", "trainings", "seconds", "bytes"), (int, float)),
+    "rounds": list,
+    "measured": dict,
+    "candidate": (dict, NoneType),
+    "finalists": (int, NoneType),
+}
+
+
+class Fact(dict[str, Any]):
+    """A fact, or a part of it, that was read from a journal. What it lacks is an error of the journal."""
+
+    def __init__(self, values: dict[str, Any], place: str):
+        super().__init__(values)
+        self.place = place
+        wrong = [name for name, value in values.items() if not isinstance(value, _TYPES.get(name, object))]
+        if wrong or not all(isinstance(part, dict) for part in values.get("rounds", ())):
+            raise ValueError
+
+    def __missing__(self, name: str) -> Any:
+        raise _damaged(self.place)
+
+    def fill(self, kind: Callable[..., Whole]) -> Whole:
+        """Return an object with these values as its fields."""
+        with parsing(f"{self.place} is damaged", REMEDY):
+            return kind(**self)
 
 
 class Journal:
@@ -23,7 +59,7 @@ class Journal:
         self._lock = threading.Lock()
         path.parent.mkdir(parents=True, exist_ok=True)
         _drop_unfinished_line(path)
-        self.facts = read(path)
+        self.facts: list[dict[str, Any]] = [*read(path)]
         begun = [number for number, fact in enumerate(self.facts) if fact["fact"] == BEGUN]
         self._current = begun[-1] if begun else 0  # index of the first fact of the current run
 
@@ -66,25 +102,27 @@ class Journal:
         self.facts.append(entry)
 
 
-def read(path: Path) -> list[dict[str, Any]]:
+def read(path: Path) -> list[Fact]:
     """Return the facts of a journal. Its run may still be writing: a line without an end is left out."""
     if not path.exists():
         return []
-    *lines, _unfinished = path.read_bytes().split(b"\n")
+    *lines, _unfinished = read_bytes(path).split(b"\n")
     return [_parse(path, number, line) for number, line in enumerate(lines, 1)]
 
 
-def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
+def _parse(path: Path, number: int, line: bytes) -> Fact:
+    place = f"{path}: line {number}"
     try:
-        fact = json.loads(line)
-        if not (isinstance(fact, dict) and "fact" in fact):
+        fact = json.loads(line, object_hook=lambda values: Fact(values, place))
+        if not (isinstance(fact, Fact) and "fact" in fact):
             raise ValueError
         return fact
-    except ValueError:
-        raise UserError(
-            f"{path}: line {number} is damaged, so it is unknown which step had finished; delete the line to repeat "
-            "that step"
-        ) from None
+    except (ValueError, RecursionError):
+        raise _damaged(place) from None
+
+
+def _damaged(place: str) -> UserError:
+    return UserError(f"{place} is damaged, so it is unknown which step had finished; {REMEDY}")
 
 
 def _drop_unfinished_line(path: Path) -> None:

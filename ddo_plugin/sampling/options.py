@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import click
 
-from ddo_plugin.base.option_types import MOST_SAMPLES, Finite, Number, Place
+from ddo_plugin.base.option_types import (
+    MOST_SAMPLES,
+    MOST_STEPS,
+    Finite,
+    Number,
+    Place,
+    PossiblyInfinite,
+    ShellWords,
+)
 from ddo_plugin.sampling.solvers.choices import DPM_SOLVER_V3, SOLVERS, SPACINGS
 
 
@@ -22,7 +29,7 @@ def sampler_options(steps: int) -> list[click.Option]:
     return [
         option(
             "--steps",
-            type=click.IntRange(min=1),
+            type=click.IntRange(1, MOST_STEPS),
             default=steps,
             help=f"Number of noise levels above 0. With {DPM_SOLVER_V3}: number of network evaluations.",
         ),
@@ -61,7 +68,7 @@ def sampler_options(steps: int) -> list[click.Option]:
         option(
             "--S_max",
             "S_max",
-            type=click.FloatRange(min=0),
+            type=PossiblyInfinite(min=0),
             default=math.inf,
             help="Highest noise level at which fresh noise is added.",
         ),
@@ -91,7 +98,7 @@ def _multistep_options() -> list[click.Option]:
         ),
         click.Option(
             ["--statistics"],
-            type=click.Path(file_okay=False, path_type=Path),
+            type=Place(file_okay=False),
             metavar="FOLDER",
             help=f"Empirical model statistics for {DPM_SOLVER_V3}: a folder with l.npz and sb.npz. A name such as "
             "0.002_80.0_1200_1024 gives the range of noise levels.",
@@ -108,7 +115,7 @@ def refset_options() -> list[click.Option]:
     """Return the options of `ddo refset make` that do not depend on the upstream."""
     return [
         click.Option(["--network"], required=True, metavar="PATH|URL", help="Network to sample."),
-        click.Option(["--out"], type=Place(file_okay=False, path_type=Path), required=True, help="Folder for the set."),
+        click.Option(["--out"], type=Place(file_okay=False), required=True, help="Folder for the set."),
         click.Option(
             ["--count"],
             type=click.IntRange(1, MOST_SAMPLES),
@@ -144,7 +151,7 @@ def network_options() -> list[click.Option]:
     return [
         click.Option(
             ["--checkout"],
-            type=click.Path(file_okay=False, path_type=Path),
+            type=Place(file_okay=False),
             help="Checkout of the network's upstream.  [default: the current folder, or a folder on PYTHONPATH]",
         ),
         click.Option(
@@ -154,6 +161,7 @@ def network_options() -> list[click.Option]:
         ),
         click.Option(
             ["--torchrun"],
+            type=ShellWords(),
             metavar="OPTIONS",
             help="Run in several processes with these torchrun options, such as '--nproc_per_node=8'.",
         ),

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from ddo_plugin.base.progress import read_fraction
 from ddo_plugin.jobs.folder_lock import is_held
-from ddo_plugin.jobs.journal import BEGUN, FILE_NAME, read
+from ddo_plugin.jobs.journal import BEGUN, FILE_NAME, Fact, read
 from ddo_plugin.selfplay.recipe.plan import Candidate, Costs, Workload
 from ddo_plugin.selfplay.steps import COMPARISON, EVALUATION, REFSET, TRAINING
 
-Fact = Mapping[str, Any]
 ENDS = ("finished", "failed", "abandoned", "collapsed", "damaged")
 
 
@@ -55,13 +53,13 @@ def _plan(plan: Fact, facts: Sequence[Fact]) -> Iterator[str]:
     mine = [fact for fact in facts if fact.get("plan") == plan["plan"]]
     evaluated = [fact for fact in mine if fact["fact"] == "evaluated"]
     yield f"{plan['plan']} ({plan['upstream']}), {len(plan['rounds'])} rounds"
-    for number, announced in enumerate([{}, *plan["rounds"]]):
+    for number, announced in enumerate([None, *plan["rounds"]]):
         in_round = [fact for fact in evaluated if fact["round"] == number]
         selected = [fact["network"] for fact in mine if fact["fact"] == "selected" and fact["round"] == number]
         chosen = [fact for fact in in_round if not number or fact["network"] in selected[-1:]]
         if chosen:
             yield f"  {f'round {number}' if number else 'base':8}  {_network(chosen[-1])}"
-        elif number and any(fact["round"] == number - 1 for fact in evaluated):
+        elif announced and any(fact["round"] == number - 1 for fact in evaluated):
             yield f"  round {number:<2}  {_so_far(mine, number, announced)}"
             break
     if evaluated:
@@ -79,7 +77,7 @@ def _so_far(facts: Sequence[Fact], number: int, announced: Fact) -> str:
 
 
 def _network(evaluated: Fact) -> str:
-    candidate = f"  {Candidate(**evaluated['candidate'])}" if evaluated["candidate"] else ""
+    candidate = f"  {evaluated['candidate'].fill(Candidate)}" if evaluated["candidate"] else ""
     return f"{evaluated['score']:.4g}{candidate}  {evaluated['network']}"
 
 
@@ -121,7 +119,7 @@ def _time_left(out: Path, plans: Sequence[Fact], facts: Sequence[Fact]) -> str:
         False: max(1.0, (len(took[EVALUATION]) - len(plans)) / len(took[TRAINING])),
     }
     running = [name for name, last in _last(facts).items() if last["fact"] == "started"]
-    rounds = [Workload(**announced) for plan in plans for announced in plan["rounds"]]
+    rounds = [announced.fill(Workload) for plan in plans for announced in plan["rounds"]]
     total = len(plans) * costs.evaluation + sum(
         costs.refset + work.cost(costs, snapshots[work.finalists is not None]) for work in rounds
     )

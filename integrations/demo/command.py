@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from ddo_plugin.base.errors import UserError
+from ddo_plugin.base.option_types import Place
 
 FAMILIES = {"diffusion": ("diffusion",), "tokens": ("tokens",), "both": ("diffusion", "tokens")}
 EXTRA = {"sklearn": "scikit-learn", "matplotlib": "matplotlib", "jinja2": "jinja2"}
@@ -24,7 +25,7 @@ EXTRA = {"sklearn": "scikit-learn", "matplotlib": "matplotlib", "jinja2": "jinja
 )
 @click.option(
     "--out",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=Place(file_okay=False),
     default="ddo-demo",
     show_default=True,
     help="Folder for the networks, the journal and the report.",

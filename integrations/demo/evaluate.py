@@ -14,13 +14,16 @@ from ddo_integrations.demo.families import Family, build, load_snapshot
 from ddo_integrations.demo.generator import draw
 from ddo_integrations.demo.names import FAMILIES, FEATURES
 from ddo_plugin import (
+    MOST_EVALUATIONS,
     IntegerList,
+    Place,
     atomic_write,
     combine_seeds,
     feature_moments,
     features_named,
     frechet_distance,
     progress,
+    system_errors_in_one_line,
     write_json,
 )
 
@@ -39,11 +42,12 @@ def real_likelihood(family: Family, network: nn.Module, labels: torch.Tensor) ->
 
 @click.command()
 @click.option("--family", "family_name", type=click.Choice(FAMILIES), required=True, help="Model family.")
-@click.option("--data", type=click.Path(exists=True, path_type=Path), required=True, help="Prepared digits.")
-@click.option("--network", type=click.Path(exists=True, path_type=Path), required=True, help="Snapshot.")
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="JSON file to write.")
-@click.option("--seeds", type=IntegerList(), required=True, help="Sampling seeds, separated by commas.")
+@click.option("--data", type=Place(exists=True, file_okay=False), required=True, help="Prepared digits.")
+@click.option("--network", type=Place(exists=True, dir_okay=False), required=True, help="Snapshot.")
+@click.option("--out", type=Place(dir_okay=False), required=True, help="JSON file to write.")
+@click.option("--seeds", type=IntegerList(MOST_EVALUATIONS), required=True, help="Sampling seeds, separated by commas.")
 @click.option("--count", type=click.IntRange(min=2), default=2000, show_default=True, help="Samples for each seed.")
+@system_errors_in_one_line()
 def main(family_name: str, data: Path, network: Path, out: Path, seeds: list[int], count: int) -> None:
     """Write the Fréchet distance and the likelihood of a network.
 

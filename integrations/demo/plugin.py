@@ -15,6 +15,7 @@ from ddo_plugin import (
     FeatureExtractor,
     Generator,
     Integration,
+    Place,
     Reference,
     RefsetStep,
     RoundStep,
@@ -80,7 +81,7 @@ class DigitsIntegration(Integration):
             click.Option(["--family"], type=click.Choice(FAMILIES), required=True, help="Model family of the network."),
             click.Option(
                 ["--data"],
-                type=click.Path(exists=True, path_type=Path),
+                type=Place(exists=True, file_okay=False),
                 required=True,
                 help="Folder of prepared digits.",
             ),

@@ -19,12 +19,14 @@ from ddo_plugin import (
     Denoiser,
     NoiseLevels,
     Objective,
+    Place,
     Progress,
     atomic_write,
     diffusion_terms,
     heun_sample,
     noise_steps,
     progress,
+    system_errors_in_one_line,
 )
 
 MODES, RADIUS, STD = 8, 0.8, 0.06
@@ -92,12 +94,13 @@ def train(
 
 
 @click.command()
-@click.option("--out", type=click.Path(path_type=Path), required=True, help=".npz file to write.")
+@click.option("--out", type=Place(dir_okay=False), required=True, help=".npz file to write.")
 @click.option(
     "--base-steps", type=click.IntRange(min=1), default=3000, show_default=True, help="Training steps of the base."
 )
 @click.option("--steps", type=click.IntRange(min=1), default=800, show_default=True, help="Finetuning steps.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Random seed.")
+@system_errors_in_one_line()
 def main(out: Path, base_steps: int, steps: int, seed: int) -> None:
     """Train on the mixture, then finetune by DDO and by a control.
 

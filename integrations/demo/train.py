@@ -14,15 +14,15 @@ from torch import Tensor, nn
 
 from ddo_integrations.demo.families import Family, build, save_snapshot
 from ddo_integrations.demo.names import FAMILIES
-from ddo_plugin import atomic_write, inject, progress
+from ddo_plugin import Place, atomic_write, inject, progress, system_errors_in_one_line
 
 CHECKPOINT = "training-state.pt"
 
 
 @click.command()
 @click.option("--family", type=click.Choice(FAMILIES), required=True, help="Model family to train.")
-@click.option("--data", type=click.Path(exists=True, path_type=Path), required=True, help="Folder of prepared digits.")
-@click.option("--outdir", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+@click.option("--data", type=Place(exists=True, file_okay=False), required=True, help="Folder of prepared digits.")
+@click.option("--outdir", type=Place(file_okay=False), required=True, help="Folder to write.")
 @click.option("--steps", type=click.IntRange(min=1), required=True, help="Optimizer steps.")
 @click.option("--batch", type=click.IntRange(min=1), default=128, show_default=True, help="Real images for each step.")
 @click.option(
@@ -52,6 +52,7 @@ CHECKPOINT = "training-state.pt"
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Random seed.")
 @inject.options("digits")
+@system_errors_in_one_line()
 def main(**options: Any) -> None:
     """Train a tiny likelihood model of the digits."""
     opts = SimpleNamespace(**options)

@@ -10,8 +10,9 @@ from typing import Any
 
 import click
 
+from ddo_integrations.edm2.encoders import encoder_entry
 from ddo_integrations.nvlabs.evaluation import Job, Scripts, evaluate, evaluation_options, named_numbers, scratch_folder
-from ddo_plugin import flags
+from ddo_plugin import flags, system_errors_in_one_line
 
 METRICS = ("fid", "fd_dinov2")
 SCRIPT = "calculate_metrics.py"
@@ -39,12 +40,13 @@ def _metrics(job: Job, subcommand: str, **arguments: object) -> dict[str, float]
 
 
 @click.command(params=evaluation_options(METRICS))
+@system_errors_in_one_line()
 def main(**options: Any) -> None:
     """Compute metrics of an EDM2 network and write them as JSON.
 
     Upstream's script draws the classes of the samples; --labels=uniform balances them.
     """
-    evaluate(Scripts(METRICS, (".pkl", ".npz"), judge, judge_samples), options)
+    evaluate(Scripts(METRICS, (".pkl", ".npz"), judge, judge_samples, encoder_entry), options)
 
 
 if __name__ == "__main__":

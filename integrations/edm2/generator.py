@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ddo_integrations.edm2.encoders import LATENTS, stored_encoder
 from ddo_integrations.nvlabs import execution
-from ddo_integrations.nvlabs.dnnlib import construct_class_by_name
 from ddo_plugin import (
     DEPARTS,
     Denoiser,
@@ -28,7 +28,6 @@ from ddo_plugin import (
 )
 
 BATCH, DECODED_TOGETHER = 32, 4  # the defaults of generate_images.py
-LATENTS = "StabilityVAEEncoder"
 
 
 def generator(source: str, options: Mapping[str, Any], upstream: Upstream) -> DiffusionGenerator:
@@ -83,6 +82,8 @@ def takes_guide(options: Mapping[str, Any]) -> bool:
     source, guidance = options["gnet"], options["guidance"]
     if guidance != 1 and source is None:
         raise UserError(f"--guidance={guidance} needs a guiding network; add --gnet")
+    if options["gnet_sha256"] is not None and source is None:
+        raise UserError("--gnet-sha256 verifies a guiding network; add --gnet or drop --gnet-sha256")
     if guidance == 1 and source is not None:
         raise UserError(f"--gnet={source} has no effect with --guidance=1; add --guidance or drop --gnet")
     return guidance != 1
@@ -107,11 +108,11 @@ def _decoder(source: str, options: Mapping[str, Any]) -> Callable[[Tensor], Tens
 
     @cache
     def encoder() -> Any:
-        stored = describe_pickle(local_file(source, sha256=options["ddo_sha256"])).objects.get("encoder")
-        if stored is None or stored.class_name != LATENTS:
-            name = "missing" if stored is None else stored.class_name
+        file = local_file(source, sha256=options["ddo_sha256"])
+        built = stored_encoder(file, describe_pickle(file))
+        if type(built).__name__ != LATENTS:
+            name = "missing" if built is None else type(built).__name__
             raise UserError(f"{source} generates latents, but its encoder is {name}, which cannot decode them")
-        built = construct_class_by_name(class_name=f"training.encoders.{LATENTS}", **stored.init_kwargs)
         built.batch_size = DECODED_TOGETHER
         try:
             built.init(upstream_device())

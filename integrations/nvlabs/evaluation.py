@@ -6,6 +6,7 @@ An integration's `evaluate` module says which scripts these are and how to read 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import re
 import shlex
@@ -21,9 +22,14 @@ import click
 
 from ddo_plugin import (
     EVALUATION_SAMPLES,
+    MOST_EVALUATIONS,
     Checkout,
     Command,
+    Contents,
     IntegerList,
+    Place,
+    ShellWords,
+    Standard,
     UserError,
     check_place,
     checkout_command,
@@ -43,7 +49,9 @@ from ddo_plugin import (
     progress,
     read_images,
     torchrun_launcher,
+    write_network,
     write_result,
+    write_statistics,
 )
 
 NETWORKS = ("--net", "--gnet", "--network")  # options of the samplers whose value is unpickled
@@ -65,10 +73,9 @@ class Request:
     labels: str | None = None  # classes of the samples; None: upstream's sampler draws them
     trust: bool = False
 
-    @property
-    def scratch(self) -> Path:
-        """The folder of the samples while they are evaluated."""
-        return self.out.absolute().with_name(f".{self.out.name}.samples")
+    def beside(self, what: str) -> Path:
+        """Return a hidden path beside the output, for a folder that is needed only while this runs."""
+        return self.out.absolute().with_name(f".{self.out.name}.{what}")
 
     def image_seeds(self, seed: int) -> range:
         """Return the image seeds of an evaluation seed: separate blocks, as EDM's 0-49999, 50000-99999, ..."""
@@ -78,15 +85,16 @@ class Request:
 class Job:
     """Runs the commands of an evaluation, and keeps their command lines for the record."""
 
-    def __init__(self, request: Request):
+    def __init__(self, request: Request, originals: Mapping[str, str]):
         self.request = request
+        self.originals = originals  # copy -> the user's file, which the record names
         self.commands: list[str] = []
 
     def run(self, script: str, *arguments: str) -> str:
         """Run a script of the checkout, shown on stderr, and return what it prints."""
         checkout = self.request.checkout
         command = checkout_command(checkout, script, arguments, torchrun_launcher(self.request.torchrun))
-        self.commands.append(shlex.join([script, *arguments]))
+        self._record(script, *arguments)
         printed, status = _run(command)
         if status != 0:
             raise UserError(f"{script} of {checkout.root} ended with status {status}; see its output above")
@@ -109,10 +117,16 @@ class Job:
         }
         network = {"checkout": request.checkout.root, "network": request.what, "ddo-trust": request.trust}
         arguments = [*flags({**network, **images, "subdirs": True, "torchrun": request.torchrun}), *request.sampler]
-        self.commands.append(shlex.join(["ddo", "sample", *arguments]))
+        self._record("ddo", "sample", *arguments)
         _, status = _run(module_command("ddo_plugin", ["sample", *arguments]))
         if status != 0:
             raise UserError(f"`ddo sample` ended with status {status}; see its output above")
+
+    def _record(self, *command: str) -> None:
+        line = shlex.join(command)
+        for copy, original in self.originals.items():
+            line = line.replace(copy, original)
+        self.commands.append(line)
 
 
 Judge = Callable[[Job, int], Mapping[str, float]]  # job, evaluation seed -> metrics of the network
@@ -124,9 +138,12 @@ class Scripts:
     """An upstream's evaluation scripts: what they compute and read, and how they are called."""
 
     metrics: tuple[str, ...]  # the default first
-    reads: tuple[str, ...]  # suffixes of the files of statistics that the scripts read
+    reads: tuple[str, ...]  # suffixes of the files of statistics that the scripts read, the most general first
     judge: Judge
     judge_samples: JudgeSamples
+    beside: Callable[[Path, Contents], Mapping[str, Any]] = (
+        lambda *_: {}
+    )  # what they read of a snapshot but the network
 
 
 def evaluation_options(metrics: Sequence[str]) -> list[click.Parameter]:
@@ -135,11 +152,11 @@ def evaluation_options(metrics: Sequence[str]) -> list[click.Parameter]:
         click.Option(
             ["--network"], required=True, metavar="PKL|URL|SAMPLES", help="Network to evaluate, or its samples."
         ),
-        click.Option(["--out"], type=click.Path(path_type=Path), required=True, help="JSON file to write."),
+        click.Option(["--out"], type=Place(dir_okay=False), required=True, help="JSON file to write."),
         click.Option(["--ref"], required=True, metavar="NPZ|PKL|URL", help="Statistics of the real images."),
         click.Option(
             ["--checkout"],
-            type=click.Path(path_type=Path),
+            type=Place(file_okay=False),
             default=".",
             show_default=True,
             help="Checkout of the upstream.",
@@ -159,20 +176,31 @@ def evaluation_options(metrics: Sequence[str]) -> list[click.Parameter]:
         ),
         click.Option(
             ["--seeds"],
-            type=IntegerList(),
+            type=IntegerList(MOST_EVALUATIONS),
             default="0",
             show_default=True,
             help="Evaluation seeds, separated by commas. Seed k uses the image seeds k·num to (k+1)·num − 1.",
         ),
         click.Option(["--batch"], type=click.IntRange(min=1), default=64, show_default=True, help="Batch size."),
-        click.Option(["--torchrun"], metavar="OPTIONS", help="Start the scripts with torchrun and these options."),
-        click.Option(["--sampler"], default="", metavar="ARGS", help="Extra arguments for upstream's sampler."),
+        click.Option(
+            ["--torchrun"],
+            type=ShellWords(),
+            metavar="OPTIONS",
+            help="Start the scripts with torchrun and these options.",
+        ),
+        click.Option(
+            ["--sampler"], type=ShellWords(), default="", metavar="ARGS", help="Extra arguments for upstream's sampler."
+        ),
         click.Option(
             ["--labels"],
             help="Sample with `ddo sample` and these classes: uniform, dataset:PATH or a list.  [default: drawn by "
             "upstream's sampler]",
         ),
-        click.Option(["--trust"], is_flag=True, help="Run the code that the network's file contains."),
+        click.Option(
+            ["--trust"],
+            is_flag=True,
+            help="Give the network's file to upstream's scripts as it is. They run the code in it.",
+        ),
     ]
 
 
@@ -207,16 +235,15 @@ def evaluate(scripts: Scripts, options: Mapping[str, Any]) -> None:
         labels=options["labels"],
         trust=trust,
     )
-    job = Job(request)
-    if is_network(path):
-        for loaded in (path, *([] if trust else map(local_file, sampler_networks(request.sampler)))):
-            refuse_foreign_code(loaded, checkout, trust)
-        judge = scripts.judge if request.labels is None else _by_our_samples(scripts.judge_samples)
-        scores = _judge_network(job, judge, seeds)
-    else:
-        _check_count(request)
-        scores = [{"seed": seeds[0], **_judge_samples(job, scripts.judge_samples, seeds[0])}]
-    _write(job, scores, source, standard.description)
+    with empty_folder(request.beside("files")) as folder:
+        job = Job(*hand_over(request, scripts, standard, folder))
+        if is_network(path):
+            judge = scripts.judge if request.labels is None else _by_our_samples(scripts.judge_samples)
+            scores = _judge_network(job, judge, seeds)
+        else:
+            _check_count(request)
+            scores = [{"seed": seeds[0], **_judge_samples(job, scripts.judge_samples, seeds[0])}]
+    _write(request, job.commands, scores, source, standard.description)
 
 
 def is_network(path: Path) -> bool:
@@ -224,34 +251,49 @@ def is_network(path: Path) -> bool:
     return path.is_file() and path.suffix == ".pkl"
 
 
-def refuse_foreign_code(path: Path, checkout: Checkout, trust: bool) -> None:
-    """Refuse a pickle that carries code which is not the checkout's own, because upstream's scripts would run it."""
-    if trust:
-        return
-    contents = describe_pickle(path, checkout=checkout.root)
+def hand_over(request: Request, scripts: Scripts, standard: Standard, folder: Path) -> tuple[Request, dict[str, str]]:
+    """Return the request with files that the scripts may unpickle, and each such file's original.
+
+    They hold what was read safely from the user's files. With --trust, networks are handed over as they are.
+    """
+    originals: dict[str, str] = {}
+
+    def copied(source: str) -> str:
+        copy = folder / f"{len(originals)}.pkl"
+        _write_network(local_file(source), copy, request.checkout, scripts)
+        originals[str(copy)] = source
+        return str(copy)
+
+    statistics = folder / f"ref{scripts.reads[0]}"
+    write_statistics(standard, statistics)
+    handed = dataclasses.replace(request, ref=str(statistics))
+    if is_network(request.what) and not request.trust:
+        sampler = with_networks(request.sampler, copied)
+        handed = dataclasses.replace(handed, what=Path(copied(str(request.what))), sampler=sampler)
+    return handed, {**originals, str(statistics): request.ref}
+
+
+def _write_network(source: Path, copy: Path, checkout: Checkout, scripts: Scripts) -> None:
+    contents = describe_pickle(source)
     if missing := missing_network_module(contents, checkout.root):
-        raise UserError(f"{path}: {missing}; pass the checkout of the network's own upstream with --checkout")
-    foreign = [", ".join(source.classes) for source in contents.sources if source.local is None]
-    why = (
-        contents.damage
-        or (contents.refusals and contents.refusals[0])
-        or (foreign and f"its own source of {foreign[0]}")
-    )
-    if why:
-        raise UserError(
-            f"{path}: {checkout.upstream.title}'s scripts would run code that is not part of this checkout ({why}); if "
-            "you trust whoever made the file, add --trust"
-        )
+        raise UserError(f"{source}: {missing}; pass the checkout of the network's own upstream with --checkout")
+    if not write_network(source, copy, checkout, lambda: scripts.beside(source, contents)):
+        click.echo(f"ddo: {source} carries source that differs from the checkout's; the checkout's is used", err=True)
 
 
-def sampler_networks(arguments: Sequence[str]) -> list[str]:
-    """Return the networks that the sampler's arguments name, as `--gnet=X` or `--gnet X`."""
-    following = [*arguments[1:], ""]
-    pairs = [
-        argument.partition("=")[::2] if "=" in argument else (argument, after)
-        for argument, after in zip(arguments, following, strict=False)
-    ]
-    return [value for name, value in pairs if name in NETWORKS and value]
+def with_networks(arguments: Sequence[str], copied: Callable[[str], str]) -> tuple[str, ...]:
+    """Return the sampler's arguments with other files for the networks in them, `--gnet=X` or `--gnet X`."""
+    changed: list[str] = []
+    follows = False
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if follows:
+            argument = copied(argument)
+        elif name in NETWORKS and value:
+            argument = f"{name}={copied(value)}"
+        follows = name in NETWORKS and not equals and not follows
+        changed.append(argument)
+    return tuple(changed)
 
 
 def named_numbers(printed: str, names: Sequence[str]) -> dict[str, float]:
@@ -330,20 +372,30 @@ def _unpack(samples: Path, folder: Path) -> None:
             bar.update(len(batch))
 
 
+def scratch_folder(job: Job) -> contextlib.AbstractContextManager[Path]:
+    """Return an empty folder for samples."""
+    return empty_folder(job.request.beside("samples"))
+
+
 @contextlib.contextmanager
-def scratch_folder(job: Job) -> Iterator[Path]:
-    """Yield an empty folder beside the output and remove it afterwards, even if a kill had left it behind before."""
-    scratch = job.request.scratch
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
+def empty_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder and remove it afterwards, even if a kill had left it behind before."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, mode=0o700)
     try:
-        yield scratch
+        yield folder
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _write(job: Job, scores: Sequence[Mapping[str, float]], source: str, reference: Mapping[str, Any]) -> None:
-    request, checkout = job.request, job.request.checkout
+def _write(
+    request: Request,
+    commands: Sequence[str],
+    scores: Sequence[Mapping[str, float]],
+    source: str,
+    reference: Mapping[str, Any],
+) -> None:
+    checkout = request.checkout
     summary = combine_seeds(scores, request.metrics)
     value = {
         **summary,
@@ -358,7 +410,7 @@ def _write(job: Job, scores: Sequence[Mapping[str, float]], source: str, referen
             "folder": str(checkout.root),
             "commit": git_commit(checkout.root),
         },
-        "commands": job.commands,
+        "commands": commands,
         "versions": package_versions(),
     }
     click.echo("\n".join(f"{name}  {value:.6g}" for name, value in summary["metrics"].items()))

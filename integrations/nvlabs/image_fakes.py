@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ddo_integrations.nvlabs.dnnlib import construct_class_by_name
-from ddo_plugin import Reference, UserError
+from ddo_plugin import Reference, UserError, parsing
 
 DATASET = "training.dataset.ImageFolderDataset"
 
@@ -26,7 +25,9 @@ class ImageFakes:
         self.description: Mapping[str, Any] = {"images": str(path), "count": len(dataset), "reference_sha256": None}
 
     def draw(self, count: int) -> tuple[Tensor, Tensor | None]:
-        drawn = [self.dataset[int(row)] for row in torch.randint(len(self.dataset), (count,))]
+        rows = torch.randint(len(self.dataset), (count,))
+        with parsing(f"--ddo-fakes={self.description['images']}: an image cannot be read"):
+            drawn = [self.dataset[int(row)] for row in rows]
         images = torch.stack([torch.from_numpy(image) for image, _ in drawn])
         if not self.classes:
             return images, None
@@ -37,7 +38,7 @@ def open_images(path: Path, reference: Reference) -> ImageFakes | None:
     """Open a folder or zip with upstream's dataset class, with labels if the reference has classes."""
     if not (path.is_dir() or path.suffix == ".zip"):
         return None
-    try:
+    with parsing(f"--ddo-fakes={path} cannot be read as images"):
         dataset = construct_class_by_name(
             class_name=DATASET, path=str(path), use_labels=reference.info.label_dim > 0, cache=True
         )
@@ -47,5 +48,3 @@ def open_images(path: Path, reference: Reference) -> ImageFakes | None:
                 "use `ddo refset make`, or add the dataset.json that dataset_tool.py writes"
             )
         return ImageFakes(path, dataset)
-    except (OSError, AssertionError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"--ddo-fakes={path} cannot be read as images ({type(error).__name__}: {error})") from None

@@ -51,7 +51,7 @@ def _write_plain(weights: Mapping[str, Tensor], out: Path) -> str:
 
 def _write_native(weights: Mapping[str, Tensor], source: Path, out: Path, like: Path) -> str:
     rest = read_tensors(like, "--like")
-    if not is_native(rest) or not rest["trainer"].keys() >= REST:
+    if not is_native(rest) or not _is_complete(rest["trainer"]):
         raise UserError(
             f"--like={like} is not a training checkpoint of unmodified VAR (those of a DDO round have no image "
             "tokenizer); pass an ar-ckpt-*.pth of the same network"
@@ -59,6 +59,12 @@ def _write_native(weights: Mapping[str, Tensor], source: Path, out: Path, like: 
     _check_same(weights, network_of(rest) or {}, source, like)
     _save({**rest, "epoch": 0, "iter": 0, "trainer": _begun_anew(rest["trainer"], weights)}, out)
     return f"{out}: a training checkpoint at epoch 0 with an empty optimizer state, of {_described(weights)}"
+
+
+def _is_complete(trainer: Mapping[str, Any]) -> bool:
+    """Return whether a trainer's state has all parts that upstream's trainer loads."""
+    optimizer = trainer["var_opt"].get("optimizer") if isinstance(trainer.get("var_opt"), dict) else None
+    return all(isinstance(trainer.get(part), dict) for part in REST) and isinstance(optimizer, dict)
 
 
 def _begun_anew(trainer: Mapping[str, Any], weights: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -81,7 +87,7 @@ def _check_same(weights: Mapping[str, Tensor], other: Mapping[str, Tensor], sour
 
 
 def _save(state: Any, out: Path) -> None:
-    with atomic_write(out) as file:
+    with atomic_write(out, replace=False) as file:
         torch.save(state, file)
 
 

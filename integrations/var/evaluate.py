@@ -21,7 +21,10 @@ import click
 from ddo_integrations.var.options import upstream_options
 from ddo_plugin import (
     EVALUATION_SAMPLES,
+    MOST_EVALUATIONS,
     IntegerList,
+    Place,
+    ShellWords,
     UserError,
     check_measurable,
     check_place,
@@ -32,16 +35,17 @@ from ddo_plugin import (
     open_standard,
     progress,
     record_beside,
+    system_errors_in_one_line,
     write_result,
 )
 
 OWN = [
     click.Option(["--network"], required=True, metavar="PTH|URL", help="Plain weights, as upstream publishes them."),
-    click.Option(["--out"], type=click.Path(path_type=Path), required=True, help="JSON file to write."),
+    click.Option(["--out"], type=Place(dir_okay=False), required=True, help="JSON file to write."),
     click.Option(["--ref"], required=True, metavar="NPZ|IMAGES|URL", help="Real images, or their statistics."),
     click.Option(
         ["--checkout"],
-        type=click.Path(path_type=Path),
+        type=Place(file_okay=False),
         default=".",
         show_default=True,
         help="Checkout of the upstream.",
@@ -62,7 +66,7 @@ OWN = [
     ),
     click.Option(
         ["--seeds"],
-        type=IntegerList(),
+        type=IntegerList(MOST_EVALUATIONS),
         default="0",
         show_default=True,
         help="Evaluation seeds, separated by commas. Seed k uses the image seeds k·num to (k+1)·num − 1.",
@@ -72,13 +76,19 @@ OWN = [
     ),
     click.Option(["--batch"], type=click.IntRange(min=1), help="Batch size.  [default: upstream's]"),
     click.Option(
-        ["--torchrun"], metavar="OPTIONS", help="Sample in several processes, with these options of torchrun."
+        ["--torchrun"],
+        type=ShellWords(),
+        metavar="OPTIONS",
+        help="Sample in several processes, with these options of torchrun.",
     ),
-    click.Option(["--sampler"], default="", metavar="ARGS", help="Extra arguments for `ddo sample`."),
+    click.Option(
+        ["--sampler"], type=ShellWords(), default="", metavar="ARGS", help="Extra arguments for `ddo sample`."
+    ),
 ]
 
 
 @click.command(params=[*OWN, *upstream_options()])
+@system_errors_in_one_line()
 def main(out: Path, seeds: list[int], num: int, metrics: str, **options: Any) -> None:
     """Compute metrics of a VAR network and write them as JSON.
 

@@ -13,16 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddo_plugin import UserError
+from ddo_plugin import UserError, check_checkpoint
 
 BLOCK = re.compile(r"blocks\.(\d+)\.")
-WRAPPERS = ("_orig_mod.", "module.")  # prefixes from torch.compile and DistributedDataParallel
+WRAPPERS = re.compile(r"^(?:_orig_mod\.|module\.)+")  # prefixes from torch.compile and DistributedDataParallel
 LANDMARKS = {"class_emb.weight", "word_embed.weight", "pos_1LC", "head.weight", "lvl_1L"}
 
 
 def read_tensors(path: Path, flag: str) -> Any:
     """Load tensors and plain values from a file of `torch.save`, memory-mapped if its format allows."""
     try:
+        check_checkpoint(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickles that torch then refuses
             return torch.load(str(path), map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
@@ -57,6 +58,4 @@ def depth(weights: Mapping[str, Tensor]) -> int:
 
 
 def _bare(name: str) -> str:
-    while (bare := name.removeprefix(WRAPPERS[0]).removeprefix(WRAPPERS[1])) != name:
-        name = bare
-    return name
+    return WRAPPERS.sub("", name)

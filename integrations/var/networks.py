@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from ddo_integrations.var.formats import depth, network_of, read_tensors
 from ddo_plugin import Reference, UserError, atomic_write, check_finite, local_file, sha256_file
 
+WIDTH, SQUARES = 64, 12  # upstream: the width of a block for each block, and the width² weights of a block at least
+MOST_SCALES = 64
 MASK = "attn_bias_for_masking"  # holds −∞ where attention is not allowed
 
 
@@ -50,6 +52,7 @@ def read_weights(path: Path, flag: str) -> Weights:
         raise UserError(f"{flag}={path} holds no network of VAR; pass a file such as var_d16.pth")
     if weights.keys() != state.keys():
         raise UserError(f"{flag}={path} does not hold plain weights; extract them with `ddo convert {path} var.pth`")
+    _check_shapes(weights, f"{flag}={path}")
     check_finite({name: tensor for name, tensor in weights.items() if name != MASK}, path)
     return Weights(
         weights,
@@ -60,6 +63,27 @@ def read_weights(path: Path, flag: str) -> Weights:
         shared_modulation="shared_ada_lin.1.weight" in weights,
         normalised_attention="blocks.0.attn.scale_mul_1H11" in weights,
     )
+
+
+def _check_shapes(weights: Mapping[str, Tensor], source: str) -> None:
+    """Refuse weights that tell of a network larger than themselves, before upstream builds it."""
+    blocks, width = depth(weights), WIDTH * depth(weights)
+    levels, tokens = weights["lvl_1L"], weights["lvl_1L"].numel()
+    fits = (
+        levels.dtype == torch.int64
+        and tokens > 0
+        and 0 <= int(levels.min()) <= int(levels.max()) < MOST_SCALES
+        and all(0 < count == math.isqrt(count) ** 2 for count in levels.flatten().bincount().tolist())
+        and MASK in weights
+        and weights[MASK].numel() == tokens**2
+        and all(weights[name].shape[1:] == (width,) for name in ("class_emb.weight", "head.weight"))
+        and sum(tensor.numel() for tensor in weights.values()) > blocks * SQUARES * width**2
+    )
+    if not fits:
+        raise UserError(
+            f"{source} does not hold a network of VAR: the shapes of its tensors do not fit {blocks} blocks of width "
+            f"{width}; pass a file such as var_d16.pth"
+        )
 
 
 def fill(var: Any, reference: Reference) -> None:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import json
 import os
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from ddo_plugin.base import files
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.base.files import atomic_folder, atomic_write, sha256_file, write_json
 from ddo_plugin.base.result_file import check_place
+
+RACES = 20
 
 
 def names(folder: Path) -> list[str]:
@@ -116,6 +122,136 @@ def test_a_folder_that_cannot_be_put_in_place_gives_the_old_one_back(
         (folder / "new").touch()
     assert names(path) == ["old"]
     assert names(tmp_path) == ["folder"]
+
+
+def write_new(path: Path, before_the_end: Callable[[], object] = lambda: None) -> None:
+    with atomic_write(path, replace=False) as file:
+        file.write(b"new")
+        before_the_end()
+
+
+def fill_new(path: Path, before_the_end: Callable[[], object] = lambda: None) -> None:
+    with atomic_folder(path, replace=False) as folder:
+        (folder / "new").touch()
+        before_the_end()
+
+
+def make_file(path: Path) -> None:
+    path.write_text("mine")
+
+
+def make_folder(path: Path) -> None:
+    path.mkdir()
+    (path / "mine").touch()
+
+
+def make_dangling_link(path: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+@pytest.mark.parametrize("create", [write_new, fill_new])
+@pytest.mark.parametrize("appear", [make_file, make_folder, Path.mkdir, make_dangling_link])
+@pytest.mark.parametrize("during_the_work", [False, True])
+def test_what_exists_or_appears_in_the_place_of_something_new_is_left_alone(
+    tmp_path: Path, create: Callable[..., None], appear: Callable[[Path], None], during_the_work: bool
+) -> None:
+    path = tmp_path / "out"
+    if not during_the_work:
+        appear(path)
+    with pytest.raises(UserError, match="already exists and is not overwritten"):
+        create(path, lambda: appear(path) if during_the_work else None)
+    assert names(tmp_path) == ["out"]
+    appear(tmp_path / "other")
+    assert path.is_dir() == (tmp_path / "other").is_dir()
+    assert path.is_symlink() == (tmp_path / "other").is_symlink()
+    if path.is_dir():
+        assert names(path) == names(tmp_path / "other")
+    elif not path.is_symlink():
+        assert path.read_text() == "mine"
+
+
+@pytest.mark.parametrize("create", [write_new, fill_new])
+@pytest.mark.parametrize("appear", [make_file, make_folder, make_dangling_link])
+def test_what_appears_after_the_last_look_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, create: Callable[..., None], appear: Callable[[Path], None]
+) -> None:
+    path, looks = tmp_path / "out", []
+    monkeypatch.setattr(files, "refuse_to_replace", looks.append)
+    with pytest.raises(OSError, match="out"):
+        create(path, lambda: appear(path))
+    assert len(looks) == 3  # at the beginning, at the end, and to say what stands in the way
+    assert names(tmp_path) == ["out"]
+    assert not path.exists() or path.is_dir() or path.read_text() == "mine"
+
+
+@pytest.mark.parametrize("create", [write_new, fill_new])
+def test_one_of_two_processes_creates_it_and_the_other_says_that_it_did_not(
+    tmp_path: Path, create: Callable[..., None]
+) -> None:
+    for number in range(RACES):
+        start, path = tmp_path / f"start {number}", tmp_path / f"out {number}"
+        children = [in_a_process(lambda path=path, start=start: create(path, lambda: wait_for(start))) for _ in "ab"]
+        start.touch()
+        assert sorted(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children) == [0, 2]
+        assert path.exists()
+    assert visible(tmp_path) == names(tmp_path)
+
+
+def in_a_process(work: Callable[[], object]) -> int:
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            work()
+            status = 0
+        except UserError as error:
+            status = error.exit_code
+        finally:
+            os._exit(status)
+    return pid
+
+
+def wait_for(file: Path) -> None:
+    while not file.exists():
+        pass
+
+
+@pytest.mark.parametrize("create", [write_new, fill_new])
+def test_folders_made_for_something_new_go_with_it(tmp_path: Path, create: Callable[..., None]) -> None:
+    def fail() -> None:
+        raise BrokenError
+
+    with pytest.raises(BrokenError):
+        create(tmp_path / "a/b/out", fail)
+    assert names(tmp_path) == []
+    with pytest.raises(OSError, match="too long"):
+        create(tmp_path / "a" / ("x" * 300) / "out")
+    assert names(tmp_path) == []
+
+
+def test_a_name_of_255_bytes_can_be_written(tmp_path: Path) -> None:
+    for name in ("x" * 255, "é" * 127):
+        write_new(tmp_path / name)
+        assert (tmp_path / name).read_bytes() == b"new"
+
+
+def test_json_of_a_name_that_is_not_utf8_comes_back(tmp_path: Path) -> None:
+    name = os.fsdecode(b"\xff")
+    write_json(tmp_path / "a.json", {"path": name, "σ": 1})
+    assert json.loads((tmp_path / "a.json").read_bytes()) == {"path": name, "σ": 1}
+
+
+def test_a_file_system_without_hard_links_is_good_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Path) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    write_new(tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == b"new"
+    monkeypatch.setattr(files, "refuse_to_replace", lambda _: None)
+    with pytest.raises(FileExistsError):
+        write_new(tmp_path / "file")
+    assert names(tmp_path) == ["file"]
 
 
 KILLED_WHILE_WRITING = """

@@ -11,6 +11,7 @@ import torch
 from click.testing import CliRunner
 
 from ddo_plugin.cli import main
+from tests.processes import run_python
 
 
 def network(depth: int = 2, width: int = 4) -> dict[str, torch.Tensor]:
@@ -99,6 +100,63 @@ def test_there_and_back_the_network_is_the_same(convert):
 def test_what_exists_is_not_overwritten(refused):
     torch.save(native(network()), "ar-ckpt-last.pth")
     assert "ar-ckpt-last.pth already exists" in refused("ar-ckpt-last.pth", "ar-ckpt-last.pth")
+    Path("link.pth").symlink_to("nowhere")
+    assert "link.pth already exists" in refused("ar-ckpt-last.pth", "link.pth")
+
+
+def test_a_file_that_appears_during_the_work_is_not_overwritten(convert, monkeypatch):
+    torch.save(native(network()), "ar-ckpt-last.pth")
+    save = torch.save
+
+    def save_late(state, file):
+        save(state, file)
+        Path("out.pth").write_text("mine")
+
+    monkeypatch.setattr(torch, "save", save_late)
+    result = convert("ar-ckpt-last.pth", "out.pth")
+    assert (result.exit_code, "out.pth already exists" in result.output) == (2, True)
+    assert Path("out.pth").read_text() == "mine"
+    assert sorted(path.name for path in Path().iterdir()) == ["ar-ckpt-last.pth", "out.pth"]
+
+
+SMALL_DISK = """
+import resource, sys
+from ddo_plugin.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+main(sys.argv[1:])
+"""
+
+
+def test_a_full_disk_is_told_in_one_line(tmp_path):
+    torch.save(native(network(width=4000)), tmp_path / "last.pth")
+    done = run_python(["-c", SMALL_DISK, "convert", "last.pth", "out.pth"], cwd=tmp_path)
+    told = "Error: out.pth cannot be written (File too large); free disk space or choose another place\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", told)
+    assert [path.name for path in tmp_path.iterdir()] == ["last.pth"]
+
+
+@pytest.mark.parametrize("write", [1, 2, 5, 20])
+def test_ctrl_c_leaves_nothing(convert, monkeypatch, write):
+    torch.save(native(network()), "last.pth")
+    save = torch.save
+
+    class Interrupted:
+        def __init__(self, file):
+            self.file, self.left = file, write
+
+        def write(self, data):
+            self.left -= 1
+            if not self.left:
+                raise KeyboardInterrupt
+            return self.file.write(data)
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+    monkeypatch.setattr(torch, "save", lambda state, file: save(state, Interrupted(file)))
+    result = convert("last.pth", "out.pth")
+    assert (result.exit_code, result.output.strip()) == (1, "Aborted!")
+    assert [path.name for path in Path().iterdir()] == ["last.pth"]
 
 
 @pytest.mark.parametrize(
@@ -163,4 +221,4 @@ def test_nothing_of_a_file_is_run(refused, tmp_path):
 def test_a_folder_that_cannot_be_written_is_told(refused, tmp_path):
     (tmp_path / "file").touch()
     torch.save(native(network()), "last.pth")
-    assert "file/var.pth: cannot be written" in refused("last.pth", "file/var.pth")
+    assert "file/var.pth cannot be written" in refused("last.pth", "file/var.pth")

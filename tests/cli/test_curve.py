@@ -138,3 +138,17 @@ def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
     assert second.returncode == 2
     assert "another run is working in" in second.stderr
     assert first.returncode == 128 + signal.SIGTERM, said
+
+
+def test_a_script_for_a_shell_gets_no_folder_that_it_would_misread(tmp_path) -> None:
+    for name in ("a $(touch pwned)", "two words", "quote'"):
+        command = ["curve", "--scales=1", f"--out={tmp_path / name}", "--", "sh", "-c", "echo {scale} > {out}"]
+        result = CliRunner().invoke(main, command)
+        assert result.exit_code == 2
+        assert "choose a folder without blanks" in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_gets_every_digit_of_a_scale(measure, tmp_path) -> None:
+    assert measure("1000001,0.1").exit_code == 0
+    assert sorted(log(tmp_path)) == ["0.1", "1000001.0"]

@@ -87,7 +87,6 @@ REFUSALS = {
     "is a network, not samples; add --checkout=REPO": ["network.pkl"],
     "/proc/e.json cannot be written": ["samples.npz", "--out=/proc/e.json"],
     "--out=pyproject.toml/e.json cannot be written (Not a directory)": ["samples.npz", "--out=pyproject.toml/e.json"],
-    "--out=. cannot be written (Is a directory)": ["samples.npz", "--out="],
     "is not a checkout of a supported upstream": ["samples.npz", "--checkout=tests", "--features=", "--out=x.json"],
 }
 

@@ -46,6 +46,9 @@ def test_nothing_is_overwritten(ddo, tmp_path: Path) -> None:
     assert done.exit_code == 2
     assert "not overwritten" in done.output
     assert (tmp_path / "digits.toml").read_text() == "mine"
+    (tmp_path / "link.toml").symlink_to("nowhere")
+    assert ddo("cp", "digits", "link.toml").exit_code == 2
+    assert (tmp_path / "link.toml").is_symlink()
 
 
 def test_an_unknown_name_gets_the_nearest(ddo) -> None:

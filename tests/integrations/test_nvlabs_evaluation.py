@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ddo_integrations.nvlabs import evaluation
-from ddo_integrations.nvlabs.evaluation import Request, Scripts, last_number, named_numbers, sampler_networks
+from ddo_integrations.nvlabs.evaluation import Request, Scripts, last_number, named_numbers, with_networks
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.checkouts.checkout import Checkout
 from ddo_plugin.evaluation.scores import evaluation_command
@@ -62,18 +62,24 @@ def test_numbers_are_found_by_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "found"),
+    ("arguments", "changed"),
     [
-        (["--gnet=a.pkl", "--guidance=1.5"], ["a.pkl"]),
-        (["--guidance", "1.5", "--gnet", "https://host/a.pkl?b=c"], ["https://host/a.pkl?b=c"]),
-        (["--gnet=https://host/a.pkl?b=c", "--gnet", "b.pkl"], ["https://host/a.pkl?b=c", "b.pkl"]),
-        (["--net=a.pkl", "--network", "b.pkl"], ["a.pkl", "b.pkl"]),
-        (["--gnetwork=a.pkl", "--steps=18", "--gnet"], []),
+        (["--gnet=a.pkl", "--guidance=1.5"], ["--gnet=<a.pkl>", "--guidance=1.5"]),
+        (
+            ["--guidance", "1.5", "--gnet", "https://host/a.pkl?b=c"],
+            ["--guidance", "1.5", "--gnet", "<https://host/a.pkl?b=c>"],
+        ),
+        (
+            ["--gnet=https://host/a.pkl?b=c", "--gnet", "b.pkl"],
+            ["--gnet=<https://host/a.pkl?b=c>", "--gnet", "<b.pkl>"],
+        ),
+        (["--net=a.pkl", "--network", "b.pkl"], ["--net=<a.pkl>", "--network", "<b.pkl>"]),
+        (["--gnetwork=a.pkl", "--steps=18", "--gnet"], ["--gnetwork=a.pkl", "--steps=18", "--gnet"]),
         ([], []),
     ],
 )
-def test_networks_that_a_samplers_arguments_name_are_found(arguments: list[str], found: list[str]) -> None:
-    assert sampler_networks(arguments) == found
+def test_each_network_that_a_samplers_arguments_name_is_replaced(arguments: list[str], changed: list[str]) -> None:
+    assert with_networks(arguments, lambda file: f"<{file}>") == tuple(changed)
 
 
 class Foreign:
@@ -88,27 +94,25 @@ def test_a_guide_that_is_a_program_is_not_handed_to_the_scripts(form: str, tmp_p
     monkeypatch.chdir(tmp_path)
     checkout = request().checkout
     monkeypatch.setattr(evaluation, "open_checkout", lambda path: checkout)
-    Path("fine.pkl").write_bytes(pickle.dumps({"ema": 1}))
+    Path("samples").mkdir()
     Path("guide.pkl").write_bytes(pickle.dumps({"ema": Foreign()}))
     np.savez("ref.npz", mu=np.zeros(2048), sigma=np.eye(2048))
 
-    def judge(*_: Any) -> dict[str, float]:
-        judged.append(1)
+    def judge(job: Any, *_: Any) -> dict[str, float]:
+        judged.append(job.request.sampler)
         return {"fid": 1.0}
 
     def run(**changed: Any) -> None:
-        files = {"network": "fine.pkl", "out": Path("e.json"), "ref": "ref.npz", "checkout": Path()}
+        files = {"network": "guide.pkl", "out": Path("e.json"), "ref": "ref.npz", "checkout": Path()}
         rest = {"seeds": "0", "num": 4, "batch": 2, "torchrun": None, "labels": None, "trust": False, **changed}
         evaluation.evaluate(Scripts(("fid",), (".npz",), judge, judge), {**files, "metrics": "fid", **rest})
 
-    judged: list[int] = []
-    run(sampler=form.format("fine.pkl"))
-    assert judged == [1]
-    with pytest.raises(UserError, match=r"^guide\.pkl: EDM's scripts would run code that is not part.*--trust$"):
+    judged: list[tuple[str, ...]] = []
+    with pytest.raises(UserError, match=r"^guide\.pkl: refused, because loading it may run code.*--trust$"):
         run(sampler=form.format("guide.pkl"))
-    assert judged == [1]
+    assert judged == []
     run(sampler=form.format("guide.pkl"), trust=True)
-    assert judged == [1, 1]
+    assert judged == [tuple(form.format("guide.pkl").split())]
 
 
 @pytest.mark.parametrize("printed", ["", "fid: 3\n", "FID was 3\n", "-\n"])

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import dnnlib
+import numpy as np
 import torch
 
 SIZES = {"img_resolution": 16, "model_channels": 32, "channel_mult": [1, 2], "num_blocks": 1, "attn_resolutions": [8]}
@@ -25,6 +26,7 @@ EDM = {
     ),
     "iddpm-adm": ("iDDPMPrecond", "EDMLoss", {"model_type": "DhariwalUNet", "label_dim": 10}),
 }
+STATISTICS = {"fid": {"mu": np.zeros(2048), "sigma": np.eye(2048)}}
 AUGMENT = {"p": 0.12, "xflip": 1e8, "yflip": 1, "scale": 1, "rotate_frac": 1, "aniso": 1, "translate_frac": 1}
 
 
@@ -53,6 +55,7 @@ def edm(out: Path) -> None:
         data = {"ema": net.eval().requires_grad_(False), "loss_fn": make(f"training.loss.{loss}")}
         save(out / f"{name}.pkl", {**data, "augment_pipe": augment, "dataset_kwargs": dict(dataset)})
     tampered(out, out / "edm-song.pkl")
+    hide(out, out / "edm-song.pkl")
 
 
 def tampered(out: Path, honest: Path) -> None:
@@ -75,6 +78,34 @@ def tampered(out: Path, honest: Path) -> None:
     save(out / "tampered-source.pkl", data)
 
 
+class Hidden:
+    """An object whose source writes a file when upstream unpickles it."""
+
+    def __reduce__(self):
+        source = "import os\nopen(os.environ['PWNED'], 'w')\nclass Hidden: pass\n"
+        meta = {"type": "class", "version": 6, "module_src": source, "class_name": "Hidden", "state": {}}
+        return importlib.import_module("torch_utils.persistence")._reconstruct_persistent_obj, (meta,)
+
+
+def hide(out: Path, honest: Path) -> None:
+    """Hide an attacker's object beside an honest network and inside it."""
+    places = {
+        "list": lambda data: data.update(notes=[Hidden()]),
+        "dict": lambda data: data.update(notes={"a": Hidden()}),
+        "tuple": lambda data: data.update(notes=(Hidden(),)),
+        "nested": lambda data: data.update(notes={"a": [({"b": Hidden()},)]}),
+        "attribute": lambda data: setattr(data["ema"], "note", Hidden()),
+        "list-in-a-module": lambda data: setattr(next(data["ema"].children()), "notes", [Hidden()]),
+        "loss": lambda data: setattr(data["loss_fn"], "notes", [Hidden()]),
+        "dataset": lambda data: data["dataset_kwargs"].update(path=[Hidden()]),
+    }
+    for name, place in places.items():
+        with honest.open("rb") as file:
+            data = pickle.load(file)
+        place(data)
+        save(out / f"hidden-{name}.pkl", data)
+
+
 def edm2(out: Path) -> None:
     for name, encoder, kwargs in (
         ("rgb", "StandardRGBEncoder", {"img_channels": 3, "label_dim": 10}),
@@ -89,6 +120,8 @@ def edm2(out: Path) -> None:
             ema=copy.deepcopy(net).eval().requires_grad_(False).to(torch.float16),
         )
         save(out / f"{name}.pkl", data)
+    hide(out, out / "rgb.pkl")
+    (out / "hidden-statistics.pkl").write_bytes(pickle.dumps({**STATISTICS, "notes": [Hidden()]}))
 
 
 if __name__ == "__main__":

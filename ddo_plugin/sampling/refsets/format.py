@@ -11,7 +11,6 @@ A reference set is a folder:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +20,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from ddo_plugin.base.errors import UserError
-from ddo_plugin.base.files import atomic_folder, refuse_to_replace, sha256_file, write_json
+from ddo_plugin.base.files import atomic_folder, sha256_file, write_json
+from ddo_plugin.base.reading import parsing, read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,7 +70,6 @@ def write(
     logp: np.ndarray | None = None,
 ) -> Refset:
     """Write a reference set, completely or not at all. `reference` holds its `source` and `sha256`."""
-    refuse_to_replace(path)
     if labels is not None and len(labels) != len(samples):
         raise ValueError(f"{len(labels)} labels for {len(samples)} samples")
     if logp is not None and not _are_logp(logp, samples.shape):
@@ -85,7 +84,7 @@ def write(
         seed=seed,
         scored=logp is not None,
     )
-    with atomic_folder(path) as folder:
+    with atomic_folder(path, replace=False) as folder:
         np.save(folder / f"{kind}.npy", samples)
         if labels is not None:
             np.save(folder / LABELS, labels)
@@ -142,12 +141,9 @@ def is_refset(path: Path) -> bool:
 
 def open_refset(path: Path) -> Refset:
     """Open a reference set. Refuse arrays that do not match the manifest; `verify` also checks their contents."""
-    try:
-        manifest = json.loads((path / MANIFEST).read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path} is not a reference set: it has no {MANIFEST}") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path / MANIFEST} cannot be read ({error}); create the set again") from None
+    if not is_refset(path):
+        raise UserError(f"{path} is not a reference set: it has no {MANIFEST}")
+    manifest = read_json(path / MANIFEST, "create the set again")
     _check_format(path, manifest)
     _check_fields(path, manifest)
     samples = f"{manifest['kind']}.npy"
@@ -219,11 +215,8 @@ def _are_logp(array: np.ndarray, shape: tuple[int, ...]) -> bool:
 
 
 def _map(file: Path, stored: Mapping[str, Any]) -> np.ndarray:
-    try:
-        array = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{file} is missing or truncated ({reason}); create the set again") from None
+    with parsing(f"{file} is missing or truncated", "create the set again"):
+        array = np.lib.format.open_memmap(file, mode="r")
     if list(array.shape) != stored["shape"] or str(array.dtype) != stored["dtype"]:
         content = f"{list(array.shape)} {array.dtype}"
         raise UserError(f"{file} holds {content}, but the manifest says {stored['shape']} {stored['dtype']}")

@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from ddo_plugin.base.archives import open_zip
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.base.files import atomic_folder, atomic_write, refuse_to_replace, sha256_file
-from ddo_plugin.base.image_files import image_names, png, read_image
+from ddo_plugin.base.image_files import files_below, image_names, png, read_image
 from ddo_plugin.base.option_types import LAST_CLASS
 from ddo_plugin.base.progress import progress
+from ddo_plugin.base.reading import parsing, read_bytes
 from ddo_plugin.sampling.refsets import format as refset
 from ddo_plugin.sampling.refsets.format import Refset
 
@@ -41,15 +43,12 @@ class Archive:
 def open_images(path: Path) -> Iterator[Archive]:
     """Open the images of a folder, subfolders included, or of a zip."""
     if path.is_dir():
-        files = {file.relative_to(path).as_posix(): file for file in path.rglob("*") if file.is_file()}
-        yield _archive(path, list(files), lambda name: files[name].read_bytes())
+        yield _archive(path, list(files_below(path)), lambda name: read_bytes(path / name))
         return
-    try:
-        archive = zipfile.ZipFile(path)
-    except (OSError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is neither a folder nor a zip of images ({error})") from None
-    with archive:
-        yield _archive(path, archive.namelist(), archive.read)
+    if not zipfile.is_zipfile(path):
+        raise UserError(f"{path} is neither a folder nor a zip of images")
+    with open_zip(path) as archive:
+        yield _archive(path, archive.names, archive.read)
 
 
 def _archive(path: Path, names: list[str], read: Callable[[str], bytes]) -> Archive:
@@ -59,13 +58,11 @@ def _archive(path: Path, names: list[str], read: Callable[[str], bytes]) -> Arch
 
 
 def _labels(path: Path, images: list[str], read: Callable[[str], bytes]) -> np.ndarray | None:
-    try:
+    with parsing(f"{path}: cannot read {LABELS_FILE} in upstream's format"):
         pairs = json.loads(read(LABELS_FILE))["labels"]
         if pairs is None:
             return None
         by_name = dict(pairs)
-    except (OSError, zipfile.BadZipFile, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: cannot read {LABELS_FILE} in upstream's format ({error!r})") from None
     if len(by_name) < len(pairs):
         raise UserError(f"{path}: {LABELS_FILE} lists an image twice")
     for name, label in by_name.items():
@@ -95,7 +92,7 @@ def pack(images: Path, folder: Path, label: int | None, network: Path | None) ->
             sampler={"name": "packed", "from": str(images)},
             seed=None,
         )
-        with atomic_folder(folder) as temporary:
+        with atomic_folder(folder, replace=False) as temporary:
             _fill(temporary / "images.npy", plan, archive)
             if labels is not None:
                 np.save(temporary / refset.LABELS, labels)
@@ -127,10 +124,9 @@ def unpack(opened: Refset, path: Path) -> None:
         )
     if path.suffix != ".zip":
         raise UserError(f"{path}: upstream recognises a dataset by the suffix .zip; choose a name that ends in .zip")
-    refuse_to_replace(path)
     names = [f"{row // 1000:05d}/img{row:08d}.png" for row in range(len(samples))]
     with (
-        atomic_write(path) as file,
+        atomic_write(path, replace=False) as file,
         zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive,
         progress("unpacking", len(samples), unit=" images") as bar,
     ):

@@ -26,7 +26,8 @@ import filelock
 import numpy as np
 
 from ddo_plugin.base.errors import UserError
-from ddo_plugin.base.files import publish, sync_folder, sync_tree, write_json
+from ddo_plugin.base.files import publish, refuse_to_replace, sync_folder, sync_tree, write_json
+from ddo_plugin.base.reading import parsing, read_bytes
 from ddo_plugin.sampling.refsets import format as refset
 
 SYNC_S = 1.0  # a kill loses at most so many seconds of finished blocks, or one block if it takes longer
@@ -61,12 +62,16 @@ class Unfinished:
         """Return whether the set is complete. Refuse anything else in its place."""
         if not os.path.lexists(self.path):
             return False
-        self._adopt(self.path, self.path, _without_checksums(refset.open_refset(self.path).manifest))
+        manifest = refset.open_refset(self.path).manifest
+        self._adopt(self.path, self.path, _without_checksums(manifest))
         self.discard()  # left by a kill between the last two steps of `finish`
         return True
 
     def begin(self) -> None:
-        """Continue an earlier run or create the arrays. Only one process calls this; `close` ends it."""
+        """Continue an earlier run or create the arrays. Only one process calls this; `close` ends it.
+
+        A run that finished no block leaves nothing to lose, so its settings do not bind the next one.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             self._lock.acquire()
@@ -74,22 +79,14 @@ class Unfinished:
             raise UserError(
                 f"{self.path}: another process is creating this set; wait until it ends, or stop it"
             ) from None
+        refuse_to_replace(self.path)  # another process may have finished the set since `made_already`
         path = self.folder / "draft.json"
-        draft = json.loads(path.read_text()) if path.exists() else None
-        if draft and (self.done() or self._readable(draft)):
-            self._adopt(self.folder, self.folder / "set", draft)
+        if path.exists() and self.done():
+            with parsing(f"{self.folder}: the unfinished set cannot be read", "remove this folder"):
+                self._adopt(self.folder, self.folder / "set", json.loads(read_bytes(path)))
         else:
             self._create_arrays()
             write_json(path, self.draft)
-
-    def _readable(self, draft: Mapping[str, Any]) -> bool:
-        """Return whether the arrays of a draft can be read; after a power loss they may be incomplete."""
-        try:
-            for name in draft["arrays"]:
-                np.load(self.folder / "set" / name, mmap_mode="r")
-        except (OSError, ValueError, EOFError):
-            return False
-        return True
 
     def _create_arrays(self) -> None:
         for left in self.folder.iterdir():  # by a run that was killed at this point
@@ -141,7 +138,7 @@ class Unfinished:
             raise RuntimeError(f"{missing} blocks of {self.path} are missing")
         if (self.folder / "set").exists():
             refset.seal(self.folder / "set", self.draft)
-            publish(self.folder / "set", self.path)
+            publish(self.folder / "set", self.path, replace=False)
         self.discard()
 
     def discard(self) -> None:

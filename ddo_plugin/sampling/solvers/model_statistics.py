@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +21,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ddo_plugin.base.archives import open_zip
 from ddo_plugin.base.errors import UserError
 
 Coefficient = Tensor | float
 _ROUNDING = 1e-3  # tolerance in λ, 0.1 % of σ, for a range that is written in few digits or in float32
 _POINTS, _WEIGHTS = np.polynomial.legendre.leggauss(8)
+
+REMEDY = "statistics of DPM-Solver-v3 are a folder with l.npz (l) and sb.npz (s, b)"
 
 
 class Step(NamedTuple):
@@ -192,14 +194,8 @@ def range_of(folder: Path) -> tuple[float, float]:
 
 
 def _array(path: Path, key: str) -> np.ndarray:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            values = np.asarray(arrays[key], dtype=np.float64)
-        if not np.isfinite(values).all():
-            raise ValueError("it holds NaN or infinity")
-    except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"{path}: cannot read the array {key!r} ({error}); statistics of DPM-Solver-v3 are a folder with l.npz (l) "
-            "and sb.npz (s, b)"
-        ) from error
+    with open_zip(path, remedy=REMEDY) as archive:
+        values = archive.array(key).astype(np.float64)
+    if not np.isfinite(values).all():
+        raise UserError(f"{path}: {key} holds NaN or infinity; {REMEDY}")
     return values

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from ddo_plugin.base.option_types import MOST_AT_A_TIME, MOST_SAMPLES
 
 REQUIRED = object()
 
@@ -18,8 +22,12 @@ class Key:
     default: Any = REQUIRED
 
 
-def _whole(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+MOST_ROUNDS = 1000
+LONGEST_LIST = 1000  # values
+
+
+def _whole(value: Any, least: int, most: int = sys.maxsize) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
 def _number(value: Any) -> bool:
@@ -27,12 +35,27 @@ def _number(value: Any) -> bool:
 
 
 def _several(value: Any, fits: Callable[[Any], bool]) -> bool:
-    return isinstance(value, list) and bool(value) and all(map(fits, value)) and len(set(value)) == len(value)
+    fitting = isinstance(value, list) and 0 < len(value) <= LONGEST_LIST and all(map(fits, value))
+    return fitting and len(set(value)) == len(value)
 
 
-def whole(least: int, default: Any = REQUIRED) -> Key:
+def whole(least: int, default: Any = REQUIRED, most: int | None = None) -> Key:
     """Return a key for a whole number."""
-    return Key(f"a whole number >= {least}", lambda value: _whole(value, least), default)
+    meaning = f"a whole number >= {least}" if most is None else f"a whole number from {least} to {most:,}"
+    return Key(meaning, lambda value: _whole(value, least, most or sys.maxsize), default)
+
+
+def words(default: str, meaning: str) -> Key:
+    """Return a key for options of another program, with the quotes of a shell."""
+    return Key(meaning, lambda value: isinstance(value, str) and _are_words(value), default)
+
+
+def _are_words(value: str) -> bool:
+    try:
+        shlex.split(value)
+    except ValueError:
+        return False
+    return True
 
 
 def text(default: Any = REQUIRED, meaning: str = "text") -> Key:
@@ -60,13 +83,13 @@ TOP: Mapping[str, Key] = {
         lambda value: isinstance(value, str) and len(value) == 64 and set(value.lower()) <= set("0123456789abcdef"),
         None,
     ),
-    "rounds": whole(1),
+    "rounds": whole(1, most=MOST_ROUNDS),
     "seed": whole(0, 0),
 }
 TABLES: Mapping[str, Mapping[str, Key]] = {
     "launch": {
         "checkout": text(None, "the folder of upstream's checkout"),
-        "torchrun": text("", "options of torchrun, or empty for plain python"),
+        "torchrun": words("", "options of torchrun with paired quotes, or empty for plain python"),
     },
     "sweep": {
         "objective": text("ddo", "the name of an objective"),
@@ -101,14 +124,14 @@ TABLES: Mapping[str, Mapping[str, Key]] = {
     },
     "resources": {
         "executor": one_of("local", "slurm"),
-        "slots": whole(1, 1),
+        "slots": whole(1, 1, MOST_AT_A_TIME),
         "threads": whole(1, None),
         "slurm": Key("a table of submitit's parameters", lambda value: isinstance(value, dict), {}),
     },
 }
 # Tables that hold options of a command: these keys are not options, but settings of self-play.
 OPTION_TABLES: Mapping[str, Mapping[str, Key]] = {
-    "refset": {"count": whole(1)},
+    "refset": {"count": whole(1, most=MOST_SAMPLES)},
     "training": {},
     "evaluation": {"seeds": SEEDS},
 }

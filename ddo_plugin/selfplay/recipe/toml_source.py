@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ddo_plugin.base.errors import UserError
+from ddo_plugin.base.reading import read_bytes
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -18,6 +19,9 @@ else:
     import tomli as tomllib
 
 Place = tuple[str | int, ...]  # keys, and indices of arrays of tables, from the outermost table to the value
+LARGEST = 1 << 16  # bytes of a recipe
+DEEPEST = 200  # dots of a key
+_ENDS = ("]", '"""', "'''")  # one of them is in the last line of a statement of several lines
 _TABLE = re.compile(r"^\s*\[")
 
 
@@ -53,7 +57,7 @@ class Source:
 def read(path: Path, overrides: Sequence[str] = ()) -> Source:
     """Read a file and apply overrides of the form `a.b=VALUE`. A value that is not TOML is text."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_bytes(path, LARGEST).decode()
         values = parse(text)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
@@ -69,7 +73,12 @@ def read(path: Path, overrides: Sequence[str] = ()) -> Source:
 
 def parse(text: str) -> dict[str, Any]:
     """Return the values of a text, without their places."""
-    return tomllib.loads(text)
+    if any(part.count(".") > DEEPEST for line in text.splitlines() for part in line.split("=")):
+        raise ValueError("a key has too many parts")  # for which the parser would take quadratic time
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("its values are nested too deeply") from None
 
 
 def _invalid(path: Path, error: ValueError) -> str:
@@ -99,24 +108,33 @@ def _merge(values: MutableMapping[str, Any], overrides: Mapping[str, Any]) -> No
 
 
 def _lines(text: str) -> dict[Place, int]:
-    """Return the line on which each statement begins. A statement is the fewest lines that are valid TOML."""
+    """Return the line on which each statement begins. A statement is the fewest lines that are valid TOML.
+
+    Statements of more than 50 lines are not tried after each line, which would take quadratic time. What follows such a
+    statement can then count as part of it.
+    """
     lines: dict[Place, int] = {}
     tables: dict[Place, int] = {}  # array of tables -> index of its last table
     table: Place = ()
-    pending, first = "", 0
+    pending: list[str] = []
+    tried = 0
     for number, line in enumerate(text.splitlines(), 1):
-        pending, first = (pending + "\n" + line, first) if pending else (line, number)
-        try:
-            statement = tomllib.loads(pending)
-        except ValueError:
+        pending.append(line)
+        if len(pending) > 1 and (not any(end in line for end in _ENDS) or len(pending) < tried * 1.02):
             continue
-        if _TABLE.match(pending):
+        try:
+            statement = tomllib.loads("\n".join(pending))
+        except ValueError:
+            tried = len(pending)
+            continue
+        first = number - len(pending) + 1
+        if _TABLE.match(pending[0]):
             table = _table_place(statement, tables)
             lines[table] = first
         else:
             for place in _leaves(statement):
                 lines.update({(*table, *place[: n + 1]): first for n in range(len(place))})
-        pending = ""
+        pending, tried = [], 0
     return lines
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from ddo_plugin.base.reading import parsing, read_json
 from ddo_plugin.finetuning import statistics
-from ddo_plugin.jobs.journal import FILE_NAME, read
+from ddo_plugin.jobs.journal import FILE_NAME, Fact, read
+from ddo_plugin.selfplay.recipe.plan import Candidate
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,10 @@ class Point:
 
     def images(self) -> np.ndarray | None:
         """Return a few samples, uint8 [N, C, H, W], if the evaluation kept them."""
-        return np.load(self.grid) if self.grid.exists() else None
+        if not self.grid.exists():
+            return None
+        with parsing(f"{self.grid}: cannot be read", "delete it to leave its images out"):
+            return np.load(self.grid)
 
     def steps(self) -> list[dict[str, float]]:
         """Return the statistics of the network's training; an empty list for a base."""
@@ -91,7 +95,7 @@ def load(root: Path) -> dict[str, History]:
             histories[fact["plan"]].evaluated.append(_point(root, fact))
         elif fact["fact"] == "compared":
             histories[fact["plan"]].compared.append(_point(root, fact))
-        elif fact["fact"] == "dropped":
+        elif fact["fact"] == "dropped" and fact["candidate"]:
             stopped = fact["candidate"]
             histories[fact["plan"]].dropped.add((fact["round"], stopped["alpha"], stopped["beta"]))
         elif fact["fact"] == "selected":
@@ -107,12 +111,14 @@ def load(root: Path) -> dict[str, History]:
     return histories
 
 
-def _exists(root: Path, fact: dict[str, Any]) -> bool:
+def _exists(root: Path, fact: Fact) -> bool:
     """Return whether an evaluation's file still exists. It does not if its training was deleted to repeat it."""
     return "evaluation" not in fact or (root / fact["evaluation"]).exists()
 
 
-def _point(root: Path, fact: dict[str, Any]) -> Point:
+def _point(root: Path, fact: Fact) -> Point:
     file = root / fact["evaluation"]
-    evaluation, grid = json.loads(file.read_text()), file.with_suffix(".grid.npy")
+    evaluation, grid = read_json(file), file.with_suffix(".grid.npy")
+    if fact["candidate"]:
+        fact["candidate"].fill(Candidate)  # refuses a damaged one
     return Point(fact["round"], root / fact["network"], evaluation, grid, fact["candidate"])

@@ -147,7 +147,7 @@ def _problems(plan: History, facts: Sequence[Mapping[str, Any]]) -> list[page.Se
     problems = [plan.ended] if plan.ended else []
     for fact in facts:
         if fact["fact"] == "collapsed" and fact["plan"] == plan.name:
-            candidate = f" of {Candidate(**fact['candidate'])}" if fact.get("candidate") else ""
+            candidate = f" of {fact['candidate'].fill(Candidate)}" if fact.get("candidate") else ""
             problems.append(f"round {fact['round']}: the training{candidate} collapsed: {fact['why']}")
         elif fact["fact"] in ("failed", "damaged") and fact["out"].startswith(f"{plan.name}/"):
             problems.append(f"{fact.get('task', fact['out'])} {fact['fact']}: {fact.get('why') or fact['log']}")

@@ -17,10 +17,13 @@ import numpy as np
 import torch
 
 from ddo_plugin.snapshots.pickles import storages
+from ddo_plugin.snapshots.pickles.allowance import ENTRY, OBJECT, Allowance
 from ddo_plugin.snapshots.pickles.machine import Constructors, Findings, one_line
 from ddo_plugin.snapshots.pickles.nodes import BrokenError, ForbiddenError, Node
 
 PERSISTENCE_VERSION = 6  # of the NVlabs repositories' torch_utils.persistence
+_MOST_DIMENSIONS = 16
+_LONGEST_CLASS_NAME = 128
 
 
 class _DType:
@@ -34,36 +37,62 @@ class _DType:
 
 
 def constructors(findings: Findings, *, survey: bool) -> Constructors:
-    """Return the constructors for a network pickle. `findings` also records what storages refer to."""
+    """Return the constructors for a network pickle. `findings` also records sources, and what storages refer to."""
+    allowance = findings.allowance
 
     def load_from_bytes(data: Any) -> torch.Tensor:
         return storages.read(data, findings, survey=survey)
 
+    def persistent_object(meta: Any) -> Node:
+        node = _persistent_object(meta)
+        allowance.take(OBJECT + ENTRY * len(node.state))  # every look at the state costs its size
+        findings.sources.setdefault(node.source or "", {})[node.class_name] = None
+        return node
+
+    def charged(make: Callable[..., Any], argument: int) -> Callable[..., Any]:
+        """Count the memory of a copy of an argument before it is made."""
+
+        def call(*arguments: Any) -> Any:
+            allowance.take(_copied_bytes(arguments[argument]) if len(arguments) > argument else OBJECT)
+            return make(*arguments)
+
+        return call
+
     allowed: dict[tuple[str, str], Callable[..., Any]] = {
-        ("builtins", "set"): _set,
+        ("builtins", "set"): charged(_set, 0),
         ("collections", "OrderedDict"): _ordered_dict,
         ("dnnlib.util", "EasyDict"): _easy_dict,
         ("numpy", "dtype"): _dtype,
         ("numpy", "ndarray"): _ndarray,
         ("torch.nn.modules.container", "ModuleDict"): _module_dict,
         ("torch.storage", "_load_from_bytes"): load_from_bytes,
-        ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-        ("torch._utils", "_rebuild_parameter"): _parameter,
-        ("torch_utils.persistence", "_reconstruct_persistent_obj"): _persistent_object,
+        ("torch._utils", "_rebuild_tensor_v2"): charged(rebuild_tensor, 1),
+        ("torch._utils", "_rebuild_parameter"): rebuild_parameter,
+        ("torch_utils.persistence", "_reconstruct_persistent_obj"): persistent_object,
     }
     for core in ("numpy.core", "numpy._core"):  # the name before and after numpy 2
-        allowed[f"{core}.multiarray", "_reconstruct"] = _array
-        allowed[f"{core}.multiarray", "scalar"] = _scalar
-        allowed[f"{core}.numeric", "_frombuffer"] = _array_from_buffer  # pickle protocol 5
-    return Constructors(allowed, _build)
+        allowed[f"{core}.multiarray", "_reconstruct"] = charged(_array, 1)
+        allowed[f"{core}.multiarray", "scalar"] = charged(_scalar, 1)
+        allowed[f"{core}.numeric", "_frombuffer"] = charged(_array_from_buffer, 0)  # pickle protocol 5
+    return Constructors(allowed, lambda target, state: _build(target, state, allowance))
 
 
-def _build(target: Any, state: Any) -> None:
-    if isinstance(target, Node) and not target.state and _has_text_keys(state):
+def _copied_bytes(value: Any) -> int:
+    if isinstance(value, bytes | bytearray):
+        return OBJECT + len(value)
+    return OBJECT + ENTRY * len(value) if isinstance(value, list | dict | tuple) else OBJECT
+
+
+def _build(target: Any, state: Any, allowance: Allowance) -> None:
+    if isinstance(target, Node) and not target.state and isinstance(state, dict):
+        allowance.take(_copied_bytes(state))
+        if not _has_text_keys(state):
+            raise BrokenError("a state whose keys are not names")
         target.state.update(state)
     elif isinstance(target, _DType) and isinstance(state, tuple) and len(state) >= 2 and state[1] in ("<", ">", "|"):
         target.order = state[1]
-    elif isinstance(target, np.ndarray) and target.size == 0:
+    elif isinstance(target, np.ndarray) and target.size == 0 and isinstance(state, tuple) and len(state) == 5:
+        allowance.take(_copied_bytes(state[4]))
         _fill_array(target, state)
     else:
         raise BrokenError(f"state for a {type(target).__name__}")
@@ -98,14 +127,19 @@ def _persistent_object(meta: Any) -> Node:
     name, source, state = meta.get("class_name"), meta.get("module_src"), meta.get("state")
     if not (isinstance(name, str) and isinstance(source, str) and isinstance(state, dict) and _has_text_keys(state)):
         raise BrokenError("a persistent object without class name, source or state")
+    if len(name) > _LONGEST_CLASS_NAME or not name.isidentifier():
+        raise BrokenError("a persistent object whose class has no proper name")
     return Node(name, source, state)
 
 
-def _tensor(
+def rebuild_tensor(
     storage: Any, offset: Any, size: Any, stride: Any, requires_grad: Any, hooks: Any, metadata: Any = None
 ) -> torch.Tensor:
+    """Return a view of a storage. Refuse one that reaches beyond it or is larger."""
     if not (isinstance(storage, torch.Tensor) and _naturals((offset,)) and _naturals(size) and _naturals(stride)):
         raise BrokenError("a tensor of unexpected parts")
+    if len(size) != len(stride):
+        raise BrokenError("a tensor whose size and stride differ in length")
     if hooks or metadata:
         raise ForbiddenError("a tensor with hooks")
     last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
@@ -114,7 +148,8 @@ def _tensor(
     return torch.as_strided(storage, size, stride, offset if 0 not in size else 0)
 
 
-def _parameter(data: Any, requires_grad: Any, hooks: Any) -> torch.Tensor:
+def rebuild_parameter(data: Any, requires_grad: Any, hooks: Any) -> torch.Tensor:
+    """Return the tensor of a parameter."""
     if not isinstance(data, torch.Tensor):
         raise BrokenError("a parameter that is not a tensor")
     if hooks:
@@ -123,7 +158,9 @@ def _parameter(data: Any, requires_grad: Any, hooks: Any) -> torch.Tensor:
 
 
 def _naturals(values: Any) -> bool:
-    return isinstance(values, tuple) and all(type(value) is int and 0 <= value < 2**40 for value in values)
+    if not isinstance(values, tuple) or len(values) > _MOST_DIMENSIONS:
+        return False
+    return all(type(value) is int and 0 <= value < 2**40 for value in values)
 
 
 def _ndarray(*_: Any) -> Any:
@@ -154,9 +191,7 @@ def _array_from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> np.ndar
     return values.reshape(shape, order=order)
 
 
-def _fill_array(array: np.ndarray, state: Any) -> None:
-    if not (isinstance(state, tuple) and len(state) == 5):
-        raise BrokenError("a numpy array of unexpected parts")
+def _fill_array(array: np.ndarray, state: tuple[Any, ...]) -> None:
     _, shape, dtype, is_fortran, data = state
     values = _array_from_buffer(data, dtype, shape, "F" if is_fortran else "C")
     array.__setstate__((1, values.shape, values.dtype, False, values.tobytes()))  # type: ignore[arg-type]  # stub is wrong

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.hooks import plugins
 from ddo_plugin.snapshots.pickles import unpickler
-from ddo_plugin.snapshots.pickles.nodes import BrokenError, Node, plain
+from ddo_plugin.snapshots.pickles.machine import one_line
+from ddo_plugin.snapshots.pickles.nodes import LONGEST_KEY, BrokenError, Node, plain
+from ddo_plugin.snapshots.pickles.shown import shown
+
+MOST_ENTRIES, MOST_SETTINGS = 100, 1000  # a snapshot has less than ten of each
 
 
 @dataclass(frozen=True)
@@ -84,17 +90,19 @@ def describe_pickle(path: Path, *, checkout: Path | None = None) -> Contents:
     survey = unpickler.survey(path)
     entries = _entries(survey.value)
     networks, objects, values, damage = {}, {}, {}, survey.damage
-    for key, value in entries.items():
+    if len(entries) > MOST_ENTRIES:
+        damage = damage or f"{len(entries)} entries, where a snapshot has less than ten"
+    for key, value in itertools.islice(entries.items(), MOST_ENTRIES):
         try:
             if isinstance(value, Node) and value.is_module:
                 networks[key] = network_info(value)
             elif isinstance(value, Node):
                 objects[key] = _object_info(value)
             else:
-                values[key] = _shown(value)
+                values[key] = _described(value)
         except BrokenError as error:
             damage = damage or f"{key}: {error}"
-    sources = _sources(entries, module_files(checkout) if checkout else {})
+    sources = _sources(survey.sources, module_files(checkout) if checkout else {})
     return Contents(networks, objects, values, sources, survey.globals, survey.refusals, damage)
 
 
@@ -152,6 +160,7 @@ def network_info(node: Node) -> NetworkInfo:
 def state_dict(node: Node) -> dict[str, torch.Tensor]:
     """Return the parameters and buffers of a network's node, named as by `torch.nn.Module.state_dict`."""
     tensors: dict[str, torch.Tensor] = {}
+    stored: set[int] = set()
     for prefix, module in node.modules():
         if any(value for name, value in module.state.items() if name.endswith("_hooks") and isinstance(value, dict)):
             raise BrokenError(f"the module {prefix or 'outermost'} carries hooks, which are not loaded")
@@ -160,6 +169,12 @@ def state_dict(node: Node) -> dict[str, torch.Tensor]:
                 continue
             if not isinstance(tensor, torch.Tensor):
                 raise BrokenError(f"{prefix}.{name} is not a tensor")
+            if not isinstance(name, str) or len(name) > LONGEST_KEY:
+                raise BrokenError(f"a tensor in {prefix or 'the network'} whose name is no text or is too long")
+            storage = tensor.untyped_storage().data_ptr()
+            if tensor.numel() and storage in stored:
+                raise BrokenError(f"{prefix}.{name} shares its numbers with another tensor")
+            stored.add(storage)
             tensors[f"{prefix}.{name}" if prefix else name] = tensor
     return tensors
 
@@ -171,41 +186,25 @@ def sha256_text(text: str) -> str:
 
 def module_files(checkout: Path) -> dict[str, str]:
     """Return the module files of a checkout that snapshots may carry, by the SHA-256 of their text."""
-    files = sorted(checkout.glob("training/*.py")) + sorted(checkout.glob("*.py"))
+    files = sorted(file for place in ("training/*.py", "*.py") for file in checkout.glob(place) if file.is_file())
     return {sha256_text(file.read_text(errors="replace")): file.relative_to(checkout).as_posix() for file in files}
 
 
 def _entries(value: Any) -> dict[str, Any]:
     """Return the file's items by name. A snapshot is a dict; a bare network is a single item without a name."""
     if isinstance(value, dict):
-        return {str(key): item for key, item in value.items()}
+        return {one_line(key): item for key, item in value.items()}
     return {} if value is None else {"": value}
 
 
 def _object_info(node: Node) -> ObjectInfo:
-    settings = {name: _shown(value) for name, value in node.attributes().items()}
     digest = sha256_text(node.source) if node.source is not None else None
-    return ObjectInfo(node.class_name, _args(node), _kwargs(node), settings, digest)
+    return ObjectInfo(node.class_name, _args(node), _kwargs(node), _settings(node), digest)
 
 
-def _sources(entries: Mapping[str, Any], local: Mapping[str, str]) -> tuple[Source, ...]:
-    texts: dict[str, dict[str, None]] = {}
-    for value in entries.values():
-        if isinstance(value, Node):
-            for node in _nodes(value):
-                if node.source is not None:
-                    texts.setdefault(node.source, {})[node.class_name] = None
-    described = ((sha256_text(text), text, tuple(classes)) for text, classes in texts.items())
+def _sources(sources: Mapping[str, tuple[str, ...]], local: Mapping[str, str]) -> tuple[Source, ...]:
+    described = ((sha256_text(text), text, classes) for text, classes in sources.items())
     return tuple(Source(digest, text, classes, local.get(digest)) for digest, text, classes in described)
-
-
-def _nodes(node: Node) -> list[Node]:
-    if not node.is_module:
-        return [node]
-    try:
-        return [module for _, module in node.modules()]
-    except BrokenError:
-        return [node]
 
 
 def _is_model(value: Any) -> bool:
@@ -230,11 +229,18 @@ def _numel(tensors: Mapping[str, Any]) -> int:
     return sum(tensor.numel() for tensor in tensors.values() if isinstance(tensor, torch.Tensor))
 
 
-def _shown(value: Any) -> Any:
-    """Return plain data as it is, and for anything else only a description."""
-    if isinstance(value, torch.Tensor) or type(value).__module__ == "numpy":
+def _settings(node: Node) -> dict[str, Any]:
+    """Return the plain attributes of an object, and for the others only a description."""
+    attributes = node.attributes()
+    if len(attributes) > MOST_SETTINGS:
+        raise BrokenError(f"a {node.class_name} with {len(attributes)} attributes")
+    return {name: _described(value) for name, value in attributes.items()}
+
+
+def _described(value: Any) -> Any:
+    if isinstance(value, torch.Tensor | np.ndarray | np.generic):
         return value
     try:
-        return plain(value)
-    except BrokenError as error:
-        return f"<{error}>"
+        return plain(value, limit=100)
+    except BrokenError:
+        return shown(value)

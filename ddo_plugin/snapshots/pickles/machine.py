@@ -8,14 +8,17 @@ the sizes that a file claims, and hashes whatever the file says. Here each opcod
 from __future__ import annotations
 
 import pickletools
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any, cast
 
+from ddo_plugin.snapshots.pickles.allowance import Allowance
 from ddo_plugin.snapshots.pickles.nodes import BrokenError, ForbiddenError, Unknown
 
-MOST_OPCODES = 5_000_000  # the largest published network needs about a hundredth; each opcode costs memory
 LONGEST_NAME = 120
+_LONGEST_GLOBAL = 1000  # characters
+_LONGEST_KEY = 60  # bits of an integer; the hash of a longer one differs from its value
 
 _ATOMS = (str, bytes, int, float, bool, type(None))
 _NUMBERS = {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"}
@@ -39,10 +42,12 @@ class Constructors:
 
 @dataclass
 class Findings:
-    """What a pickle refers to: every global and whether it is allowed, and the reasons against loading."""
+    """What a file refers to, and what reading it may still cost. The pickles inside a pickle share it."""
 
-    globals: dict[str, bool] = field(default_factory=dict)
-    refusals: list[str] = field(default_factory=list)
+    allowance: Allowance
+    globals: dict[str, bool] = field(default_factory=dict)  # whether each is allowed
+    refusals: dict[str, None] = field(default_factory=dict)  # the reasons against loading
+    sources: dict[str, dict[str, None]] = field(default_factory=dict)  # source text -> names of its classes
 
 
 @dataclass(frozen=True)
@@ -68,10 +73,9 @@ class Machine:
         position: int | None = 0
         bounded = cast(IO[bytes], _Bounded(stream, size))
         try:
-            for count, (opcode, argument, start) in enumerate(pickletools.genops(bounded)):
+            for opcode, argument, start in pickletools.genops(bounded):
                 position = start
-                if count > MOST_OPCODES:
-                    raise BrokenError(f"more than {MOST_OPCODES} opcodes")
+                self.findings.allowance.step()
                 if opcode.name == "STOP":
                     return self._pop()
                 self._step(opcode.name, argument)
@@ -81,6 +85,7 @@ class Machine:
 
     def _step(self, name: str, argument: Any) -> None:
         if name in _VALUES:
+            self.findings.allowance.take(sys.getsizeof(argument))
             self.stack.append(argument)
         elif name in _CONSTANTS:
             self.stack.append(_CONSTANTS[name])
@@ -94,7 +99,9 @@ class Machine:
         elif step := _STEPS.get(name):
             step(self, argument)
         else:
-            self.stack.append(self._forbid(f"the opcode {name}" + ("" if argument is None else f" {argument}")))
+            self.stack.append(
+                self._forbid(f"the opcode {name}" + ("" if argument is None else f" {one_line(argument)}"))
+            )
 
     def _pop(self) -> Any:
         value = self.stack.pop()
@@ -123,8 +130,7 @@ class Machine:
     def _forbid(self, what: str) -> Unknown:
         if not self.survey:
             raise ForbiddenError(what)
-        if what not in self.findings.refusals:
-            self.findings.refusals.append(what)
+        self.findings.refusals[what] = None
         return Unknown(what)
 
     def _memoize(self, index: int | None) -> None:
@@ -154,16 +160,16 @@ class Machine:
         return {self._key(key): value for key, value in zip(pairs[::2], pairs[1::2], strict=True)}
 
     def _key(self, key: Any) -> Any:
-        """Refuse keys that are not atoms: hashing nested tuples can take forever, and hashing an object calls it."""
-        if not isinstance(key, _ATOMS):
+        """Refuse keys that are slow to hash, such as nested tuples, and long integers, whose hashes can be alike."""
+        if not isinstance(key, _ATOMS) or (isinstance(key, int) and key.bit_length() > _LONGEST_KEY):
             if self.survey:
                 return f"<{type(key).__name__}>"
             raise ValueError(f"a {type(key).__name__} as a key")
         return key
 
     def _global(self, module: Any, name: Any) -> None:
-        if not (isinstance(module, str) and isinstance(name, str)):
-            raise ValueError("a global whose name is not text")
+        if not (isinstance(module, str) and isinstance(name, str) and len(module) + len(name) <= _LONGEST_GLOBAL):
+            raise ValueError("a global whose name is not text or is too long")
         title, make = one_line(f"{module}.{name}"), self.constructors.allowed.get((module, name))
         self.findings.globals[title] = make is not None
         if make is None:
@@ -269,5 +275,6 @@ class _Bounded:
 
 def one_line(text: object, longest: int = LONGEST_NAME) -> str:
     """Return a text from a file or an exception as a single printable line of limited length."""
-    printable = "".join(character if character.isprintable() else " " for character in str(text))
+    start = str(text)[: longest + 1]
+    printable = "".join(character if character.isprintable() else " " for character in start)
     return printable if len(printable) <= longest else printable[: longest - 1] + "…"

@@ -8,17 +8,18 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 
 from ddo_plugin.base.errors import UserError
-from ddo_plugin.snapshots.pickles import unpickler
-from ddo_plugin.snapshots.pickles.budget import Budget, TooBigError
+from ddo_plugin.snapshots.pickles import budget, unpickler
+from ddo_plugin.snapshots.pickles.budget import TooBigError
 from ddo_plugin.snapshots.pickles.contents import (
     NetworkInfo,
     network_classes,
@@ -29,8 +30,11 @@ from ddo_plugin.snapshots.pickles.contents import (
 )
 from ddo_plugin.snapshots.pickles.machine import one_line
 from ddo_plugin.snapshots.pickles.nodes import BrokenError, Node, plain
+from ddo_plugin.snapshots.pickles.shown import shown
 
 _SAME_NUMBER = 1e-4  # constants that upstream computes in fp32 differ in their last digits between machines
+_LARGEST_ARGUMENT = 1 << 16  # more than any width, resolution or number of classes
+_MOST_ARGUMENTS = 1024  # numbers and characters; the published networks have less than 100
 
 
 @dataclass(frozen=True)
@@ -106,10 +110,9 @@ def _construct(
 ) -> torch.nn.Module:
     """Build the network. Refuse arguments that ask for a much larger network than the file holds."""
     kwargs = info.init_kwargs | overrides
-    _check_model_type(upstream, kwargs)
+    _check_arguments(upstream, {**{str(place): value for place, value in enumerate(info.init_args, 1)}, **kwargs})
     try:
-        with Budget(sum(tensor.numel() for tensor in tensors.values()), len(tensors)):
-            module: torch.nn.Module = getattr(upstream, info.class_name)(*info.init_args, **kwargs)
+        module = budget.build(lambda: getattr(upstream, info.class_name)(*info.init_args, **kwargs), tensors.values())
     except (TooBigError, UserError):
         raise
     except Exception as error:  # upstream's assertions fail, arguments are missing or unknown, or sizes do not fit
@@ -119,14 +122,37 @@ def _construct(
     return module.eval().requires_grad_(False)
 
 
-def _check_model_type(upstream: ModuleType, kwargs: Mapping[str, Any]) -> None:
-    """Refuse a `model_type` that is no network: EDM calls whatever has this name in its module."""
-    name = kwargs.get("model_type")
-    if name is None:
-        return
-    model = vars(upstream).get(name) if isinstance(name, str) else None
-    if not (isinstance(model, type) and issubclass(model, torch.nn.Module) and model.__module__ == upstream.__name__):
-        raise BrokenError(f"model_type is {one_line(name)}, which is no network of {upstream.__name__}")
+def _check_arguments(upstream: ModuleType, arguments: Mapping[str, Any]) -> None:
+    """Refuse constructor arguments that no network needs.
+
+    EDM calls whatever a `model_type` names in its module. And a product of a number and a list or text, where upstream
+    expects two numbers, takes that much memory.
+    """
+    size = 0
+    for name, argument in arguments.items():
+        for value in _values(argument):
+            size += len(value) if isinstance(value, str | bytes) else 1
+            if isinstance(value, int | np.integer) and abs(int(value)) > _LARGEST_ARGUMENT:
+                raise TooBigError(f" ({one_line(name)} is {value})")
+            if isinstance(value, str) and value in vars(upstream) and not _is_network(vars(upstream)[value], upstream):
+                raise BrokenError(f"{one_line(name)} is {one_line(value)}, which is no network of {upstream.__name__}")
+    if size > _MOST_ARGUMENTS:
+        raise TooBigError(f" (they are {size} numbers and characters)")
+
+
+def _values(argument: Any) -> Iterator[Any]:
+    """Yield the numbers and texts in a constructor argument, which is plain data."""
+    if isinstance(argument, dict):
+        argument = [*argument, *argument.values()]
+    if isinstance(argument, list | tuple):
+        for item in argument:
+            yield from _values(item)
+    else:
+        yield argument
+
+
+def _is_network(value: Any, upstream: ModuleType) -> bool:
+    return isinstance(value, type) and issubclass(value, torch.nn.Module) and value.__module__ == upstream.__name__
 
 
 def _compare(node: Node, module: torch.nn.Module, overridden: frozenset[str]) -> None:
@@ -150,7 +176,11 @@ def _compare_attribute(title: str, local: torch.nn.Module, attribute: str, value
     if isinstance(value, float) and isinstance(built, float) and abs(value - built) <= _SAME_NUMBER * abs(built):
         setattr(local, attribute, value)
     elif not _same(value, built):
-        raise BrokenError(f"{one_line(title)} is {one_line(value)} in the file, {one_line(built)} in the checkout")
+        raise BrokenError(f"{one_line(title)} is {_line(value)} in the file, {_line(built)} in the checkout")
+
+
+def _line(value: Any) -> str:
+    return one_line(value if isinstance(value, str) else shown(value))
 
 
 def _same(value: Any, built: Any) -> bool:

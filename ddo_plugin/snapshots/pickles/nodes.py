@@ -10,6 +10,8 @@ import numpy as np
 
 DEEPEST_MODULE = 64
 LONGEST_INTEGER = 1024  # bits; Python refuses to print integers of more than 4,300 digits
+LONGEST_KEY = 128  # characters of a module's name in its parent
+_MODULE_PARTS = ("_parameters", "_buffers", "_modules")
 
 
 class ForbiddenError(Exception):
@@ -25,7 +27,7 @@ class Node:
     """An object of a class that is not imported: its name, the source text stored with it, and its attributes."""
 
     class_name: str
-    source: str | None = None  # never run; None for a class of torch
+    source: str | None = field(default=None, repr=False)  # never run; None for a class of torch
     state: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -41,7 +43,7 @@ class Node:
     @property
     def is_module(self) -> bool:
         """Return whether the object is a torch.nn.Module."""
-        return all(isinstance(self.state.get(name), dict) for name in ("_parameters", "_buffers", "_modules"))
+        return all(isinstance(self.state.get(name), dict) for name in _MODULE_PARTS)
 
     def attributes(self) -> dict[str, Any]:
         """Return the attributes that the constructor has set, without those of torch.nn.Module."""
@@ -49,17 +51,22 @@ class Node:
 
     def modules(self) -> Iterator[tuple[str, Node]]:
         """Yield this module and all modules below it, each with its dotted name."""
-        waiting, seen = [("", self, 0)], set()
+        waiting: list[tuple[str, Any, int]] = [("", self, 0)]
+        seen: set[int] = set()
         while waiting:
             name, node, depth = waiting.pop()
             if not (isinstance(node, Node) and node.is_module):
                 raise BrokenError(f"{name or 'the network'} is not a module")
-            if id(node) in seen or depth > DEEPEST_MODULE:
+            own = {id(node), *(id(node.state[part]) for part in _MODULE_PARTS)}
+            if own & seen or depth > DEEPEST_MODULE:
                 raise BrokenError(f"the module {name} occurs twice, or is nested too deeply")
-            seen.add(id(node))
+            seen |= own
             yield name, node
-            children = [(f"{name}.{key}" if name else str(key), child) for key, child in node.state["_modules"].items()]
-            waiting += [(key, child, depth + 1) for key, child in reversed(children) if child is not None]
+            children = [(key, child) for key, child in node.state["_modules"].items() if child is not None]
+            for key, child in reversed(children):
+                if not isinstance(key, str) or len(key) > LONGEST_KEY:
+                    raise BrokenError(f"a module in {name or 'the network'} whose name is no text or is too long")
+                waiting.append((f"{name}.{key}" if name else key, child, depth + 1))
 
 
 @dataclass(eq=False)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ddo_plugin.snapshots.pickles.allowance import OBJECT
 from ddo_plugin.snapshots.pickles.machine import Constructors, Findings, Global, Machine
 from ddo_plugin.snapshots.pickles.nodes import BrokenError, ForbiddenError
 
@@ -34,7 +35,7 @@ DTYPES = {
 
 
 @dataclass(frozen=True)
-class _Claim:
+class Claim:
     """What a storage claims to hold, before its bytes are read."""
 
     dtype: torch.dtype
@@ -46,17 +47,18 @@ def read(data: Any, findings: Findings, *, survey: bool) -> torch.Tensor:
     """Return the flat tensor in the bytes of a saved storage, on the CPU."""
     if not isinstance(data, bytes | bytearray):
         raise BrokenError("a storage that is not bytes")
+    findings.allowance.take(len(data) + OBJECT)
     machine = Machine(_CONSTRUCTORS, findings, survey=survey)
-    stream = io.BytesIO(data)
+    stream = io.BytesIO(data)  # shares the memory of bytes
     magic, protocol, system, claim, keys = (machine.run(stream, len(data)) for _ in range(5))
-    if (magic, protocol) != (MAGIC, PROTOCOL) or not isinstance(claim, _Claim) or keys != [claim.key]:
+    if (magic, protocol) != (MAGIC, PROTOCOL) or not isinstance(claim, Claim) or keys != [claim.key]:
         raise BrokenError("a storage in an unknown format")
     if not (isinstance(system, dict) and system.get("little_endian") is True):
         raise BrokenError("a storage of a big-endian machine")
     return _numbers(claim, data, stream.tell())
 
 
-def _numbers(claim: _Claim, data: bytes | bytearray, start: int) -> torch.Tensor:
+def _numbers(claim: Claim, data: bytes | bytearray, start: int) -> torch.Tensor:
     count = int.from_bytes(data[start : start + 8], "little")
     if count != claim.numel or len(data) - start - 8 != count * claim.dtype.itemsize:
         raise BrokenError(f"a storage that claims {claim.numel} numbers and holds another count")
@@ -65,14 +67,15 @@ def _numbers(claim: _Claim, data: bytes | bytearray, start: int) -> torch.Tensor
     return tensor
 
 
-def _claim(identity: Any) -> _Claim:
-    if not (isinstance(identity, tuple) and len(identity) == 6 and identity[0] == "storage"):
+def read_claim(identity: Any) -> Claim:
+    """Return what a persistent id claims. The legacy format has a sixth part, which is None but for old views."""
+    if not (isinstance(identity, tuple) and len(identity) in (5, 6) and identity[0] == "storage"):
         raise BrokenError("a storage of unexpected parts")
-    _, kind, key, _location, numel, view = identity
+    _, kind, key, _location, numel, *view = identity
     name = kind.title.removeprefix("torch.") if isinstance(kind, Global) else None
-    if name not in DTYPES or not isinstance(key, str) or type(numel) is not int or view is not None:
+    if name not in DTYPES or not isinstance(key, str) or type(numel) is not int or view not in ([], [None]):
         raise BrokenError("a storage of unexpected parts")
-    return _Claim(DTYPES[name], key, numel)
+    return Claim(DTYPES[name], key, numel)
 
 
 def _never_called(*_: Any) -> Any:
@@ -84,4 +87,4 @@ def _never_built(*_: Any) -> None:
 
 
 _ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {("torch", name): _never_called for name in DTYPES}
-_CONSTRUCTORS = Constructors(_ALLOWED, _never_built, _claim)
+_CONSTRUCTORS = Constructors(_ALLOWED, _never_built, read_claim)

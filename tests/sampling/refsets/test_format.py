@@ -193,7 +193,7 @@ def test_a_folder_without_manifest_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "set").touch()
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="not a reference set"):
         open_refset(tmp_path / "set")
 
 

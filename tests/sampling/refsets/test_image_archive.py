@@ -13,6 +13,7 @@ from PIL import Image
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.base.image_files import png
 from ddo_plugin.sampling.refsets import format as refset
+from ddo_plugin.sampling.refsets import image_archive
 from ddo_plugin.sampling.refsets.image_archive import open_images, pack, unpack
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 3, 8, 8), dtype=np.uint8)
@@ -138,6 +139,21 @@ def test_what_lies_in_the_place_is_left_alone(tmp_path: Path) -> None:
         unpack(refset.open_refset(tmp_path / "set"), tmp_path / "mine.zip")
     assert (tmp_path / "mine.zip").read_text() == "mine"
     assert sorted(tmp_path.rglob("*")) == sorted([*before, tmp_path / "mine.zip"])
+
+
+def test_what_appears_during_the_work_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = write_folder(tmp_path / "png", labels=told())
+    pack(images, tmp_path / "set", None, None)
+    late, last = tmp_path / "late", tmp_path / "late.zip"
+    seal = refset.seal
+    monkeypatch.setattr(refset, "seal", lambda *arguments: (seal(*arguments), late.write_text("mine")))
+    monkeypatch.setattr(image_archive, "labels_json", lambda *_: (last.write_text("mine"), b"{}")[1])
+    with pytest.raises(UserError, match="late already exists and is not overwritten"):
+        pack(images, late, None, None)
+    with pytest.raises(UserError, match=r"late\.zip already exists and is not overwritten"):
+        unpack(refset.open_refset(tmp_path / "set"), last)
+    assert late.read_text() == last.read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["late", "late.zip", "png", "set"]
 
 
 def test_a_truncated_image_is_refused_by_name(tmp_path: Path) -> None:

@@ -340,16 +340,18 @@ def test_a_set_is_not_finished_on_another_model_of_gpu(tmp_path: Path, monkeypat
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"NVIDIA {device}")
     assert [device_name(torch.device(one)) for one in ("cpu", "cuda")] == ["cpu", "NVIDIA cuda"]
     monkeypatch.setattr("ddo_plugin.sampling.refsets.make.device_name", lambda device: "NVIDIA A100")
-    begun(tmp_path)
+    with pytest.raises(RuntimeError, match="blocks of"):
+        run(tmp_path / "set", OneOf(0, 2))
     monkeypatch.setattr("ddo_plugin.sampling.refsets.make.device_name", lambda device: "NVIDIA H100")
     with pytest.raises(UserError, match=r"its sampler\.device is NVIDIA A100, not NVIDIA H100; repeat its settings"):
         run(tmp_path / "set")
 
 
-def test_whole_arrays_of_another_set_are_not_laid_out_again(tmp_path: Path) -> None:
-    begun(tmp_path)
-    with pytest.raises(UserError, match="holds another set: its seed is 3, not 4"):
-        run(tmp_path / "set", seed=4)
+def test_a_run_without_a_finished_block_does_not_bind_the_next_one(whole: Path, tmp_path: Path) -> None:
+    """Such as one whose settings were wrong."""
+    begun(tmp_path, seed=4, batch=8, count=99, labels=np.zeros(99, np.int64))
+    assert run(tmp_path / "set")
+    assert checksums(tmp_path / "set") == checksums(whole)
 
 
 def test_the_arrays_are_on_the_disk_before_the_draft(tmp_path: Path, monkeypatch) -> None:
@@ -368,7 +370,7 @@ def test_the_arrays_are_on_the_disk_before_the_draft(tmp_path: Path, monkeypatch
     assert set(synced[:draft]) == {"images.npy", "labels.npy", "set", ".set.unfinished"}
 
 
-def begun(root: Path) -> Path:
+def begun(root: Path, **changes: Any) -> Path:
     """The work of a run that was killed before its first block."""
 
     class KilledError(Exception):
@@ -379,7 +381,7 @@ def begun(root: Path) -> Path:
             raise KilledError
 
     with pytest.raises(KilledError):
-        run(root / "set", generator=Killed())
+        run(root / "set", generator=Killed(), **changes)
     return root / ".set.unfinished"
 
 
@@ -426,6 +428,27 @@ def test_something_else_in_its_place_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not a reference set"):
         run(tmp_path / "set")
     assert (tmp_path / "set/thesis.tex").read_text() == "mine"
+
+
+def test_what_appears_in_its_place_during_the_work_is_left_alone(whole: Path, tmp_path: Path, monkeypatch) -> None:
+    out, seal = tmp_path / "set", refset.seal
+    monkeypatch.setattr(refset, "seal", lambda *arguments: (seal(*arguments), out.write_text("mine")))
+    with pytest.raises(UserError, match="set already exists and is not overwritten"):
+        run(out)
+    assert out.read_text() == "mine"
+    monkeypatch.undo()
+    out.unlink()
+    generator = Tiny()
+    assert run(out, generator=generator)  # the work is kept
+    assert generator.asked == []
+    assert checksums(out) == checksums(whole)
+
+
+def test_a_set_that_another_process_has_finished_meanwhile_is_not_begun_again(whole: Path) -> None:
+    work = unfinished.Unfinished(whole, refset.open_refset(whole).manifest, None, 16)
+    with pytest.raises(UserError, match="already exists"):
+        work.begin()
+    work.close()
 
 
 def test_two_processes_do_not_make_one_set(tmp_path: Path) -> None:

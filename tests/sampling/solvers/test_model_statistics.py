@@ -179,13 +179,13 @@ def damage_nan(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (damage_missing, r"sb\.npz: cannot read the array 's'"),
-        (damage_truncated, r"l\.npz: cannot read the array 'l'"),
-        (damage_text, r"l\.npz: cannot read the array 'l'"),
-        (damage_array, r"l\.npz: cannot read the array 'l'"),
-        (damage_key, r"sb\.npz: cannot read the array 'b'"),
+        (damage_missing, r"sb\.npz: cannot be read"),
+        (damage_truncated, r"l\.npz: cannot be read"),
+        (damage_text, r"l\.npz: cannot be read"),
+        (damage_array, r"l\.npz: cannot be read"),
+        (damage_key, r"sb\.npz: cannot read b\.npy"),
         (damage_shape, r"l, s and b have the shapes \(120, 1, 2, 2\)"),
-        (damage_nan, r"it holds NaN or infinity"),
+        (damage_nan, r"l holds NaN or infinity"),
     ],
 )
 def test_what_cannot_be_read_is_refused_in_one_line(tmp_path: Path, damage: Any, says: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from importlib.resources import as_file
 from pathlib import Path
 
@@ -87,7 +88,7 @@ refset = 3
 sweep = { beta = [] }
 """
 FOUND = """1: start: is missing; it must be a path or URL
-3: rounds: 0 is not a whole number >= 1
+3: rounds: 0 is not a whole number from 1 to 1,000
 4: sed: unknown key; did you mean 'seed'?
 9: training.steps: 'many' is not a valid integer range
 10: training.warmup: 2.0 is not in the range 0<=x<=1
@@ -156,7 +157,7 @@ def test_a_misspelt_upstream_is_told_beside_what_is_wrong_with_its_options(write
 def test_overrides_are_checked_too_and_told_as_they_were_typed(write) -> None:
     path = write(DIGITS)
     assert problems(path, "rounds=no", "training.lrr=1")[1:] == [
-        "--set rounds=no: rounds: 'no' is not a whole number >= 1",
+        "--set rounds=no: rounds: 'no' is not a whole number from 1 to 1,000",
         "--set training.lrr=1: training.lrr: unknown option; did you mean 'lr'?",
     ]
 
@@ -276,3 +277,27 @@ def test_the_docs_have_every_key() -> None:
     tables = {**schema.TABLES, **schema.OPTION_TABLES}
     keys = [*schema.TOP, *(f"{table}.{key}" for table, keys in tables.items() for key in keys), "from_round"]
     assert [key for key in keys if f"`{key}`" not in docs] == []
+
+
+HOSTILE = {
+    "string": 'x = """\n' + "aaa\n" * 15_000 + '"""\n',
+    "list": "x = [\n" + "1,\n" * 20_000 + "]\n",
+    "nested lists": "x = [\n" + "[1],\n" * 5_000 + "]\n",
+    "many keys": "".join(f"a{number}=1\n" for number in range(2_000)),
+    "long key": "a" * 60_000 + " = 1\n",
+    "deep list": "x = " + "[" * 30_000 + "\n",
+    "deep key": ".".join("a" * 30_000) + " = 1\n",
+    "deep inline key": "x = {" + ".".join("a" * 30_000) + " = 1}\n",
+    "large file": "#" * (1 << 20),
+    "long number": "rounds = " + "9" * 5_000 + "\n",
+    "many rounds": "rounds = 1_000_000_000\n",
+    "many slots": "[resources]\nslots = 1_000_000_000\n",
+    "open quote": '[launch]\ntorchrun = "\'--standalone"\n',
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_recipe_is_refused_in_seconds(write, name: str) -> None:
+    begun = time.process_time()
+    assert problems(write(HOSTILE[name]))
+    assert time.process_time() - begun < 10  # some took more than 25 s

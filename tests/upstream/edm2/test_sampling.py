@@ -84,6 +84,8 @@ def test_guidance_and_a_second_network_go_together_or_are_refused(world, refused
     assert line == "Error: --guidance=1.5 needs a guiding network; add --gnet"
     line = refused(world.python("-m", "ddo_plugin", "sample", *own[:3], "--gnet=guide.pkl"))
     assert line == "Error: --gnet=guide.pkl has no effect with --guidance=1; add --guidance or drop --gnet"
+    line = refused(world.python("-m", "ddo_plugin", "sample", *own[:3], "--gnet-sha256=00"))
+    assert line == "Error: --gnet-sha256 verifies a guiding network; add --gnet or drop --gnet-sha256"
     assert not (tmp_path / "out").exists()
 
 

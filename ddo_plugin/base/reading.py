@@ -1,0 +1,52 @@
+"""Reads files of unknown origin: only regular files, of bounded size, and every damage is reported in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ddo_plugin.base.errors import UserError
+
+MOST_BYTES = 64 << 20  # of a file, or of an entry of an archive, that is read as a whole
+REMEDY = "create or download the file again"
+
+
+@contextlib.contextmanager
+def parsing(problem: str, remedy: str = REMEDY) -> Iterator[None]:
+    """Report in one line whatever a parser raises.
+
+    The parsers of zips, arrays, images and JSON raise errors of many kinds on damaged files, and which ones depends on
+    their versions. The block must hold nothing but the parser, because an error of ours would be reported as well.
+    """
+    try:
+        yield
+    except click.ClickException:
+        raise
+    except Exception as error:
+        reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{problem} ({reason}); {remedy}") from None
+
+
+def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
+    """Read a regular file. Refuse other files: a pipe can block, and a device can be endless."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise UserError(f"{path}: not a regular file; copy its content to a file first")
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise UserError(f"{path}: larger than {most:,} bytes, the limit for such a file; is it the right file?")
+    return data
+
+
+def read_json(path: Path, remedy: str = REMEDY) -> Any:
+    """Read a regular file of JSON."""
+    with parsing(f"{path}: cannot be read", remedy):
+        return json.loads(read_bytes(path))
