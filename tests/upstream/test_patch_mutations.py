@@ -24,7 +24,7 @@ from ddo_plugin.checkouts.patching.placing import Inspection, State, inspect
 
 PATCHES = Path(__file__).parents[2] / "patches"
 UPSTREAMS = {"edm": "edm", "edm2": "edm2", "VAR": "var"}
-FEW, MANY = 100, 2000  # mutations of each file
+FEW, MANY = 75, 1000  # mutations of each file
 
 # -- the judge ------------------------------------------------------------------------------------------------------
 
@@ -287,6 +287,12 @@ EDITS = [
     ("edm", 0, replace("    # Dry run?", "    c = dict(c)\n    # Dry run?"), "the configuration `c` is changed in"),
     ("edm", 0, replace("    # Pick output", "    start(c)\n    # Pick output"), "`c` is used in line"),
     ("edm", 0, replace("    # Pick output", "    return\n    # Pick output"), "no way leads there"),
+    (
+        "edm",
+        0,
+        replace("    # Pick output", "    try: raise ValueError\n    except ValueError: raise\n    # Pick output"),
+        "no way leads there",
+    ),
     ("edm", 0, replace("    # Pick output", "    inject = 0\n    # Pick output"), "`inject` has another value there"),
     ("edm", 0, replace("import json", "import json as inject"), "`inject` is defined in line"),
     ("edm", 0, replace("if __name__ ==", "def main(): pass\nif __name__ =="), "`main` is defined in line"),

@@ -178,9 +178,10 @@ def _after_one(node: ast.AST, bound: set[str]) -> set[str]:
     if isinstance(node, _LOOPS):
         return bound - _deleted(node)
     if isinstance(node, ast.Try):
-        handled = [_after(one.body, bound - _deleted(node)) for one in node.handlers if not _ends(one.body)]
-        ways = [_after(node.orelse, _after(node.body, bound)), *handled]
-        return _after(node.finalbody, set.intersection(*ways))
+        ways = [_after(one.body, bound - _deleted(node)) for one in node.handlers if not _ends(one.body)]
+        if not _ends([*node.body, *node.orelse]):
+            ways.append(_after([*node.body, *node.orelse], bound))
+        return _after(node.finalbody, set.intersection(*ways) if ways else bound)
     if isinstance(node, (ast.With, ast.AsyncWith)):
         return _after(node.body, bound | _bound_by_header(node))
     if isinstance(node, ast.Match):
@@ -192,10 +193,16 @@ def _after_one(node: ast.AST, bound: set[str]) -> set[str]:
 
 def _ends(statements: Sequence[ast.stmt]) -> bool:
     """Return whether what follows a block never runs after it."""
-    return any(
-        isinstance(one, _JUMPS) or (isinstance(one, ast.If) and _ends(one.body) and _ends(one.orelse))
-        for one in statements
-    )
+    return any(_ends_one(statement) for statement in statements)
+
+
+def _ends_one(statement: ast.stmt) -> bool:
+    if isinstance(statement, ast.If):
+        return _ends(statement.body) and _ends(statement.orelse)
+    if isinstance(statement, ast.Try):
+        ways = [*statement.body, *statement.orelse], *(handler.body for handler in statement.handlers)
+        return _ends(statement.finalbody) or all(_ends(way) for way in ways)
+    return isinstance(statement, _JUMPS)
 
 
 def _bound_by_header(owner: ast.AST) -> set[str]:
@@ -224,11 +231,13 @@ def _stored_in(roots: Sequence[ast.AST]) -> set[str]:
 
 
 def _own_nodes(root: ast.AST) -> Iterator[ast.AST]:
-    """Yield the nodes that belong to the same scope as `root`."""
-    yield root
-    if not isinstance(root, (*_SCOPES, *_COMPREHENSIONS)):
-        for child in ast.iter_child_nodes(root):
-            yield from _own_nodes(child)
+    """Yield the nodes that belong to the same scope as `root`, in no order."""
+    todo = [root]
+    while todo:
+        node = todo.pop()
+        yield node
+        if not isinstance(node, (*_SCOPES, *_COMPREHENSIONS)):
+            todo += ast.iter_child_nodes(node)
 
 
 def _binds(node: ast.AST) -> list[str]:
@@ -264,8 +273,8 @@ def _shadowed(blocks: list[Block]) -> str:
     scope = _scopes(blocks)[-1][0].owner
     nodes = [node for root in getattr(scope, "body", ()) for node in _own_nodes(root) if node is not statement]
     for name in _binds(statement):
-        if lines := [getattr(node, "lineno", "?") for node in nodes if name in _binds(node)]:
-            return f"`{name}` is defined in line {lines[0]} too"
+        if lines := [getattr(node, "lineno", 0) for node in nodes if name in _binds(node)]:
+            return f"`{name}` is defined in line {min(lines)} too"
     return ""
 
 
@@ -281,7 +290,7 @@ def _lost(blocks: list[Block]) -> str:
     after = [node for block in _scopes(blocks)[-1] for one in block.after for node in _own_nodes(one)]
     for name in sorted(_stored_in([statement])):
         if lines := [node.lineno for node in after if isinstance(node, ast.stmt) and _replaces(node, name)]:
-            return f"`{name}` gets another value in line {lines[0]}"
+            return f"`{name}` gets another value in line {min(lines)}"
         if not any(_reads(node, name) for node in after):
             return f"`{name}` is not used after it"
     return ""
@@ -308,9 +317,10 @@ def _unfinished(blocks: list[Block]) -> str:
     before = [one for block in scope for one in block.before]
     after = [one for block in scope for one in block.after]
     if used := [node for one in before for node in _whole_uses(one, name)]:
-        return f"the configuration `{name}` is used in line {used[0].lineno} already"
-    if changed := [node for one in after for node in ast.walk(one) if _changes(node, name)]:
-        return f"the configuration `{name}` is changed in line {getattr(changed[0], 'lineno', '?')} after it"
+        return f"the configuration `{name}` is used in line {min(node.lineno for node in used)} already"
+    if changed := [node for one in after for node in _visible(one, name) if _changes(node, name)]:
+        line = min(getattr(node, "lineno", 0) for node in changed)
+        return f"the configuration `{name}` is changed in line {line} after it"
     if not any(_whole_uses(one, name) for one in after):
         return f"the configuration `{name}` is not used after it"
     return ""
@@ -324,11 +334,29 @@ def _configuration(statement: ast.stmt) -> str:
     return call.args[1].id if isinstance(call.args[1], ast.Name) else ""
 
 
+def _visible(root: ast.AST, name: str) -> Iterator[ast.AST]:
+    """Yield the nodes for which a name is the one of the scope of `root`."""
+    todo = [root]
+    while todo:
+        node = todo.pop()
+        yield node
+        if name not in _bound_within(node):
+            todo += ast.iter_child_nodes(node)
+
+
+def _bound_within(node: ast.AST) -> set[str]:
+    if isinstance(node, _COMPREHENSIONS):
+        return _stored_in([generator.target for generator in node.generators])
+    if isinstance(node, ast.Lambda):
+        return _parameters(node)
+    return _stored(node) if isinstance(node, _FUNCTIONS) else set()
+
+
 def _whole_uses(root: ast.AST, name: str) -> list[ast.Name]:
     """Return where the value of a name is used as a whole, and not one of its attributes or items."""
-    parts = {id(node.value) for node in ast.walk(root) if isinstance(node, (ast.Attribute, ast.Subscript))}
-    names = [node for node in ast.walk(root) if isinstance(node, ast.Name) and node.id == name]
-    return [node for node in names if isinstance(node.ctx, ast.Load) and id(node) not in parts]
+    nodes = list(_visible(root, name))
+    parts = {id(node.value) for node in nodes if isinstance(node, (ast.Attribute, ast.Subscript))}
+    return [node for node in nodes if isinstance(node, ast.Name) and _reads(node, name) and id(node) not in parts]
 
 
 def _changes(node: ast.AST, name: str) -> bool:
