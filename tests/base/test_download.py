@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import json
 import os
 import subprocess
 import sys
@@ -254,7 +255,7 @@ def test_a_part_that_is_complete_already_does_not_block_the_download(server: Fil
     """A kill between the last byte and the renaming: asking for what follows the end is refused with 416."""
     part = download._beside(cache_entry(server.url, tmp_path), "part")
     part.write_bytes(CONTENT)
-    part.with_suffix(".etag").write_text('"one"')
+    part.with_suffix(".etag").write_text(json.dumps({"etag": '"one"', "date": None, "total": len(CONTENT)}))
     assert fetch(server.url, tmp_path) == CONTENT
     assert server.asked == [f"bytes={len(CONTENT)}-", None]
 

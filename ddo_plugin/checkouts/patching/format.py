@@ -31,6 +31,7 @@ class Hunk:
     lines: tuple[bytes, ...]
     before_digests: tuple[str, ...] = ()
     after_digests: tuple[str, ...] = ()
+    place: str | None = None  # the function and block that the lines are in; None if the file is not Python
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,13 @@ def render(patches: tuple[FilePatch, ...]) -> tuple[bytes, dict[str, Any]]:
             diff.append(f"@@ -{hunk.after},0 +{hunk.after + inserted + 1}{counted} @@\n".encode())
             diff += [b"+" + line + b"\n" for line in hunk.lines]
             inserted += count
-        digests[patch.path] = [{"before": [*h.before_digests], "after": [*h.after_digests]} for h in patch.hunks]
+        digests[patch.path] = [_sides(hunk) for hunk in patch.hunks]
     return b"".join(diff), digests
+
+
+def _sides(hunk: Hunk) -> dict[str, Any]:
+    sides: dict[str, Any] = {"before": [*hunk.before_digests], "after": [*hunk.after_digests]}
+    return sides if hunk.place is None else {**sides, "place": hunk.place}
 
 
 def padded_digests(lines: tuple[bytes, ...]) -> list[str]:
@@ -139,5 +145,5 @@ def _finish(draft: _Draft, digests: Mapping[str, Any]) -> FilePatch:
         before_digests, after_digests = tuple(sides["before"]), tuple(sides["after"])
         if len(before_digests) != NEIGHBOURS or len(after_digests) != NEIGHBOURS:
             raise ValueError(f"an insertion into {draft.path} lacks digests of its {2 * NEIGHBOURS} neighbours")
-        hunks.append(Hunk(after, tuple(lines), before_digests, after_digests))
+        hunks.append(Hunk(after, tuple(lines), before_digests, after_digests, sides.get("place")))
     return FilePatch(draft.path, *draft.blobs, tuple(hunks))

@@ -5,7 +5,9 @@ python -m ddo_plugin.checkouts.patching.make CHECKOUT patches/edm.patch
 
 from __future__ import annotations
 
+import ast
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -14,6 +16,7 @@ from ddo_plugin.base.errors import UserError
 from ddo_plugin.base.files import atomic_write, write_json
 from ddo_plugin.checkouts.patching.format import NEIGHBOURS, FilePatch, Hunk, padded_digests, parse, render
 from ddo_plugin.checkouts.patching.placing import State, inspect
+from ddo_plugin.checkouts.patching.scopes import place_name
 from ddo_plugin.checkouts.patching.text import Text, blob_id
 
 
@@ -39,18 +42,35 @@ def compare(path: str, old: bytes, new: bytes) -> FilePatch:
     if position < len(before):
         raise UserError(f"{path}: line {position + 1} was changed or deleted; a patch only inserts lines")
     digests = padded_digests(before)
+    places = _places(path, new, inserted)
     hunks = [
         Hunk(
             at,
             tuple(lines),
             tuple(digests[at : at + NEIGHBOURS]),
             tuple(digests[at + NEIGHBOURS : at + 2 * NEIGHBOURS]),
+            places.get(at),
         )
         for at, lines in inserted.items()
     ]
     for hunk in hunks:
         _refuse_common(path, before, hunk)
     return FilePatch(path, blob_id(old), blob_id(new), tuple(hunks))
+
+
+def _places(path: str, new: bytes, inserted: Mapping[int, Sequence[bytes]]) -> dict[int, str]:
+    """Return the functions and blocks that the lines are in, if the file is Python."""
+    if not path.endswith(".py"):
+        return {}
+    try:
+        tree = ast.parse(new)
+    except (SyntaxError, ValueError) as error:
+        raise UserError(f"{path}: with the inserted lines it is not valid Python ({error})") from None
+    places, count = {}, 0
+    for at, lines in inserted.items():
+        places[at] = place_name(tree, at + count + 1)
+        count += len(lines)
+    return places
 
 
 @click.command()

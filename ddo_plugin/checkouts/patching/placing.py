@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ddo_plugin.checkouts.patching import scopes
 from ddo_plugin.checkouts.patching.format import NEIGHBOURS, FilePatch, Hunk, padded_digests
 from ddo_plugin.checkouts.patching.text import Text, blob_ids
 
@@ -61,7 +62,7 @@ def _insert(patch: FilePatch, data: bytes, places: list[int], state: State) -> I
     if _standing(patch, Text.of(with_lines)) != [starts] or _without(patch, Text.of(with_lines), starts) != data:
         return Inspection(State.CONFLICTING, "it already has lines like DDO's; restore it", lines_found=True)
     if reason := _python_doubt(patch, with_lines, starts):
-        return Inspection(State.CONFLICTING, reason)
+        return Inspection(State.CONFLICTING, f"{reason}; undo this edit, or use a version that fits")
     return Inspection(state, with_lines=with_lines, without_lines=data)
 
 
@@ -155,7 +156,8 @@ def _python_doubt(patch: FilePatch, data: bytes, starts: list[int]) -> str:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             tree = ast.parse(data)
-    except (SyntaxError, ValueError) as error:
+            compile(tree, patch.path, "exec", dont_inherit=True)  # refuses more, such as `return` outside a function
+    except (SyntaxError, ValueError, RecursionError) as error:
         return f"with DDO's lines it is not valid Python ({error})"
     decorators = [decorator for node in ast.walk(tree) for decorator in getattr(node, "decorator_list", ())]
     statements = [node for node in ast.walk(tree) if isinstance(node, ast.stmt)]
@@ -163,4 +165,5 @@ def _python_doubt(patch: FilePatch, data: bytes, starts: list[int]) -> str:
     for start in starts:
         if start + 1 not in begins:
             return f"line {start + 1} would be DDO's but would not be a statement there"
-    return ""
+    inserted = [(start + 1, len(hunk.lines), hunk.place) for start, hunk in zip(starts, patch.hunks, strict=True)]
+    return scopes.doubt(tree, inserted)

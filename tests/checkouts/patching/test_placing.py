@@ -134,7 +134,7 @@ SCRIPT = b"import os\n\n\ndef main():\n    a = 1\n    b = 2\n    return a + b\n"
 
 
 def test_python_lines_inside_a_string_are_refused(make_patch):
-    patch = make_patch(SCRIPT, {5: [b"    inserted()"]}, "script.py")
+    patch = make_patch(SCRIPT, {5: [b"    print()"]}, "script.py")
     assert inspect(patch, b"# more\n" + SCRIPT).state is State.SHIFTED
     found = inspect(patch, SCRIPT.replace(b"def main", b'"""\ndef main') + b'"""\n')
     assert found.state is State.CONFLICTING
@@ -142,11 +142,11 @@ def test_python_lines_inside_a_string_are_refused(make_patch):
 
 
 def test_a_python_file_that_does_not_parse_is_refused(make_patch):
-    patch = make_patch(SCRIPT, {5: [b"    inserted()"]}, "script.py")
+    patch = make_patch(SCRIPT, {5: [b"    print()"]}, "script.py")
     found = inspect(patch, SCRIPT.replace(b"import os", b"import"))
     assert found.state is State.CONFLICTING
     assert "not valid Python" in found.reason
 
 
 def test_a_decorator_is_a_place_for_a_line(make_patch):
-    assert inspect(make_patch(SCRIPT, {3: [b"@inserted"]}, "script.py"), SCRIPT).state is State.PRISTINE
+    assert inspect(make_patch(SCRIPT, {3: [b"@staticmethod"]}, "script.py"), SCRIPT).state is State.PRISTINE
