@@ -50,9 +50,11 @@ class Response(http.client.HTTPResponse):
         return self.length
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the body as it arrives."""
-        while chunk := self.read1(CHUNK):
+        """Yield the body as it arrives, up to its declared length."""
+        left = self.length  # read1 of some versions of Python does not count it down
+        while left != 0 and (chunk := self.read1(CHUNK if left is None else min(CHUNK, left))):
             self._wire.overhead -= _OVERHEAD_PER_BYTE * len(chunk)
+            left = None if left is None else left - len(chunk)
             yield chunk
 
 

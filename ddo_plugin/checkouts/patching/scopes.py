@@ -291,7 +291,8 @@ def _lost(blocks: list[Block]) -> str:
     for name in sorted(_stored_in([statement])):
         if lines := [node.lineno for node in after if isinstance(node, ast.stmt) and _replaces(node, name)]:
             return f"`{name}` gets another value in line {min(lines)}"
-        if not any(_reads(node, name) for node in after):
+        is_local = isinstance(_scopes(blocks)[-1][0].owner, _FUNCTIONS)  # others are seen from elsewhere
+        if is_local and not any(_reads(node, name) for node in after):
             return f"`{name}` is not used after it"
     return ""
 
