@@ -15,6 +15,7 @@ from .base.files import atomic_folder as atomic_folder
 from .base.files import atomic_write as atomic_write
 from .base.files import sha256_file as sha256_file
 from .base.files import write_json as write_json
+from .base.interrupts import interruptible as interruptible
 from .base.option_types import Finite as Finite
 from .base.option_types import FloatList as FloatList
 from .base.option_types import IntegerList as IntegerList

@@ -20,6 +20,8 @@ from ddo_plugin import (
     feature_moments,
     features_named,
     frechet_distance,
+    in_one_line,
+    interruptible,
     progress,
     write_json,
 )
@@ -44,6 +46,8 @@ def real_likelihood(family: Family, network: nn.Module, labels: torch.Tensor) ->
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="JSON file to write.")
 @click.option("--seeds", type=IntegerList(), required=True, help="Sampling seeds, separated by commas.")
 @click.option("--count", type=click.IntRange(min=2), default=2000, show_default=True, help="Samples for each seed.")
+@interruptible()
+@in_one_line()
 def main(family_name: str, data: Path, network: Path, out: Path, seeds: list[int], count: int) -> None:
     """Write the Fréchet distance and the likelihood of a network.
 

@@ -29,6 +29,8 @@ from ddo_plugin import (
     combine_seeds,
     features_named,
     flags,
+    in_one_line,
+    interruptible,
     metrics_named,
     open_standard,
     progress,
@@ -85,6 +87,8 @@ OWN = [
 
 
 @click.command(params=[*OWN, *upstream_options()])
+@interruptible()
+@in_one_line()
 def main(out: Path, seeds: list[int], num: int, metrics: str, **options: Any) -> None:
     """Compute metrics of a VAR network and write them as JSON.
 

@@ -1,0 +1,123 @@
+"""Start the driver for one command and judge what each fault left."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.faults.shim import FAULTS, KILL
+
+ROOT = Path(__file__).parents[2]
+REASONS = {"EIO": "Input/output error", "ENOSPC": "No space left on device"}
+TIMED = re.compile(r"seconds|\.log$|\.lock$|(^|/)lock$|journal\.jsonl$|\.zip$|\.npz$|report\.html$|ddo-stats\.jsonl$")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A command in a folder. `exists` is said by a command that refuses to replace what it finished before a kill."""
+
+    arguments: Sequence[str]
+    exists: str = ""
+    changes: Sequence[str] = ()  # files that the command changes, and may leave in their old or their new state
+    optional: Sequence[str] = ()  # files whose loss costs no result, so that the command may go on without them
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Outcome:
+    """What all faults of a command came to."""
+
+    operations: int
+    injected: int
+    problems: list[str]
+
+
+def inject(case: Case, world: Path, work: Path, *, share: float = 1.0, faults: Sequence[str] = FAULTS) -> Outcome:
+    """Run the command with a share of all faults, each in a copy of `world`."""
+    order = {"world": str(world), "work": str(work / "work"), "arguments": list(case.arguments), "faults": list(faults)}
+    path = os.pathsep.join([str(ROOT), *filter(None, [case.env.get("PYTHONPATH")])])
+    env = {**os.environ, **case.env, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.faults.driver"],
+        input=json.dumps({**order, "share": share, "seed": 0}),
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    first, *rest = [json.loads(line) for line in done.stdout.splitlines()]
+    clean = first["clean"]
+    assert clean["status"] == 0, clean["said"]
+    problems = [f"{told(fault)}: {problem}" for fault in rest for problem in problems_of(case, clean, fault)]
+    return Outcome(len(clean["seen"]), len(rest), problems)
+
+
+def told(fault: Mapping[str, Any]) -> str:
+    kind, path = fault["operation"]
+    return f"{fault['fault']} at operation {fault['at']} ({kind} of {path})"
+
+
+def problems_of(case: Case, clean: Mapping[str, Any], fault: Mapping[str, Any]) -> Iterator[str]:
+    failed, again = fault["failed"], fault["again"]
+    went_on = failed["status"] == 0 and _said(failed)[-1:] == _said(clean)[-1:]
+    if fault["fault"] == KILL:
+        if failed["status"] != -9:
+            yield f"was not killed: {failed['status']} {failed['said']}"
+    elif not went_on or not _is_optional(case, fault):
+        yield from _problems_of_message(failed, fault)
+    if fault["broken"]:
+        yield f"half-written: {fault['broken']}"
+    if again["status"] != 0:
+        if not (case.exists and case.exists in again["said"] and _visible(failed) == _visible(clean)):
+            yield f"fails afterwards, status {again['status']}: {again['said'][-600:]}"
+    elif _visible(again) != _visible(clean):
+        yield f"afterwards other files: {_difference(_visible(again), _visible(clean))}"
+    left = _hidden(again) - _hidden(clean)
+    if left:
+        yield f"left for ever: {sorted(left)}"
+
+
+def _problems_of_message(failed: Mapping[str, Any], fault: Mapping[str, Any]) -> Iterator[str]:
+    said = failed["said"]
+    errors = [line for line in _said(failed) if line.startswith("Error: ")]
+    if failed["status"] != 2 or "Traceback" in said or "Exception ignored" in said or len(errors) != 1:
+        yield f"status {failed['status']}: {said[-1500:]}"
+        return
+    if REASONS[fault["fault"]] not in errors[0]:
+        yield f"no reason: {errors[0]}"
+    if not re.search(r"[\w.-]*/[\w./-]+|\b\w+\.\w{2,5}\b|'[^']+'|--out=\S+", errors[0].removeprefix("Error: ")):
+        yield f"no path: {errors[0]}"
+
+
+def _is_optional(case: Case, fault: Mapping[str, Any]) -> bool:
+    return any(part in fault["operation"][1] for part in case.optional)
+
+
+def _said(ended: Mapping[str, Any]) -> list[str]:
+    return [line for line in re.split(r"[\r\n]+", ended["said"]) if line.strip()]
+
+
+def _visible(ended: Mapping[str, Any]) -> dict[str, str]:
+    files = {name: digest for name, digest in ended["files"].items() if not _is_hidden(name)}
+    return {name: "" if TIMED.search(name) else digest for name, digest in files.items()}
+
+
+def _hidden(ended: Mapping[str, Any]) -> set[str]:
+    return {name for name in ended["files"] if _is_hidden(name) or name.endswith((".tmp", ".part"))}
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in name.split("/"))
+
+
+def _difference(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
+    return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
