@@ -106,7 +106,12 @@ class Driver:
 
 def broken(folder: Path) -> list[str]:
     """Return the files whose names are not hidden but that are incomplete, as far as their format shows it."""
-    return [str(path.relative_to(folder)) for path in sorted(folder.rglob("*")) if path.is_file() and _is_broken(path)]
+    named = {path.relative_to(folder): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    return [
+        str(name)
+        for name, path in named.items()
+        if not any(part.startswith(".") for part in name.parts) and _is_broken(path)
+    ]
 
 
 def _is_broken(path: Path) -> bool:

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.faults.shim import FAULTS, KILL
+from tests.faults.shim import FAULTS, KILL, SIGNALS
 
 ROOT = Path(__file__).parents[2]
+ENDS = {"SIGINT": (130, "Interrupted by Ctrl-C."), "SIGTERM": (143, "Interrupted by SIGTERM.")}
 REASONS = {"EIO": "Input/output error", "ENOSPC": "No space left on device"}
 TIMED = re.compile(r"seconds|\.log$|\.lock$|(^|/)lock$|journal\.jsonl$|\.zip$|\.npz$|report\.html$|ddo-stats\.jsonl$")
 
@@ -72,6 +73,8 @@ def problems_of(case: Case, clean: Mapping[str, Any], fault: Mapping[str, Any]) 
     if fault["fault"] == KILL:
         if failed["status"] != -9:
             yield f"was not killed: {failed['status']} {failed['said']}"
+    elif fault["fault"] in SIGNALS:
+        yield from _problems_of_end(failed, clean, *ENDS[fault["fault"]])
     elif not went_on or not _is_optional(case, fault):
         yield from _problems_of_message(failed, fault)
     if fault["broken"]:
@@ -94,8 +97,17 @@ def _problems_of_message(failed: Mapping[str, Any], fault: Mapping[str, Any]) ->
         return
     if REASONS[fault["fault"]] not in errors[0]:
         yield f"no reason: {errors[0]}"
-    if not re.search(r"[\w.-]*/[\w./-]+|\b\w+\.\w{2,5}\b|'[^']+'|--out=\S+", errors[0].removeprefix("Error: ")):
+    names = [part.strip(".").split(".")[0] for part in fault["operation"][1].split("/work/", 1)[-1].split("/")]
+    if not any(name in errors[0] for name in names):
         yield f"no path: {errors[0]}"
+
+
+def _problems_of_end(ended: Mapping[str, Any], clean: Mapping[str, Any], status: int, line: str) -> Iterator[str]:
+    if ended["status"] == 0 and _said(ended)[-1:] == _said(clean)[-1:]:  # all was done when the signal was handled
+        return
+    lines = [said for said in _said(ended) if said not in _said(clean) and "|" not in said]  # without progress bars
+    if ended["status"] != status or len(lines) != 1 or not lines[0].startswith(line):
+        yield f"status {ended['status']}: {ended['said'][-1500:]}"
 
 
 def _is_optional(case: Case, fault: Mapping[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""Let the n-th operation on the disk below a folder fail, in this process: a system error, or SIGKILL.
+"""Let the n-th operation on the disk below a folder fail, in this process: a system error, or a signal.
 
 An audit hook sees what Python opens, renames, links and creates; an exception that it raises aborts the operation.
 Writes and fsyncs have no audit event, so `open` returns files that count their writes, and `os.fsync` is replaced.
@@ -19,6 +19,7 @@ from typing import Any
 EVENTS = {"os.rename": "rename", "os.mkdir": "mkdir", "os.link": "link", "os.truncate": "truncate"}
 KILL = "SIGKILL"
 FAULTS = ("EIO", "ENOSPC", KILL)
+SIGNALS = ("SIGINT", "SIGTERM")
 FILLS = ("open", "write", "mkdir", "link")  # operations that need space: on a full disk all later ones fail too
 
 
@@ -61,8 +62,9 @@ class Shim:
         full = self.fault == "ENOSPC" and number > self.at >= 0 and kind in FILLS
         if number != self.at and not full:
             return
-        if self.fault == KILL:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if self.fault.startswith("SIG"):
+            os.kill(os.getpid(), signal.Signals[self.fault])
+            return
         code = getattr(errno, self.fault)
         raise OSError(code, os.strerror(code), *([] if kind in ("write", "fsync") else [path]))  # as the system does
 

@@ -8,11 +8,13 @@ incomplete. The next run of the same command succeeds and removes what the first
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.faults.injection import Case, inject
+from tests.faults.shim import FAULTS, SIGNALS
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the shim reads /proc")
 
@@ -51,8 +53,8 @@ READING = {
 FEW = 0.04
 
 
-def assert_survives(name: str, world: Path, work: Path, share: float = 1.0) -> None:
-    outcome = inject(CASES[name], world, work, share=share)
+def assert_survives(name: str, world: Path, work: Path, share: float = 1.0, faults: Sequence[str] = FAULTS) -> None:
+    outcome = inject(CASES[name], world, work, share=share, faults=faults)
     print(f"{name}: {outcome.operations} operations, {outcome.injected} faults, {len(outcome.problems)} problems")
     assert outcome.operations
     assert not outcome.problems, "\n".join(outcome.problems)
@@ -61,6 +63,17 @@ def assert_survives(name: str, world: Path, work: Path, share: float = 1.0) -> N
 @pytest.mark.parametrize("name", ["refset make", "sample to an npz", "convert", "training"])
 def test_some_faults_cost_one_line_and_nothing_else(name: str, fault_world: Path, tmp_path: Path) -> None:
     assert_survives(name, fault_world, tmp_path, FEW)
+
+
+@pytest.mark.parametrize("name", ["sample to a folder", "training"])
+def test_a_signal_gives_one_line_and_the_status_of_a_shell(name: str, fault_world: Path, tmp_path: Path) -> None:
+    assert_survives(name, fault_world, tmp_path, FEW, SIGNALS)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", CASES)
+def test_a_signal_at_any_operation_gives_one_line(name: str, fault_world: Path, tmp_path: Path) -> None:
+    assert_survives(name, fault_world, tmp_path, faults=SIGNALS)
 
 
 @pytest.mark.thorough
