@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from safetensors.torch import save_file
 from ddo_integrations.demo.families import build
 from ddo_plugin.base.image_files import png
 from ddo_plugin.sampling.refsets import format as refset
+from tests.conftest import RECIPE
 from tests.processes import run_python
 
 CURVE = """
@@ -22,11 +26,11 @@ out = pathlib.Path(sys.argv[1])
 out.with_name(out.name + ".part").write_text(json.dumps({"metrics": {"fid": 1.0, "is": 2.0}}))
 out.with_name(out.name + ".part").replace(out)
 """
-FOURTH = Path(__file__).parents[1] / "checkouts/test_run_script.py"
+SELF_PLAY = RECIPE.replace("rounds = 2", "rounds = 1").replace("[2.0, 3.0]", "[2.0]").replace("[0.1, 0.2]", "[0.1]")
 
 
 @pytest.fixture(scope="session")
-def fault_world(tmp_path_factory: pytest.TempPathFactory, demo_data: Path) -> Path:
+def fault_world(tmp_path_factory: pytest.TempPathFactory, demo_data: Path, make_world: Callable[..., Any]) -> Path:
     """A folder with a file of every kind that a command reads. The folders in it are those of single commands."""
     folder = tmp_path_factory.mktemp("faults") / "world"
     (folder / "images").mkdir(parents=True)
@@ -50,6 +54,11 @@ def fault_world(tmp_path_factory: pytest.TempPathFactory, demo_data: Path) -> Pa
     run_python(
         ["-m", "ddo_plugin", "refset", "make", *digits, "--count=8", "--out=fakes"], cwd=folder
     ).check_returncode()
+    site = make_world(folder.parent / "stand-in", SELF_PLAY)
+    for name in ("recipe.toml", "base.net"):
+        shutil.copy(site.folder / name, folder)
+    env = {**os.environ, "PYTHONPATH": str(site.folder / "site"), "STANDIN_NOTES": os.devnull}
+    run_python(["-m", "ddo_plugin", "selfplay", "recipe.toml", "--out=played"], cwd=folder, env=env).check_returncode()
     return folder
 
 

@@ -1,6 +1,7 @@
 """Run `python ARGUMENTS` again and again, each time in a fork with another fault, and print a line of JSON for each.
 
-stdin: {"world": folder, "work": folder, "arguments": [...], "faults": [...], "share": share of the faults, "seed": int}
+stdin: {"world": folder, "work": folder, "arguments": [...], "faults": [...], "share": share of the faults, "seed": int,
+"env": {...}}, a line for each command
 Each fork works in a fresh copy of `world` at `work`. Afterwards the same command runs without a fault in what is left.
 """
 
@@ -51,6 +52,8 @@ class Driver:
         status = 1
         try:
             os.chdir(self.work)
+            os.environ.update(self.order["env"])
+            sys.path[1:1] = filter(None, self.order["env"].get("PYTHONPATH", "").split(os.pathsep))
             opened = os.open(self.spoken, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
             for number in (1, 2):
                 os.dup2(opened, number)
@@ -84,7 +87,7 @@ class Driver:
         clean = self.run_clean()
         answer({"clean": {name: clean[name] for name in ("status", "said", "files", "seen")}})
         injections = [(fault, at) for at in range(len(clean["seen"])) for fault in self.order["faults"]]
-        few = max(1, round(len(injections) * self.order["share"]))
+        few = min(max(1, round(len(injections) * self.order["share"])), len(injections))
         for fault, at in random.Random(self.order["seed"]).sample(injections, few):
             self.fresh()
             failed = self.run(fault, at)
@@ -146,4 +149,6 @@ def answer(value: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     fork_server.preload()
-    Driver(json.loads(sys.stdin.read())).drive()
+    for line in sys.stdin:
+        Driver(json.loads(line)).drive()
+        answer({"end": True})

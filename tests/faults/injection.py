@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import os
 import re
@@ -43,23 +45,31 @@ class Outcome:
 def inject(case: Case, world: Path, work: Path, *, share: float = 1.0, faults: Sequence[str] = FAULTS) -> Outcome:
     """Run the command with a share of all faults, each in a copy of `world`."""
     order = {"world": str(world), "work": str(work / "work"), "arguments": list(case.arguments), "faults": list(faults)}
-    path = os.pathsep.join([str(ROOT), *filter(None, [case.env.get("PYTHONPATH")])])
-    env = {**os.environ, **case.env, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.faults.driver"],
-        input=json.dumps({**order, "share": share, "seed": 0}),
-        cwd=ROOT,
-        env=env,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    first, *rest = [json.loads(line) for line in done.stdout.splitlines()]
+    order["env"] = {name: value.format(beside=world.parent) for name, value in case.env.items()}
+    first, *rest = _drive({**order, "share": share, "seed": 0})
     clean = first["clean"]
     assert clean["status"] == 0, clean["said"]
     problems = [f"{told(fault)}: {problem}" for fault in rest for problem in problems_of(case, clean, fault)]
     return Outcome(len(clean["seen"]), len(rest), problems)
+
+
+def _drive(order: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the answers of the driver, a process that all tests share."""
+    driver = _driver()
+    print(json.dumps(order), file=driver.stdin, flush=True)
+    answers: list[dict[str, Any]] = []
+    while "end" not in (answer := json.loads(driver.stdout.readline())):
+        answers.append(answer)
+    return answers
+
+
+@functools.cache
+def _driver() -> Any:
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    argv, pipe = [sys.executable, "-m", "tests.faults.driver"], subprocess.PIPE
+    process = subprocess.Popen(argv, stdin=pipe, stdout=pipe, cwd=ROOT, env=env, text=True)
+    atexit.register(process.communicate)  # closes its stdin, so that it ends
+    return process
 
 
 def told(fault: Mapping[str, Any]) -> str:
@@ -69,7 +79,7 @@ def told(fault: Mapping[str, Any]) -> str:
 
 def problems_of(case: Case, clean: Mapping[str, Any], fault: Mapping[str, Any]) -> Iterator[str]:
     failed, again = fault["failed"], fault["again"]
-    went_on = failed["status"] == 0 and _said(failed)[-1:] == _said(clean)[-1:]
+    went_on = failed["status"] == 0 and _visible(failed) == _visible(clean)
     if fault["fault"] == KILL:
         if failed["status"] != -9:
             yield f"was not killed: {failed['status']} {failed['said']}"
@@ -103,7 +113,7 @@ def _problems_of_message(failed: Mapping[str, Any], fault: Mapping[str, Any]) ->
 
 
 def _problems_of_end(ended: Mapping[str, Any], clean: Mapping[str, Any], status: int, line: str) -> Iterator[str]:
-    if ended["status"] == 0 and _said(ended)[-1:] == _said(clean)[-1:]:  # all was done when the signal was handled
+    if ended["status"] == 0 and _visible(ended) == _visible(clean):  # all was done when the signal was handled
         return
     lines = [said for said in _said(ended) if said not in _said(clean) and "|" not in said]  # without progress bars
     if ended["status"] != status or len(lines) != 1 or not lines[0].startswith(line):
@@ -111,7 +121,8 @@ def _problems_of_end(ended: Mapping[str, Any], clean: Mapping[str, Any], status:
 
 
 def _is_optional(case: Case, fault: Mapping[str, Any]) -> bool:
-    return any(part in fault["operation"][1] for part in case.optional)
+    kind, path = fault["operation"]  # a folder that exists already needs no mkdir
+    return kind == "mkdir" or any(part in path for part in case.optional)
 
 
 def _said(ended: Mapping[str, Any]) -> list[str]:

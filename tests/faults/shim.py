@@ -80,9 +80,16 @@ class Shim:
             self.count(EVENTS[event], values[0] if event in ("os.mkdir", "os.truncate") else values[1])
 
     def _file(
-        self, path: Any, mode: str, buffering: int, encoding: Any = None, errors: Any = None, newline: Any = None
+        self,
+        path: Any,
+        mode: str,
+        buffering: int,
+        encoding: Any = None,
+        errors: Any = None,
+        newline: Any = None,
+        **settings: Any,
     ) -> Any:
-        raw = _counting(self.count)(path, mode.replace("b", "").replace("t", ""))
+        raw = _counting(self.count)(path, mode.replace("b", "").replace("t", ""), **settings)
         if buffering == 0:
             return raw
         buffered: Any = io.BufferedRandom(raw) if "+" in mode else io.BufferedWriter(raw)

@@ -26,6 +26,7 @@ ROUND = ["--ddo=network.safetensors", "--ddo-fakes=fakes", "--steps=4", "--snap=
 EXISTS = "already exists and is not overwritten"
 EVAL = [*DDO, "eval", "samples.npz", "--ref=samples.npz", "--features=digits:data", "--metrics=fid", "--out=new.json"]
 
+STAND_IN = {"PYTHONPATH": "{beside}/stand-in/site", "STANDIN_NOTES": "/dev/null"}
 CASES = {
     "refset make": Case([*DDO, "refset", "make", *DIGITS, "--count=4", "--batch=2", "--labels=uniform", "--out=new"]),
     "refset pack": Case([*DDO, "refset", "pack", "images", "new", "--class=1"], exists=EXISTS),
@@ -43,12 +44,14 @@ CASES = {
     "training with a progress file": Case(
         [*TRAIN, *ROUND], env={"DDO_PROGRESS": "trained.progress"}, optional=("trained.progress",)
     ),
+    "selfplay": Case([*DDO, "selfplay", "recipe.toml", "--out=new"], env=STAND_IN),
+    "report": Case([*DDO, "report", "played"], env=STAND_IN),
 }
 READING = {
-    "inspect": [*DDO, "inspect", "ar-ckpt-last.pth"],
-    "refset verify": [*DDO, "refset", "verify", "set"],
-    "plan": [*DDO, "plan", "recipe.toml", "--gpus=1"],
-    "validate": [*DDO, "validate", "recipe.toml"],
+    "refset info": Case([*DDO, "refset", "info", "set"]),
+    "refset verify": Case([*DDO, "refset", "verify", "set"]),
+    "validate": Case([*DDO, "validate", "recipe.toml"], env=STAND_IN),
+    "selfplay --dry-run": Case([*DDO, "selfplay", "recipe.toml", "--dry-run"], env=STAND_IN),
 }
 FEW = 0.04
 
@@ -80,3 +83,8 @@ def test_a_signal_at_any_operation_gives_one_line(name: str, fault_world: Path, 
 @pytest.mark.parametrize("name", CASES)
 def test_every_fault_costs_one_line_and_nothing_else(name: str, fault_world: Path, tmp_path: Path) -> None:
     assert_survives(name, fault_world, tmp_path)
+
+
+@pytest.mark.parametrize("name", READING)
+def test_a_command_that_only_reads_writes_nothing(name: str, fault_world: Path, tmp_path: Path) -> None:
+    assert inject(READING[name], fault_world, tmp_path).operations == 0
