@@ -80,8 +80,9 @@ class Driver:
 
     def drive(self) -> None:
         for name in self.run_clean()["modules"]:
-            with contextlib.suppress(Exception):
-                importlib.import_module(name)
+            if not name.startswith("ddo_"):  # each command loads its own plugins
+                with contextlib.suppress(Exception):
+                    importlib.import_module(name)
         gc.collect()
         gc.freeze()
         clean = self.run_clean()

@@ -89,7 +89,7 @@ class Shim:
         newline: Any = None,
         **settings: Any,
     ) -> Any:
-        raw = _counting(self.count)(path, mode.replace("b", "").replace("t", ""), **settings)
+        raw = _counting(self.count, path)(path, mode.replace("b", "").replace("t", ""), **settings)
         if buffering == 0:
             return raw
         buffered: Any = io.BufferedRandom(raw) if "+" in mode else io.BufferedWriter(raw)
@@ -100,10 +100,10 @@ class Shim:
         return text
 
 
-def _counting(count: Callable[[str, Any], None]) -> type[io.FileIO]:
+def _counting(count: Callable[[str, Any], None], path: Any) -> type[io.FileIO]:
     class Counting(io.FileIO):
         def write(self, data: Any) -> int:
-            count("write", self.name)
+            count("write", path)  # the name of a temporary file is a number
             return super().write(data)
 
     return Counting
