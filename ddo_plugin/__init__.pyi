@@ -11,11 +11,11 @@ from .base.environment import free_port as free_port
 from .base.environment import package_versions as package_versions
 from .base.errors import UserError as UserError
 from .base.errors import in_one_line as in_one_line
-from .base.errors import system_errors_in_one_line as system_errors_in_one_line
 from .base.files import atomic_folder as atomic_folder
 from .base.files import atomic_write as atomic_write
 from .base.files import sha256_file as sha256_file
 from .base.files import write_json as write_json
+from .base.interrupts import interruptible as interruptible
 from .base.option_types import MOST_EVALUATIONS as MOST_EVALUATIONS
 from .base.option_types import Finite as Finite
 from .base.option_types import FloatList as FloatList

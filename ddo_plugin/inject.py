@@ -14,7 +14,8 @@ from typing import Any, TypeVar, cast
 
 import click
 
-from ddo_plugin.base.errors import UserError, in_one_line
+from ddo_plugin.base.errors import UserError, in_one_line, system_errors_in_one_line
+from ddo_plugin.base.interrupts import end_process_when_interrupted
 from ddo_plugin.checkouts import compat
 from ddo_plugin.finetuning import argparse_options
 from ddo_plugin.finetuning.options import add_options, ddo_values
@@ -43,7 +44,8 @@ def options(upstream: str) -> Callable[[F], F]:
                 return function(*args, **kwargs)
             _guard.arm(upstream)
             try:
-                return function(*args, **kwargs)
+                with system_errors_in_one_line():
+                    return function(*args, **kwargs)
             finally:
                 _guard.disarm()
 
@@ -58,6 +60,7 @@ def configure(upstream: str, config: MutableMapping[str, Any], options: Mapping[
     if options.get("ddo") is None:
         return  # if --ddo was typed, these are not the script's options, and the guard stays armed
     _guard.disarm()
+    end_process_when_interrupted()
     if not any(plugins.manager().hook.ddo_configure(upstream=upstream, config=config, options=options)):
         raise UserError(f"--ddo={options['ddo']}: no installed plugin finetunes {upstream}; see `ddo plugins`")
 

@@ -197,7 +197,7 @@ def demo_data(shared) -> Path:
     return shared("demo-data", lambda out: run_python([*prepare, f"--out={out / 'data'}"]).check_returncode()) / "data"
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_world() -> Callable[[Path], World]:
     def make(folder: Path, recipe: str = RECIPE) -> World:
         site = folder / "site"

@@ -62,7 +62,8 @@ def system_errors_in_one_line() -> Iterator[None]:
 def in_one_line() -> Iterator[None]:
     """End the process as a click command would, for scripts that are no click commands."""
     try:
-        yield
+        with system_errors_in_one_line():
+            yield
     except click.ClickException as error:
         if click.get_current_context(silent=True) is not None:
             raise

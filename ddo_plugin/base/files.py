@@ -1,4 +1,8 @@
-"""Writes files and folders that are either complete or absent: temporary name, fsync, rename."""
+"""Writes files and folders that are either complete or absent: temporary name, fsync, rename.
+
+A writer locks what it writes under a temporary name until it has renamed it. So the next process that writes to the
+same folder can tell what a killed process left there, and removes it.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -21,26 +26,31 @@ DISK_ERRORS = (
 )
 _SHORT = 50  # characters of at most 4 bytes
 _EXISTS = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR, errno.EISDIR)
+_LEFTOVER = re.compile(r"\.(.{1,50})\.[0-9a-f]{16}\.(tmp|old)", re.DOTALL)  # see _beside
+_swept: set[Path] = set()
 _NO_HARD_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS)  # of a file system that has none
 
 
 @contextlib.contextmanager
-def atomic_write(path: Path, *, replace: bool = True) -> Iterator[IO[bytes]]:
+def atomic_write(path: Path, *, replace: bool = True, durable: bool = True) -> Iterator[IO[bytes]]:
     """Open a binary file that appears at `path` if the block ends without an exception, and not at all otherwise.
 
-    Without `replace`, whatever exists at `path` at the beginning or at the end is refused.
+    Without `replace`, whatever exists at `path` at the beginning or at the end is refused. Without `durable`, the file
+    may be empty after a failure of the power, but is written faster.
     """
     if not replace:
         refuse_to_replace(path)
-    temporary = _beside(path)
-    with _folder_of(path):
+    with writing(str(path), ours=path), _folder_of(path), contextlib.ExitStack() as locks:
+        temporary, opened = _open_locked(path, locks)
         try:
-            with temporary.open("xb") as file:
+            with opened as file:
                 yield file
                 file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    os.fsync(file.fileno())
             temporary.replace(path) if replace else _create(temporary, path)
-            sync_folder(path.parent)
+            if durable:
+                _sync_new(path, replace)
         except BaseException as error:
             temporary.unlink(missing_ok=True)
             if (origin := _origin(error)) is not error:
@@ -49,12 +59,15 @@ def atomic_write(path: Path, *, replace: bool = True) -> Iterator[IO[bytes]]:
 
 
 @contextlib.contextmanager
-def writing(what: str) -> Iterator[None]:
-    """Report in one line that the disk is full or the place cannot be written to."""
+def writing(what: str, *, ours: Path | None = None) -> Iterator[None]:
+    """Report in one line that the disk is full or the place cannot be written to.
+
+    With `ours`, errors that name a path outside of its folder are left alone.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno not in DISK_ERRORS:
+        if error.errno not in DISK_ERRORS or (ours is not None and not _concerns(error, ours)):
             raise
         raise UserError(
             f"{what} cannot be written ({error.strerror or error}); free disk space or choose another place"
@@ -63,6 +76,7 @@ def writing(what: str) -> Iterator[None]:
 
 def refuse_to_replace(path: Path) -> None:
     """Refuse to overwrite an existing path."""
+    sweep(path.parent)
     if os.path.lexists(path):
         raise UserError(f"{path} already exists and is not overwritten; choose another place, or remove it")
 
@@ -83,9 +97,8 @@ def atomic_folder(path: Path, *, replace: bool = True) -> Iterator[Path]:
     """
     if not replace:
         refuse_to_replace(path)
-    temporary = _beside(path)
-    with _folder_of(path):
-        temporary.mkdir()
+    with writing(str(path), ours=path), _folder_of(path), contextlib.ExitStack() as locks:
+        temporary = _mkdir_locked(path, locks)
         try:
             yield temporary
             publish(temporary, path, replace=replace)
@@ -98,7 +111,37 @@ def publish(folder: Path, path: Path, *, replace: bool) -> None:
     """Move a finished folder to `path`, durably."""
     sync_tree(folder)
     _replace(path, folder) if replace else _create(folder, path)
-    sync_folder(path.parent)
+    _sync_new(path, replace)
+
+
+def append(path: Path, text: str, *, durable: bool = True) -> None:
+    """Append to a file, and take back what was written if the disk fails."""
+    whole = path.stat().st_size if path.exists() else 0
+    try:
+        with path.open("a") as file:
+            file.write(text)
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.truncate(path, whole)
+        raise
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes left in a folder under a temporary name; once for each folder and process."""
+    folder = folder.absolute()
+    if folder in _swept or os.name != "posix":
+        return
+    _swept.add(folder)
+    with contextlib.suppress(OSError):
+        names = os.listdir(folder)  # noqa: PTH208, paths of 50,000 images would take long
+        whole = {name[:_SHORT] for name in names}
+        for name in names:
+            match = _LEFTOVER.fullmatch(name)
+            if match and (match[2] == "tmp" or match[1] in whole):  # an old folder is kept until the new one is there
+                _remove_if_left(folder / name)
 
 
 def sync_folder(folder: Path) -> None:
@@ -141,10 +184,80 @@ def size_of(path: Path) -> int:
         return 0
 
 
-def _beside(path: Path) -> Path:
+def _beside(path: Path, suffix: str = "tmp") -> Path:
     """Return a new name in the same folder. Files created there get the permissions of the umask."""
+    sweep(path.parent)
     shortened = path.name[:_SHORT]  # a name has at most 255 bytes
-    return path.with_name(f".{shortened}.{secrets.token_hex(8)}.tmp")
+    return path.with_name(f".{shortened}.{secrets.token_hex(8)}.{suffix}")
+
+
+def _open_locked(path: Path, locks: contextlib.ExitStack) -> tuple[Path, IO[bytes]]:
+    """Create a temporary file beside `path` and hold a lock on it until `locks` are closed."""
+    while True:
+        temporary = _beside(path)
+        file = temporary.open("xb")
+        if os.name != "posix" or _lock(os.dup(file.fileno()), locks):
+            return temporary, file
+        file.close()
+
+
+def _mkdir_locked(path: Path, locks: contextlib.ExitStack) -> Path:
+    """Create a temporary folder beside `path` and hold a lock on it until `locks` are closed."""
+    while True:
+        temporary = _beside(path)
+        temporary.mkdir()
+        with contextlib.suppress(FileNotFoundError):
+            if os.name != "posix" or _lock(os.open(temporary, os.O_RDONLY), locks):
+                return temporary
+
+
+def _lock(number: int, locks: contextlib.ExitStack) -> bool:
+    """Lock what was just created. Return False if another process took it for a leftover before this lock."""
+    import fcntl
+
+    locks.callback(os.close, number)
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # this file system has no such locks, so nobody takes anything there for a leftover
+        return True
+    return os.fstat(number).st_nlink > 0
+
+
+def _remove_if_left(path: Path) -> None:
+    """Remove a temporary file or folder unless its writer still holds the lock, or nothing can be locked there."""
+    import fcntl
+
+    with contextlib.suppress(OSError):
+        number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _remove(path)
+        finally:
+            os.close(number)
+
+
+def _sync_new(path: Path, replace: bool) -> None:
+    """Make a new name durable. If that fails, remove what replaced nothing, so that the command can be repeated."""
+    try:
+        sync_folder(path.parent)
+    except OSError:
+        if not replace:
+            _remove(path)
+        raise
+
+
+def _concerns(error: OSError, path: Path) -> bool:
+    """Return whether an error is about this path, its folder or a file in this folder; many name no file."""
+    if error.filename is None:
+        return True
+    try:
+        return Path(os.fsdecode(error.filename)).absolute().is_relative_to(path.absolute().parent) or (
+            path.absolute().is_relative_to(Path(os.fsdecode(error.filename)).absolute())
+        )
+    except TypeError:  # a file descriptor
+        return True
 
 
 @contextlib.contextmanager
@@ -201,7 +314,7 @@ def _replace(path: Path, folder: Path) -> None:
     if not os.path.lexists(path):
         folder.replace(path)
         return
-    aside = _beside(path)
+    aside = _beside(path, "old")
     path.replace(aside)
     try:
         folder.replace(path)

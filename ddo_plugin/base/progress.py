@@ -12,6 +12,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from ddo_plugin.base.errors import UserError
+from ddo_plugin.base.files import atomic_write
+
 PROGRESS_VARIABLE = "DDO_PROGRESS"  # the file that the executor reads
 PARENT_VARIABLE = "DDO_PARENT"  # the executor's process; the command ends if that process is gone
 _INTERVAL_S = 0.2
@@ -38,10 +41,9 @@ class Progress:
             self._written = now
             if self._parent_is_gone():
                 sys.exit("the process that started this command is gone; start the same run again to resume from here")
-            # several ranks may have the same variable
-            temporary = self._file.with_name(f"{self._file.name}.{os.getpid()}.tmp")
-            temporary.write_text(json.dumps({"done": self.done, "total": self.total}))
-            temporary.replace(self._file)
+            # only shown; a disk that fails will stop the writing of results
+            with contextlib.suppress(OSError, UserError), atomic_write(self._file, durable=False) as file:
+                file.write(json.dumps({"done": self.done, "total": self.total}).encode())
 
     def close(self) -> None:
         """Close the bar."""

@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from ddo_plugin.base.errors import system_errors_in_one_line
+from ddo_plugin.base.interrupts import interruptible
 
 GROUP = "ddo_plugin.commands"  # the entry point group with which an integration adds a command
 SECTIONS: Mapping[str, tuple[str, ...]] = {
@@ -46,7 +47,7 @@ class _Commands(click.Group):
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")  # a file name can be other bytes than UTF-8
-        with system_errors_in_one_line():
+        with interruptible(), system_errors_in_one_line():
             return super().invoke(ctx)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

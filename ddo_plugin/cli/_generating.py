@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -91,16 +90,6 @@ def ranks_on_device() -> Iterator[Ranks]:
         )
     with ranks(cuda) as group:
         yield group
-
-
-@contextlib.contextmanager
-def ended_by_sigterm() -> Iterator[None]:
-    """Turn SIGTERM into an exit with status 143, so that temporary files are removed."""
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _peek(wanted: list[click.Parameter], args: list[str]) -> dict[str, Any]:

@@ -49,8 +49,8 @@ def command(ctx: click.Context, /, scales: list[float], out: Path, jobs: int, be
     needs matplotlib. After an interruption, run the same command again to continue; you can add scales. If a scale
     fails, the curve is drawn without it and the exit status is 1.
     """
+    from ddo_plugin.base.interrupts import resumable
     from ddo_plugin.evaluation import curve
-    from ddo_plugin.jobs.interrupts import resumable
 
     others = {str(folder): curve.read_curve(folder) for folder in beside}
     with resumable():

@@ -9,7 +9,7 @@ import click
 
 from ddo_plugin.base.files import writing
 from ddo_plugin.base.option_types import LAST_CLASS, Place
-from ddo_plugin.cli._generating import GeneratingCommand, ended_by_sigterm, open_generator, ranks_on_device
+from ddo_plugin.cli._generating import GeneratingCommand, open_generator, ranks_on_device
 from ddo_plugin.sampling.options import refset_options
 
 FOLDER = Place(file_okay=False)
@@ -41,7 +41,7 @@ def make(network: str, out: Path, count: int, seed: int, labels: str, batch: int
     with ranks_on_device() as group:
         generator = group.together(lambda: open_generator(network, options))
         numbers = group.agree(lambda: classes.choose(labels, count, generator.classes))
-        with writing("the set"):
+        with writing(str(out)):
             created = refset.make(
                 generator, out, group, count=count, seed=seed, labels=numbers, batch=batch or generator.batch
             )
@@ -106,7 +106,7 @@ def pack(images: Path, folder: Path, label: int | None, network: Path | None) ->
     """
     from ddo_plugin.sampling.refsets import image_archive
 
-    with ended_by_sigterm(), writing("the set"):
+    with writing(str(folder)):
         image_archive.pack(images, folder, label, network)
     click.echo(f"{folder}: {_described(folder)}")
 
@@ -123,7 +123,7 @@ def unpack(folder: Path, archive: Path) -> None:
     from ddo_plugin.sampling.refsets.format import open_refset
 
     opened = open_refset(folder)
-    with ended_by_sigterm(), writing("the zip"):
+    with writing(str(archive)):
         image_archive.unpack(opened, archive)
     click.echo(f"{archive}: {_described(folder)}")
 

@@ -10,7 +10,7 @@ import click
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.base.files import writing
 from ddo_plugin.base.option_types import Place, integers
-from ddo_plugin.cli._generating import GeneratingCommand, ended_by_sigterm, open_generator, ranks_on_device
+from ddo_plugin.cli._generating import GeneratingCommand, open_generator, ranks_on_device
 
 if TYPE_CHECKING:
     from ddo_plugin.sampling.image_writer import Outputs
@@ -75,7 +75,7 @@ def command(
         if labels != RANDOM:
             numbers = group.agree(lambda: classes.choose(labels, len(wanted), generator.classes, others=[RANDOM]))
         outputs, batch = Outputs(outdir, subdirs, npz, grid), batch or generator.batch
-        with ended_by_sigterm(), writing("the images"):
+        with writing(", ".join(outputs.written())):
             write_images(generator, group, outputs, seeds=wanted, labels=numbers, batch=batch)
             if group.first:
                 own = {"batch": batch, "ranks": group.world, "device": device_name(generator.device)}

@@ -56,8 +56,8 @@ def command(recipe: Path, out: Path | None, overrides: tuple[str, ...], dry_run:
 
 
 def _run(recipe: Recipe, out: Path) -> None:
+    from ddo_plugin.base.interrupts import resumable
     from ddo_plugin.jobs.executor import StepFailedError
-    from ddo_plugin.jobs.interrupts import resumable
     from ddo_plugin.selfplay.run import run
 
     try:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ddo_plugin.base.errors import CollapseError
-from ddo_plugin.base.files import atomic_write
+from ddo_plugin.base.files import append, atomic_write, writing
 
 FILE_NAME = "ddo-stats.jsonl"
 STEPS_PER_FLUSH = 16  # number of steps that are collected before the values are read from the device and written
@@ -52,9 +52,9 @@ class StatisticsLog:
                 rows.setdefault(step, {}).setdefault(name, []).append(next(values))
         self._pending.clear()
         lines = [{"step": step} | {name: _combine(name, v) for name, v in row.items()} for step, row in rows.items()]
-        self._forget_later_steps(lines[0]["step"])
-        with self.path.open("a") as file:
-            file.writelines(json.dumps(line) + "\n" for line in lines)
+        with writing(str(self.path)):
+            self._forget_later_steps(lines[0]["step"])
+            append(self.path, "".join(json.dumps(line) + "\n" for line in lines), durable=False)
         self._refuse_divergence(lines, judged)
         self._watch(lines)
 

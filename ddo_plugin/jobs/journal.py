@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import threading
@@ -12,6 +11,7 @@ from types import NoneType
 from typing import Any, TypeVar
 
 from ddo_plugin.base.errors import UserError
+from ddo_plugin.base.files import append
 from ddo_plugin.base.reading import parsing, read_bytes
 
 FILE_NAME = "journal.jsonl"
@@ -87,15 +87,9 @@ class Journal:
         return [fact for fact in self.facts if fact.get("out") == out]
 
     def _write(self, entry: dict[str, Any]) -> None:
-        whole = self.path.stat().st_size if self.path.exists() else 0
         try:
-            with self.path.open("a") as file:
-                file.write(json.dumps(entry) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+            append(self.path, json.dumps(entry) + "\n")
         except OSError as error:
-            with contextlib.suppress(OSError):
-                os.truncate(self.path, whole)  # remove the part of a line that a full disk left
             raise UserError(
                 f"cannot write to {self.path} ({error.strerror}); solve this and run the same command again to resume"
             ) from None

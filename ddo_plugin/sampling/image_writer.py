@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -128,14 +127,8 @@ def _write_pngs(outputs: Outputs, seeds: Sequence[int], images: np.ndarray) -> N
     assert outputs.folder is not None
     for seed, image in zip(seeds, images, strict=True):
         path = outputs.folder / outputs.name(seed)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")  # a kill leaves no partial PNG; no fsync, which is slow
-        try:
-            temporary.write_bytes(png(image))
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        with atomic_write(path, durable=False) as file:  # to sync each image is slow
+            file.write(png(image))
 
 
 class _Collected:

@@ -43,8 +43,8 @@ def command(family: str, rounds: int | None, out: Path, quick: bool, seed: int) 
     from ddo_integrations.demo import report
     from ddo_integrations.demo.play import Demo, run
     from ddo_integrations.demo.settings import FULL, QUICK
+    from ddo_plugin.base.interrupts import resumable
     from ddo_plugin.jobs.executor import StepFailedError
-    from ddo_plugin.jobs.interrupts import resumable
 
     try:
         with resumable():

@@ -22,8 +22,9 @@ from ddo_plugin import (
     feature_moments,
     features_named,
     frechet_distance,
+    in_one_line,
+    interruptible,
     progress,
-    system_errors_in_one_line,
     write_json,
 )
 
@@ -47,7 +48,8 @@ def real_likelihood(family: Family, network: nn.Module, labels: torch.Tensor) ->
 @click.option("--out", type=Place(dir_okay=False), required=True, help="JSON file to write.")
 @click.option("--seeds", type=IntegerList(MOST_EVALUATIONS), required=True, help="Sampling seeds, separated by commas.")
 @click.option("--count", type=click.IntRange(min=2), default=2000, show_default=True, help="Samples for each seed.")
-@system_errors_in_one_line()
+@interruptible()
+@in_one_line()
 def main(family_name: str, data: Path, network: Path, out: Path, seeds: list[int], count: int) -> None:
     """Write the Fréchet distance and the likelihood of a network.
 

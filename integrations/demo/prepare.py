@@ -13,7 +13,7 @@ from torch import nn
 
 from ddo_integrations.demo.data import classifier, to_unit
 from ddo_integrations.demo.tokens import Tokenizer
-from ddo_plugin import Place, UserError, atomic_folder, progress, system_errors_in_one_line
+from ddo_plugin import Place, UserError, atomic_folder, in_one_line, interruptible, progress
 
 CLASSIFIER_STEPS, CLASSIFIER_BATCH = 400, 128
 
@@ -38,7 +38,8 @@ def _train_classifier(images: np.ndarray, labels: np.ndarray, seed: int) -> tupl
 @click.command()
 @click.option("--out", type=Place(file_okay=False), required=True, help="Folder to create.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Random seed.")
-@system_errors_in_one_line()
+@interruptible()
+@in_one_line()
 def main(out: Path, seed: int) -> None:
     """Write images, labels, classifier and token codes to a folder."""
     try:

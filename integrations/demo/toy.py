@@ -24,9 +24,10 @@ from ddo_plugin import (
     atomic_write,
     diffusion_terms,
     heun_sample,
+    in_one_line,
+    interruptible,
     noise_steps,
     progress,
-    system_errors_in_one_line,
 )
 
 MODES, RADIUS, STD = 8, 0.8, 0.06
@@ -100,7 +101,8 @@ def train(
 )
 @click.option("--steps", type=click.IntRange(min=1), default=800, show_default=True, help="Finetuning steps.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Random seed.")
-@system_errors_in_one_line()
+@interruptible()
+@in_one_line()
 def main(out: Path, base_steps: int, steps: int, seed: int) -> None:
     """Train on the mixture, then finetune by DDO and by a control.
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ddo_integrations.demo.families import Family, build, save_snapshot
 from ddo_integrations.demo.names import FAMILIES
-from ddo_plugin import Place, atomic_write, inject, progress, system_errors_in_one_line
+from ddo_plugin import Place, atomic_write, in_one_line, inject, interruptible, progress
 
 CHECKPOINT = "training-state.pt"
 
@@ -52,7 +52,8 @@ CHECKPOINT = "training-state.pt"
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Random seed.")
 @inject.options("digits")
-@system_errors_in_one_line()
+@interruptible()
+@in_one_line()
 def main(**options: Any) -> None:
     """Train a tiny likelihood model of the digits."""
     opts = SimpleNamespace(**options)

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from ddo_integrations.nvlabs.evaluation import Job, Scripts, evaluate, evaluation_options, last_number, scratch_folder
-from ddo_plugin import flags, system_errors_in_one_line
+from ddo_plugin import flags, in_one_line, interruptible
 
 METRICS = ("fid",)
 
@@ -31,7 +31,8 @@ def judge(job: Job, seed: int) -> dict[str, float]:
 
 
 @click.command(params=evaluation_options(METRICS))
-@system_errors_in_one_line()
+@interruptible()
+@in_one_line()
 def main(**options: Any) -> None:
     """Compute the FID of an EDM network and write it as JSON.
 

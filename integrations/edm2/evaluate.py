@@ -12,7 +12,7 @@ import click
 
 from ddo_integrations.edm2.encoders import encoder_entry
 from ddo_integrations.nvlabs.evaluation import Job, Scripts, evaluate, evaluation_options, named_numbers, scratch_folder
-from ddo_plugin import flags, system_errors_in_one_line
+from ddo_plugin import flags, in_one_line, interruptible
 
 METRICS = ("fid", "fd_dinov2")
 SCRIPT = "calculate_metrics.py"
@@ -40,7 +40,8 @@ def _metrics(job: Job, subcommand: str, **arguments: object) -> dict[str, float]
 
 
 @click.command(params=evaluation_options(METRICS))
-@system_errors_in_one_line()
+@interruptible()
+@in_one_line()
 def main(**options: Any) -> None:
     """Compute metrics of an EDM2 network and write them as JSON.
 

@@ -31,11 +31,12 @@ from ddo_plugin import (
     combine_seeds,
     features_named,
     flags,
+    in_one_line,
+    interruptible,
     metrics_named,
     open_standard,
     progress,
     record_beside,
-    system_errors_in_one_line,
     write_result,
 )
 
@@ -88,7 +89,8 @@ OWN = [
 
 
 @click.command(params=[*OWN, *upstream_options()])
-@system_errors_in_one_line()
+@interruptible()
+@in_one_line()
 def main(out: Path, seeds: list[int], num: int, metrics: str, **options: Any) -> None:
     """Compute metrics of a VAR network and write them as JSON.
 

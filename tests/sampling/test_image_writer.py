@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ddo_plugin.base.errors import UserError
 from ddo_plugin.base.image_files import png
 from ddo_plugin.base.rank_group import Ranks
 from ddo_plugin.hooks.streams import SampleGenerators
@@ -76,7 +77,7 @@ def test_nothing_is_left_of_an_npz_that_was_not_finished(tmp_path: Path, monkeyp
 def test_a_grid_that_cannot_be_written_fails_before_anything_is_sampled(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     painter: Any = Painter()
-    with pytest.raises(FileExistsError):
+    with pytest.raises(UserError, match="cannot be written"):
         outputs = Outputs(tmp_path / "png", npz=tmp_path / "a.npz", grid=tmp_path / "file/grid.png")
         write_images(painter, Ranks(), outputs, seeds=[0, 1], labels=None, batch=4)
     assert painter.batches == []

@@ -6,7 +6,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from ddo_plugin.jobs.interrupts import resumable
+from ddo_plugin.base.interrupts import resumable
 from ddo_plugin.jobs.runner import Policy
 from ddo_plugin.selfplay.recipe.load import Recipe, Resources
 from ddo_plugin.selfplay.recipe.plan import Candidate, Round, Search

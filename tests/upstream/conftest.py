@@ -9,6 +9,8 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
+import time
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -247,6 +249,30 @@ def detector() -> Callable[..., dict[str, str]]:
         return {"DNNLIB_CACHE_DIR": str(root / "cache"), "PYTHONPATH": str(root)}
 
     return make
+
+
+@pytest.fixture(scope="session")
+def assert_ends_quietly() -> Callable[..., None]:
+    """A function: world, flags of a round, a file that it writes, signal: interrupt the round once the file is there.
+
+    It must end with the status of a shell and one line, and leave no incomplete file under a final name.
+    """
+
+    def check(world: World, flags: Sequence[str], written: Path, number: int) -> None:
+        command = [sys.executable, *world.train_command(f"--ddo={world.base}", *flags)]
+        with (world.root / "signal.out").open("w+") as out, (world.root / "signal.err").open("w+") as err:
+            process = subprocess.Popen(command, cwd=world.root, env=world.environment(), stdout=out, stderr=err)
+            while not written.exists():
+                assert process.poll() is None, Path(err.name).read_text()
+                time.sleep(0.02)
+            process.send_signal(number)
+            assert process.wait(120) == 128 + number
+        both = Path(out.name).read_text() + Path(err.name).read_text()
+        assert "Traceback" not in both
+        assert both.count("Interrupted by") == 1
+        assert "Aborted" not in both
+
+    return check
 
 
 def read_refusal(process: subprocess.CompletedProcess[str]) -> str:

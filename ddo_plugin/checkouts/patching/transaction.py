@@ -18,7 +18,7 @@ import filelock
 
 from ddo_plugin.base.environment import cache_folder
 from ddo_plugin.base.errors import UserError
-from ddo_plugin.base.files import sync_folder, write_json
+from ddo_plugin.base.files import sync_folder, write_json, writing
 
 JOURNAL = ".ddo-journal.json"
 _STAGED = ".ddo-new"
@@ -79,7 +79,7 @@ def _leftovers(root: Path, paths: Sequence[Path]) -> list[Path]:
 def _stage(path: Path, data: bytes) -> None:
     staged = _staged(path)
     staged.unlink(missing_ok=True)
-    with staged.open("wb") as file:
+    with writing(str(path)), staged.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
