@@ -1,6 +1,7 @@
 # make demo   set up .venv, and run DDO end to end on small digits
 # make test   set up .venv, and run the tests; tests that need a checkout of an upstream are skipped if it is missing
 # make test-all   all tests, also those marked `thorough`; ARGS=--last-failed runs those that failed
+# make bench   measure ratios of times on the CPU; fails if one is off by a wide margin (docs/performance.md)
 # make gpu-kit   pack what a GPU machine without network needs into .gpu-kit (docs/gpu.md)
 # make patch UPSTREAM=edm CHECKOUT=path   write patches/edm.patch and patches/edm.json from the lines inserted in a checkout (for maintainers)
 PYTHON ?= python3

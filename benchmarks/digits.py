@@ -33,7 +33,7 @@ from ddo_plugin.jobs.journal import FILE_NAME, Journal
 from ddo_plugin.jobs.runner import Runner, Task
 
 CONTROL = "--ddo-objective=mle"
-ROUNDS, FAKES = 3, 4000
+FAKES = 4000
 SETS, PER_CLASS = 3, 150  # sets of images, and images of each class in a set; random class shares would hide the effect
 
 THREADS = 100  # more than there are networks; commands wait for a core
@@ -43,6 +43,8 @@ ports = itertools.count(29600)
 
 class Workshop:
     """Runs the steps of a proof. Each step is a command with an output that is kept, so the proof can be resumed."""
+
+    device: str | None = "cpu"  # the value of DDO_DEVICE; None: whatever this machine has
 
     def __init__(self, repo: Path, root: Path, cores: int):
         self.repo, self.root = repo, root
@@ -57,7 +59,9 @@ class Workshop:
     def run(self, out: Path, *argv: object) -> Path:
         """Run a Python command in the proof's folder and return its output. Each command gets a port of its own."""
         path = os.pathsep.join(map(str, self.path))
-        env = {"MASTER_PORT": str(next(ports)), "DDO_DEVICE": "cpu", "PYTHONPATH": path}
+        env = {"MASTER_PORT": str(next(ports)), "PYTHONPATH": path}
+        if self.device is not None:
+            env["DDO_DEVICE"] = self.device
         return self.runner.run(Task(out.name, out, Command([sys.executable, *map(str, argv)], env, self.root)))
 
 
@@ -68,6 +72,7 @@ class Bench(Workshop, ABC):
     script: str  # upstream's training script
     channels: int  # of the images; the digits are grey, so all channels are equal
     arms: ClassVar[Mapping[str, Sequence[str]]]  # name -> options of each round
+    rounds = 3
     sampling: Sequence[str] = ()  # options for sampling reference sets, if not upstream's defaults
 
     def __init__(self, repo: Path, root: Path, cores: int):
@@ -85,6 +90,10 @@ class Bench(Workshop, ABC):
     def prepare(self) -> None:
         """Create the digits and the dataset that upstream reads."""
         self.run(self.digits.path, "-m", "ddo_integrations.demo.prepare", f"--out={self.digits.path}")
+        self.pack()
+
+    def pack(self) -> None:
+        """Create the dataset that upstream reads from the digits."""
         names = [f"{number:06d}.png" for number in range(len(self.digits.images))]
         with zipfile.ZipFile(self.zip, "w") as archive:
             for name, image in zip(names, self.digits.images, strict=True):
@@ -97,7 +106,7 @@ class Bench(Workshop, ABC):
 
     def finetune(self, arm: str, network: Path, seed: int) -> Iterator[Path]:
         """Run rounds of the patched training script. Each round starts from the snapshot of the round before."""
-        for number in range(1, ROUNDS + 1):
+        for number in range(1, self.rounds + 1):
             options = [*self.arms[arm], f"--seed={seed}"]
             made_from = self.runner.key({"network": network, "options": options})
             out = self.root / f"{arm}-{seed}-{number}-{made_from}"

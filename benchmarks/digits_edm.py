@@ -17,7 +17,7 @@ from ddo_integrations.demo.data import CLASSES, RESOLUTION
 
 NETWORK = ["--arch=ddpmpp", "--cbase=16", "--cres=1,2", "--augment=0"]
 COMMON = ["--cond=1", "--batch=64", "--tick=4", "--dump=1000"]
-BASE_KIMG, ROUND_KIMG = 160, 16
+ROUND_KIMG = 16
 # Upstream's learning rate rises over 10 Mimg, whatever the duration is: 0.06 becomes 1e-3 at 160 kimg.
 BASE = ["--lr=0.06", "--ema=0.01", "--snap=10"]
 SCHEDULE = ["--lr=1e-4", "--ddo-rampup=0.004", "--ema=0.004", "--augment=0", "--snap=100"]
@@ -29,6 +29,7 @@ class EDM(Bench):
     """EDM. Its generate.py samples one class at a time, because without --class it draws random classes."""
 
     upstream, script, channels = "edm", "train.py", 1
+    base_kimg = 160
     arms: ClassVar = {
         "mle": [*ROUND, CONTROL],
         "ddo": [*ROUND, *DDO, "--ddo-noise=paired"],
@@ -39,7 +40,7 @@ class EDM(Bench):
         """Train the base network with the unpatched train.py."""
         out = self.root / "base"
         flags = [*NETWORK, *COMMON, "--seed=0", "--nosubdir", *BASE]
-        flags += [f"--data={self.zip}", f"--outdir={out}", f"--duration={BASE_KIMG / 1000}"]
+        flags += [f"--data={self.zip}", f"--outdir={out}", f"--duration={self.base_kimg / 1000}"]
         self.run(out, "-m", "ddo_plugin.checkouts.compat", self.repo / "train.py", *flags)
         return last_snapshot(out)
 

@@ -54,13 +54,18 @@ def _peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def main() -> None:
-    """Measure each way in a separate process, so that the peaks do not mix, and print a table."""
+def in_processes() -> dict[str, dict[str, float]]:
+    """Measure each way in a separate process, so that the peaks do not mix."""
     code = "import json, sys; from benchmarks import token_likelihood as t; print(json.dumps(t.measure(sys.argv[1])))"
-    measured = {
+    return {
         way: json.loads(subprocess.run([sys.executable, "-c", code, way], stdout=subprocess.PIPE, check=True).stdout)
         for way in WAYS
     }
+
+
+def main() -> None:
+    """Print a table of the ways."""
+    measured = in_processes()
     logits = SAMPLES * LENGTH * VOCABULARY * 4 / 2**20
     print(
         f"log p of {SAMPLES} × {LENGTH} tokens of {VOCABULARY} codes, forward and backward; logits: {logits:.0f} MiB\n"

@@ -22,10 +22,11 @@ import click
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.var_step import SCALES, SIDES
+from benchmarks.gpu.make_networks import PUBLISHED_SIDES as SIDES
 from ddo_plugin import Reference, SampleGenerators
 from ddo_plugin.checkouts import compat
 
+LENGTH = sum(side * side for side in SIDES)
 CHANNELS = 160  # of the published image tokenizer
 PUBLISHED = (16, 20, 24, 30)  # depths
 
@@ -71,7 +72,7 @@ def seconds(depth: int, batch: int) -> dict[str, float]:
 def operations(depth: int) -> tuple[float, float]:
     """Return the multiplications and additions, in 10¹², of a forward over all tokens and of the round trip."""
     vae, var = build(depth, "meta")
-    labels, inputs = torch.zeros(1, dtype=torch.long, device="meta"), torch.empty(1, sum(SCALES) - 1, 32, device="meta")
+    labels, inputs = torch.zeros(1, dtype=torch.long, device="meta"), torch.empty(1, LENGTH - 1, 32, device="meta")
     f_hat = torch.empty(1, 32, SIDES[-1], SIDES[-1], device="meta")
     counts = []
     for part in (lambda: var(labels, inputs), lambda: vae.img_to_idxBl(vae.fhat_to_img(f_hat))):

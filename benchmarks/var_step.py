@@ -11,11 +11,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
-import statistics
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,121 +21,49 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from benchmarks.gpu.session import start
+from benchmarks.cpu_time import medians
+from benchmarks.gpu import make_networks, speed_var
+from benchmarks.gpu.make_networks import PUBLISHED_SIDES as SIDES
 from ddo_plugin.checkouts import compat
 
-SIDES = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
-SCALES = [side * side for side in SIDES]
-VOCABULARY, CLASSES = 4096, 1000
-ALPHA, BETA = 10.0, 0.02
-LR = 1e-9  # so small that the networks do not change over the repeats
+VAE_WIDTH = 32  # of the narrow tokenizer that the steps replace
 
 
-class Bench:
-    """Upstream's trainer and the integration's trainer, each with its own network."""
+class Bench(speed_var.Bench):
+    """The trainers of the GPU kit, and a direct implementation of DDO."""
 
     def __init__(self, depth: int, batch: int, folder: Path):
-        from trainer import VARTrainer
-        from utils import misc
-
-        from ddo_integrations.var.fakes import DrawnFakes
-        from ddo_integrations.var.round import Round
-        from ddo_integrations.var.trainer import DDOTrainer
-
-        self.images, self.labels = torch.zeros(batch, 3, 1, 1), torch.randint(CLASSES, (batch,))
-        self.tokens = torch.randint(VOCABULARY, (batch, sum(SCALES)))
-        self.logs = {"metric_lg": misc.MetricLogger(), "tb_lg": misc.DistLogger(None, verbose=False)}
-        self.mle_trainer = self._trainer(VARTrainer, depth)
-        network = folder / "var.pth"
-        torch.save(self.mle_trainer.var_wo_ddp.state_dict(), network)
-        session = start("var", folder, f"--ddo={network}", f"--ddo-alpha={ALPHA}", f"--ddo-beta={BETA}")
-        never = 1 << 30
-        session.position = Round(session, steps=never, accumulation=1, snapshot_steps=never, state_steps=None, seed=0)
-        self.ddo_trainer = self._trainer(DDOTrainer, depth)
-        self.reference = self.ddo_trainer.reference
-        self.fakes = {
-            way: DrawnFakes(
-                self.reference,
-                self.ddo_trainer.vae_local,
-                from_pixels=way == "pixels",
-                guidance=0.0,
-                in_fp32=True,
-            )
-            for way in ("pixels", "tokens")
-        }
-        self.step = 0
-
-    def _trainer(self, trainer: Any, depth: int) -> Any:
-        """Build a trainer like train.py, but with an image tokenizer that returns fixed tokens."""
-        from models import build_vae_var
-        from utils.amp_sc import AmpOptimizer
-
-        vae, var = build_vae_var(device="cpu", patch_nums=SIDES, ch=32, depth=depth)
-        for parameter in vae.parameters():  # train.py loads these weights
-            torch.nn.init.normal_(parameter, std=0.02)
-        vae.img_to_idxBl = lambda images: list(self.tokens[: len(images)].split(SCALES, 1))
-        vae.fhat_to_img = lambda features: features.new_zeros(len(features), 3, 1, 1)
-        names, parameters = zip(*var.named_parameters(), strict=True)
-        optimizer = torch.optim.AdamW(parameters, lr=LR, betas=(0.9, 0.95), weight_decay=0, fused=True)
-        return trainer(
-            device="cpu",
-            patch_nums=SIDES,
-            resos=[16 * side for side in SIDES],
-            vae_local=vae,
-            var_wo_ddp=var,
-            var=var,
-            var_opt=AmpOptimizer(0, optimizer, names, parameters, grad_clip=2.0),
-            label_smooth=0.0,
-        )
-
-    def mle_step(self) -> None:
-        self._train(self.mle_trainer)
-
-    def ddo_step(self, fakes_from: str) -> None:
-        self.ddo_trainer.fakes = self.fakes[fakes_from]
-        self._train(self.ddo_trainer)
-
-    def _train(self, trainer: Any) -> None:
-        """Run a step without the extra logging of some steps."""
-        self.step += 1
-        trainer.train_step(
-            it=self.step,
-            g_it=self.step,
-            stepping=True,
-            **self.logs,
-            inp_B3HW=self.images,
-            label_B=self.labels,
-            prog_si=-1,
-            prog_wp_it=1.0,
-        )
+        make_networks.var(folder, [depth], SIDES, VAE_WIDTH)
+        super().__init__(depth, folder, SIDES, VAE_WIDTH)
+        self.set_precision("fp32")
+        self.set_batch(batch)
 
     def naive_step(self) -> None:
         """Run Eq. 13 directly: a fake for every sample, and a forward of each network for each half."""
-        trainer = self.ddo_trainer
-        fakes = self.upstreams_sampler()
+        trainer, real = self.ddo_trainer, self.tokens[: self.batch]
+        options = trainer.session.options
+        fakes = self.upstreams_tokens()
         with torch.no_grad():
-            real_ref, fake_ref = (self._logp(self.reference, tokens) for tokens in (self.tokens, fakes))
-        real, fake = (self._logp(trainer.var, tokens) for tokens in (self.tokens, fakes))
-        loss = -logsigmoid(BETA * (real - real_ref)).mean() - ALPHA * logsigmoid(-BETA * (fake - fake_ref)).mean()
-        trainer.var_opt.backward_clip_step(loss=loss, stepping=True)
+            real_ref, fake_ref = (self._logp(self.reference, tokens) for tokens in (real, fakes))
+        r_real = self._logp(trainer.target, real) - real_ref
+        r_fake = self._logp(trainer.target, fakes) - fake_ref
+        beta = options["ddo_beta"]
+        loss = -logsigmoid(beta * r_real) - options["ddo_alpha"] * logsigmoid(-beta * r_fake)
+        trainer.var_opt.backward_clip_step(loss=loss.mean(), stepping=True)
 
     def _logp(self, network: Any, tokens: Tensor) -> Tensor:
-        inputs = self.ddo_trainer.quantize_local.idxBl_to_var_input(list(tokens.split(SCALES, 1)))
-        logp = network(self.labels, inputs).log_softmax(-1)
-        return logp.gather(2, tokens[..., None]).squeeze(2).sum(1)
+        inputs = self.vae.quantize.idxBl_to_var_input(list(tokens.split(self.scales, 1)))
+        logp = network(self.labels[: len(tokens)], inputs).log_softmax(-1)
+        return logp.gather(2, tokens[..., None]).sum((1, 2))
 
-    def upstreams_sampler(self) -> Tensor:
+    def upstreams_tokens(self) -> Tensor:
         """Return the tokens [N, L] of upstream's sampler, which decodes them to images."""
         maps: list[Tensor] = []
         embedding = self.reference.vae_quant_proxy[0].embedding
         watch = embedding.register_forward_hook(lambda _, inputs, __: maps.append(inputs[0]))
-        self.reference.autoregressive_infer_cfg(len(self.labels), self.labels, cfg=0)
+        self.reference.autoregressive_infer_cfg(self.batch, self.labels[: self.batch], cfg=0)
         watch.remove()
         return torch.cat(maps, 1)
-
-    def sampler(self) -> None:
-        """Draw fakes like a step does, for every label."""
-        self.fakes["tokens"].draw(self.labels, torch.default_generator)
 
 
 class Tokenizer:
@@ -159,17 +84,6 @@ class Tokenizer:
         self.vae.fhat_to_img(self.features)
 
 
-def medians(ways: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Return the median CPU seconds of each way. The ways take turns, and the first turn does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(repeats + 1):
-        for name, way in ways.items():
-            start = time.process_time()
-            way()
-            seconds[name].append(time.process_time() - start)
-    return {name: statistics.median(values[1:]) for name, values in seconds.items()}
-
-
 @click.command()
 @click.argument("checkout", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--depth", type=click.IntRange(min=1), default=3, show_default=True)
@@ -182,16 +96,23 @@ def main(checkout: Path, depth: int, batch: int, repeats: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         with contextlib.redirect_stdout(io.StringIO()):  # upstream prints a description of each network
             bench = Bench(depth, batch, Path(folder))
-        steps = medians(
-            {
-                "MLE, upstream's": bench.mle_step,
-                "DDO, fakes from tokens": functools.partial(bench.ddo_step, "tokens"),
-                "DDO, fakes from pixels": functools.partial(bench.ddo_step, "pixels"),
-                "DDO, naive": bench.naive_step,
-            },
-            repeats,
-        )
-        samplers = medians({"upstream's, guidance 0": bench.upstreams_sampler, "ours": bench.sampler}, repeats)
+        with bench.without_tokenizer():
+            steps = medians(
+                {
+                    "MLE, upstream's": functools.partial(bench.train, bench.mle_trainer, batch),
+                    "DDO, fakes from tokens": functools.partial(bench.ddo_step, "tokens"),
+                    "DDO, fakes from pixels": bench.ddo_step,
+                    "DDO, naive": bench.naive_step,
+                },
+                repeats,
+            )
+            samplers = medians(
+                {
+                    "upstream's, guidance 0": bench.upstreams_sampler,
+                    "ours": functools.partial(bench.sampler, "tokens"),
+                },
+                repeats,
+            )
         tokenizer = Tokenizer()
         coding = medians({"encode an image": tokenizer.encode, "decode an image": tokenizer.decode}, repeats)
     network = f"depth {depth}, batch {batch}"

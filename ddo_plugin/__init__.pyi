@@ -58,6 +58,7 @@ from .evaluation.scores import combine_seeds as combine_seeds
 from .evaluation.scores import evaluation_command as evaluation_command
 from .finetuning.fakes import to_device as to_device
 from .finetuning.fakes import with_fakes as with_fakes
+from .finetuning.options import compile_option as compile_option
 from .finetuning.options import continue_option as continue_option
 from .finetuning.options import ddo_values as ddo_values
 from .finetuning.options import finetuning_options as finetuning_options

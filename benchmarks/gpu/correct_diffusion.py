@@ -107,6 +107,7 @@ class Part:
             {
                 "kill and resume": self.resume,
                 "NCCL, one rank": lambda: first_step(self.finetuned("nccl", ranks=1)),
+                "compiled": lambda: first_step(self.finetuned("compiled", "--ddo-compile")),
                 "repeat": lambda: self.against_whole(self.finetuned("repeated")),
                 "pristine sampling": self.pristine,
                 "pristine sampling, more flags": lambda: self.pristine(*self.kind.sampling),
@@ -127,15 +128,15 @@ class Part:
         self.world.python("-m", "ddo_plugin", "refset", "make", f"--checkout={self.world.checkout}", *flags)
         return hashlib.sha256((self.world.root / name / "images.npy").read_bytes()).hexdigest()
 
-    def command(self, name: str, ranks: int = 0) -> list[str]:
+    def command(self, name: str, *further: str, ranks: int = 0) -> list[str]:
         """Return the command of a round that writes to the folder `name`."""
-        flags = ["--data=data.zip", *self.kind.flags, *self.kind.round, f"--outdir={name}"]
+        flags = ["--data=data.zip", *self.kind.flags, *self.kind.round, f"--outdir={name}", *further]
         ddo = [f"--ddo={self.base}", "--ddo-fakes=fakes", *DDO]
         return self.world.run(self.kind.script, *flags, *ddo, ranks=ranks)
 
-    def finetuned(self, name: str, ranks: int = 0) -> Path:
+    def finetuned(self, name: str, *further: str, ranks: int = 0) -> Path:
         """Run a round and return its folder."""
-        self.world.python(*self.command(name, ranks))
+        self.world.python(*self.command(name, *further, ranks=ranks))
         return self.world.root / name
 
     def weights(self, folder: Path) -> dict[str, torch.Tensor]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ TINY = os.environ.get("DDO_DEVICE") == "cpu"
 VAE = "vae_ch160v4096z32.pth"
 DEPTHS = (2,) if TINY else (16, 30)
 VAE_WIDTH = 32 if TINY else 160
-SIDES = (1, 2, 3) if TINY else (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
+PUBLISHED_SIDES = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)  # of the token maps of an image of 256 × 256 pixels
+SIDES = (1, 2, 3) if TINY else PUBLISHED_SIDES
 SONG = {  # what train.py --arch=ddpmpp sets
     "model_type": "SongUNet",
     "embedding_type": "positional",
@@ -79,14 +81,14 @@ def edm2(out: Path) -> None:
         save(out / f"{name}.pkl", encoder=encoder, dataset_kwargs=dataset, loss_fn=EDM2Loss(), ema=ema)
 
 
-def var(out: Path) -> None:
-    """Write the image tokenizer, VAR-d16 and VAR-d30. The GPU initialises them if there is one."""
+def var(out: Path, depths: Sequence[int] = DEPTHS, sides: Sequence[int] = SIDES, vae_width: int = VAE_WIDTH) -> None:
+    """Write the image tokenizer and networks of these depths. The GPU initialises them if there is one."""
     import dist
     from models import build_vae_var
 
     device = dist.get_device()
-    for depth in DEPTHS:
-        vae, network = build_vae_var(device=device, patch_nums=SIDES, ch=VAE_WIDTH, depth=depth)
+    for depth in depths:
+        vae, network = build_vae_var(device=device, patch_nums=sides, ch=vae_width, depth=depth)
         for parameter in vae.parameters():  # upstream's constructor leaves them uninitialised
             torch.nn.init.normal_(parameter, std=0.02)
         for path, module in ((out / VAE, vae), (out / f"var_d{depth}.pth", network)):

@@ -1,6 +1,6 @@
 """Pack what a GPU machine without network needs: `python -m benchmarks.gpu.pack`, or `make gpu-kit`.
 
-The folder .gpu-kit then holds the three checkouts as archives, and wheels of packages that the machine lacks.
+The folder .gpu-kit then holds the three checkouts as archives, wheels of packages that the machine lacks, and digits.
 """
 
 from __future__ import annotations
@@ -64,6 +64,8 @@ def main(python: str) -> None:
         archive(checkouts_folder() / name, kit / "checkouts" / f"{name}.tar.gz")
     download(RUNTIME, kit / "wheels", python)
     download(BUILD, kit / "build", python)
+    prepare = [sys.executable, "-m", "ddo_integrations.demo.prepare", f"--out={kit / 'digits'}"]
+    subprocess.run(prepare, check=True)
     mib = sum(path.stat().st_size for path in kit.rglob("*") if path.is_file()) / 2**20
     click.echo(f"{kit.name}: {mib:.1f} MiB")
     if mib > LIMIT_MIB:

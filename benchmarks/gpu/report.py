@@ -50,7 +50,7 @@ def speed(results: Sequence[Mapping[str, Any]]) -> str:
                     row["part"].removeprefix("speed "),
                     f"{size['parameters'] / 1e6:.0f} M",
                     row.get("batch", size["batch"]),
-                    row["name"],
+                    row["name"] + (f" (compiled in {row['compile s']} s)" if "compile s" in row else ""),
                     "; ".join(f"{row[name]}" for name in ("ratio", "ratio, amp") if name in row),
                     row.get("overhead ms", ""),
                     row.get("real images/s", ""),
@@ -64,7 +64,7 @@ def speed(results: Sequence[Mapping[str, Any]]) -> str:
 def memory(results: Sequence[Mapping[str, Any]]) -> str:
     """Return a row for each measurement of peak memory."""
     rows = [
-        (row["part"].removeprefix("speed "), *map(shown, (row["peak GiB"], row["static GiB"])))
+        (row["part"].removeprefix("speed "), *map(shown, (row["peak GiB"], row.get("static GiB", ""))))
         for row in results
         if "peak GiB" in row
     ]

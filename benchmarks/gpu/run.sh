@@ -87,6 +87,7 @@ speed "refset edm2-s" 130 edm2 benchmarks.gpu.speed_refset edm2-s
 speed "refset var-d$depth" 60 VAR benchmarks.gpu.speed_refset var-d$depth
 speed edm2-l 90 edm2 benchmarks.gpu.speed_diffusion edm2-l
 [ $depth = 16 ] && speed var-d30 120 VAR benchmarks.gpu.speed_var 30
+part digits 480 "$PYTHON" -m benchmarks.gpu.digits_proof "$WORK/edm" "$KIT" "$WORK/digits"
 
 # 4. The summary.
 "$PYTHON" -m benchmarks.gpu.report "$OUT/results.jsonl" | tee "$OUT/report.md"

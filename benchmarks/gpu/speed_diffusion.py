@@ -6,10 +6,12 @@ N real images and N fakes is compared with its parts: upstream's step on 2N imag
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import click
 import torch
@@ -36,7 +38,8 @@ class Bench:
         from torch_utils import distributed as dist
 
         self.name, self.upstream = name, name.split("-")[0]
-        dist.init()
+        if not torch.distributed.is_initialized():
+            dist.init()
         file = folder / f"{name}.pkl"
         info = describe_pickle(file).network
         shape = (info.channels or 0, info.resolution or 0, info.resolution or 0)
@@ -88,7 +91,7 @@ class Bench:
         shape = (2 * batch, self.info.channels, self.info.resolution, self.info.resolution)
         numbers = torch.randint(self.info.label_dim, (2 * batch,))
         labels = torch.nn.functional.one_hot(numbers, self.info.label_dim).float()
-        self.batch = batch
+        self.batch = self.session.position.batch_size = batch
         sigma = torch.rand(2 * batch, 1, 1, 1)
         self.images, self.labels, self.sigma = session.on_device(torch.randn(shape), labels, sigma)
 
@@ -116,6 +119,32 @@ class Bench:
             self.mle_step()
         finally:
             self.net.use_fp16 = False
+
+    def compile(self) -> dict[str, float]:
+        """Compile both networks for DDO's step, while they are equal; return how long it took and the largest |r|."""
+        self.net.load_state_dict(self.reference.state_dict())
+        loss: Any = getattr(self.ddo_loss, "func", self.ddo_loss)
+        loss.compiled = True
+        ratios, objective = list[Tensor](), self.session.objective
+
+        def watched(terms: Any) -> Any:
+            ratios.extend((terms.r_real, terms.r_fake))
+            return objective(terms)
+
+        with mock.patch.object(self.session, "objective", watched):
+            measure.synchronize()
+            start = time.perf_counter()
+            self.ddo_step()
+            measure.synchronize()
+        return {
+            "compile s": round(time.perf_counter() - start, 1),
+            "largest |r|": float(torch.cat(ratios).detach().abs().max()),
+        }
+
+    def eager_step(self) -> None:
+        """Run DDO's step without the code that torch.compile made."""
+        with torch.compiler.set_stance("force_eager"):
+            self.ddo_step()
 
     @torch.no_grad()
     def reference_forward(self) -> None:
@@ -149,6 +178,14 @@ def steps(bench: Bench, repeats: int = REPEATS) -> dict[str, Any]:
         "batch": bench.batch,
         "turns": turns,
     }
+
+
+def compiled(bench: Bench) -> dict[str, Any]:
+    """Compile DDO's step, and time it with and without the compiled code."""
+    made = bench.compile()
+    times, turns = measure.time_ways({"ddo, compiled": bench.ddo_step, "ddo": bench.eager_step}, REPEATS, SECONDS / 2)
+    ratio = round(times["ddo, compiled"] / times["ddo"], 4)
+    return {**made, "ms": times, "ratio": ratio, "batch": bench.batch, "turns": turns}
 
 
 def memory(bench: Bench, parameters: int) -> dict[str, Any]:
@@ -188,6 +225,9 @@ def main(name: str, folder: Path) -> None:
     if bench.upstream == "edm2":
         half = {"mle on 2N": bench.half_precision_step}
         attempt(part, "step, upstream's fp16", lambda: measure.time_ways(half, REPEATS // 2)._asdict())
+    with measure.tf32(False):
+        attempt(part, "step, compiled", lambda: compiled(bench))  # the last, because it changes the networks
+        attempt(part, "memory, compiled", lambda: {"peak GiB": {"ddo, compiled": measure.peak_gib(bench.ddo_step)}})
 
 
 if __name__ == "__main__":

@@ -11,13 +11,15 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 import torch
+from torch.distributed import is_initialized
+from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.gpu import measure, session
 from benchmarks.gpu.make_networks import SIDES, VAE, VAE_WIDTH
@@ -25,7 +27,6 @@ from benchmarks.gpu.measure import DEVICE, ON_CPU, Way
 from benchmarks.gpu.results import attempt, record
 from ddo_plugin.checkouts import compat
 
-SCALES = [side * side for side in SIDES]
 VOCABULARY, CLASSES = 4096, 1000
 LR = 1e-9  # so small that the networks do not change over the repeats
 REPEATS = 3 if ON_CPU else 12
@@ -38,7 +39,7 @@ FOREVER = 1 << 30
 class Bench:
     """Upstream's trainer and DDO's trainer, which share one network and its optimizer."""
 
-    def __init__(self, depth: int, folder: Path):
+    def __init__(self, depth: int, folder: Path, sides: Sequence[int] = SIDES, vae_width: int = VAE_WIDTH):
         from models import build_vae_var
         from trainer import VARTrainer
         from utils import misc
@@ -48,28 +49,31 @@ class Bench:
         from ddo_integrations.var.round import Round
         from ddo_integrations.var.trainer import DDOTrainer
 
+        self.sides, self.scales = sides, [side * side for side in sides]
         self.logs = {"metric_lg": misc.MetricLogger(), "tb_lg": misc.DistLogger(None, verbose=False)}
         started = session.start("var", folder / f"round-{depth}", f"--ddo={folder / f'var_d{depth}.pth'}")
         started.position = Round(
             started, steps=FOREVER, accumulation=1, snapshot_steps=FOREVER, state_steps=None, seed=0
         )
-        self.vae, self.var = build_vae_var(device=DEVICE, patch_nums=SIDES, ch=VAE_WIDTH, depth=depth)
+        self.vae, self.var = build_vae_var(device=DEVICE, patch_nums=sides, ch=vae_width, depth=depth)
         self.vae.load_state_dict(torch.load(folder / VAE, map_location="cpu"))
         names, parameters = zip(*self.var.named_parameters(), strict=True)
         adam = torch.optim.AdamW(parameters, lr=LR, betas=(0.9, 0.95), weight_decay=0, fused=True)
         self.optimizers = {
             name: AmpOptimizer(number, adam, names, parameters, grad_clip=2.0) for name, number in PRECISIONS.items()
         }
+        # like train.py, without a stand-in for the missing process group
+        self.ddp = DistributedDataParallel(self.var, broadcast_buffers=False) if is_initialized() else self.var
         self.step = 0
 
         def trainer(kind: Any) -> Any:
             return kind(
                 device=DEVICE,
-                patch_nums=SIDES,
-                resos=[16 * side for side in SIDES],
+                patch_nums=sides,
+                resos=[16 * side for side in sides],
                 vae_local=self.vae,
                 var_wo_ddp=self.var,
-                var=self.var,
+                var=self.ddp,
                 var_opt=self.optimizers["fp16"],
                 label_smooth=0.0,
             )
@@ -77,6 +81,7 @@ class Bench:
         self.mle_trainer, self.ddo_trainer = trainer(VARTrainer), trainer(DDOTrainer)
         self.reference = self.ddo_trainer.reference
         self.sources = {
+            "tokens": DrawnFakes(self.reference, self.vae, from_pixels=False, guidance=0.0, in_fp32=True),
             "amp": DrawnFakes(self.reference, self.vae, from_pixels=False, guidance=0.0, in_fp32=False),
             "default": DrawnFakes(self.reference, self.vae, from_pixels=True, guidance=0.0, in_fp32=True),
         }
@@ -90,19 +95,19 @@ class Bench:
 
     def set_batch(self, batch: int) -> None:
         """Draw N images and labels, and tokens for these and their fakes."""
-        side, both = 16 * SIDES[-1], batch + batch // 2
+        side, both = 16 * self.sides[-1], batch + batch // 2
         self.batch, self.fakes, self.both = batch, batch // 2, both
         images, labels, tokens = (
             torch.rand(both, 3, side, side) * 2 - 1,
             torch.randint(CLASSES, (both,)),
-            torch.randint(VOCABULARY, (both, sum(SCALES))),
+            torch.randint(VOCABULARY, (both, sum(self.scales))),
         )
         self.images, self.labels, self.tokens = session.on_device(images, labels, tokens)
 
     @contextlib.contextmanager
     def without_tokenizer(self) -> Iterator[None]:
         """Let the image tokenizer return fixed tokens, which takes no time."""
-        self.vae.img_to_idxBl = lambda images: list(self.tokens[: len(images)].split(SCALES, 1))
+        self.vae.img_to_idxBl = lambda images: list(self.tokens[: len(images)].split(self.scales, 1))
         self.vae.fhat_to_img = lambda features: features.new_zeros(len(features), 3, 1, 1)
         try:
             yield
@@ -111,13 +116,13 @@ class Bench:
 
     def ddo_step(self, source: str = "default") -> None:
         self.ddo_trainer.fakes = self.sources[source]
-        self._train(self.ddo_trainer, self.batch)
+        self.train(self.ddo_trainer, self.batch)
 
     def mle_step(self) -> None:
         """Run upstream's step on as many samples as DDO's step has real images and fakes."""
-        self._train(self.mle_trainer, self.both)
+        self.train(self.mle_trainer, self.both)
 
-    def _train(self, trainer: Any, count: int) -> None:
+    def train(self, trainer: Any, count: int) -> None:
         """Run a step without the extra logging of some steps."""
         self.step += 1
         trainer.train_step(
@@ -133,7 +138,7 @@ class Bench:
 
     @torch.no_grad()
     def reference_forward(self, count: int) -> None:
-        tokens = list(self.tokens[:count].split(SCALES, 1))
+        tokens = list(self.tokens[:count].split(self.scales, 1))
         with self.ddo_trainer.var_opt.amp_ctx:
             self.reference(self.labels[:count], self.vae.quantize.idxBl_to_var_input(tokens))
 
@@ -154,7 +159,7 @@ class Bench:
 
     @torch.no_grad()
     def decode(self) -> None:
-        side = SIDES[-1]
+        side = self.sides[-1]
         self.vae.fhat_to_img(torch.zeros(self.fakes, 32, side, side, device=DEVICE))
 
 

@@ -50,12 +50,13 @@ def command(recipe: str, gpu: str, gpus: int | None, overrides: tuple[str, ...])
     gpus = gpus or processes(torchrun)
     if gpus is None:
         raise UserError(f'launch.torchrun = "{torchrun}" does not say how many processes it starts; add --gpus')
-    for line in lines(forecast(loaded, _count(loaded), DEVICES[gpu], gpus), loaded.resources.slots):
+    network, counted_in = _count(loaded)
+    for line in lines(forecast(loaded, network, DEVICES[gpu], gpus, counted_in), loaded.resources.slots):
         click.echo(line)
 
 
-def _count(recipe: Recipe) -> NetworkCount:
-    """Count the network that the recipe starts from, or read the counts of a published network."""
+def _count(recipe: Recipe) -> tuple[NetworkCount, str]:
+    """Count the network that the recipe starts from, or read the counts of a published network; say which."""
     from ddo_plugin.base.download import cache_entry, default_cache_dir, is_url
     from ddo_plugin.checkouts import compat
     from ddo_plugin.checkouts.checkout import make_importable, open_checkout
@@ -71,7 +72,7 @@ def _count(recipe: Recipe) -> NetworkCount:
         counted: NetworkCount | None = plugins.manager().hook.ddo_count(upstream=recipe.upstream, network=start)
         if counted is None:
             raise UserError(f"the integration of '{recipe.upstream}' does not count networks, so there is no plan")
-        return counted
+        return counted, str(start)
     published = published_counts(Path(recipe.start).name)
     if published is None:
         missing = f"launch.checkout = {recipe.checkout}" if start.is_file() else f"start = {recipe.start}"
@@ -79,4 +80,4 @@ def _count(recipe: Recipe) -> NetworkCount:
             f"{missing}: not on this machine, and no counts of {Path(recipe.start).name} come with the package; "
             "the plan needs the network and the checkout"
         )
-    return published
+    return published, "a network of the published size"

@@ -89,5 +89,7 @@ def _may_stand_alone(option: click.Option) -> bool:
 
 
 def _help(option: click.Option) -> str:
+    if option.hidden:
+        return argparse.SUPPRESS
     shown = f" [default: {option.default}]" if option.show_default else ""
     return ((option.help or "") + shown).replace("%", "%%")

@@ -98,6 +98,15 @@ def noise_option() -> click.Option:
     )
 
 
+def compile_option() -> click.Option:
+    """Return `--ddo-compile`, for upstreams that do not call torch.compile themselves."""
+    return click.Option(
+        ["--ddo-compile"],
+        is_flag=True,
+        help="Compile target and reference by torch.compile. The first step then takes minutes, later steps less time.",
+    )
+
+
 def ddo_values(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the `--ddo…` options among all options of a script, by parameter name."""
     return {name: value for name, value in options.items() if name == "ddo" or name.startswith("ddo_")}

@@ -28,6 +28,7 @@ FREE = (  # options that may change when a run resumes
     *("ddo", "ddo_sha256", "ddo_trust", "ddo_strict", "ddo_stop_on_collapse", "ddo_continue"),
     "ddo_fakes",  # compared by content
     "ddo_pause_after",
+    "ddo_compile",  # only rounding differs
 )
 BEFORE = {"ddo_noise": "independent"}  # value of an option in rounds that began before the option existed
 # Bound on the mean |reward| of the first step, where target and reference must agree; bf16 alone reaches 0.025.

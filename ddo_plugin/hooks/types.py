@@ -68,9 +68,7 @@ class Upstream:
     paths: tuple[str, ...] = ()  # options whose value is a path; a recipe resolves them against its own folder
     # Training option that a recipe must not set -> why. What self-play sets for every upstream is known: seed, ddo, ...
     reserved: Mapping[str, str] = field(default_factory=dict, hash=False)
-    states: tuple[
-        str, ...
-    ] = ()  # names of training states in a round's folder, as patterns; not needed after the round
+    states: tuple[str, ...] = ()  # names of training states in a round's folder, as patterns; deleted after it
     family: Family | None = None  # how compat recognises the checkout's modules; fixes change behaviour for these alone
     compat: tuple[str, ...] = ()  # the built-in compat fixes that its code needs, by their names in `ddo doctor`
     fixes: tuple[Fix, ...] = ()  # compat fixes of its own, applied after the built-in ones
@@ -244,7 +242,7 @@ class Rate:
     what: str
     precision: Literal["fp32", "tf32", "half"]
     share: float  # of the GPU's peak in this precision
-    measured: bool = True  # otherwise it is assumed
+    source: str = "assumed"  # how the share is known, such as "measured with EDM2-S on an H200"
 
     def of(self, operations: float) -> Arithmetic:
         """Return this number of floating-point operations at this rate."""
@@ -276,8 +274,9 @@ class Effort:
 
     arithmetic: Sequence[Arithmetic]
     stored: float = 0  # bytes of a reference set
-    snapshots: int = 0  # networks that a training writes, each of which is evaluated
-    snapshot_bytes: float = 0  # of one of them
+    snapshots: int = 0  # how often a training writes a snapshot
+    networks: int = 1  # files of a snapshot, each of which is evaluated
+    network_bytes: float = 0  # of one of them
     states: int = 0  # training states that a training leaves
     state_bytes: float = 0  # of one of them
     memory: Memory | None = None

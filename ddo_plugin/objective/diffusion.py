@@ -67,18 +67,19 @@ def diffusion_terms(
 
     `clean` holds n_real real samples followed by any number of fakes; with `paired` noise, by n_real fakes or none. The
     target runs once on all of them, because networks that change their weights in forward() (EDM2) cannot run twice
-    before a backward pass.
+    before a backward pass. The reference runs first, when the activations of the target do not take memory yet.
     """
     sigma, noise = draw_noise(clean, n_real, levels, paired)
     weight = levels.weight(sigma)
     noisy = clean + sigma * noise
+    with torch.no_grad():  # not inference_mode: the backward pass of log_ratio needs the reference's output
+        denoised_ref = None if denoise_ref is None else denoise_ref(noisy, sigma)
     denoised = denoise(noisy, sigma)
     logp_real = log_likelihood(denoised[:n_real], clean[:n_real], weight[:n_real])
-    if denoise_ref is None:
+    if denoised_ref is None:
         return Terms(logp_real)
-    with torch.no_grad():  # not inference_mode: the backward pass of log_ratio needs the reference's output
+    with torch.no_grad():
         logp_fake = log_likelihood(denoised[n_real:], clean[n_real:], weight[n_real:])
-        denoised_ref = denoise_ref(noisy, sigma)
         logp_ref = log_likelihood(denoised_ref, clean, weight)
     r = log_ratio(denoised, denoised_ref, clean, weight)
     return Terms(logp_real, logp_ref[:n_real], r[:n_real], r[n_real:], logp_fake, logp_ref[n_real:])

@@ -118,7 +118,7 @@ class _Play:
         patterns = upstream.states if upstream else ()
         for candidate in self.plan.at(start.number).candidates if patterns else ():
             task = self.steps.training(start.number, candidate, start.reference, start.fakes)
-            pruning.delete_states(self.runner, task, patterns)
+            pruning.delete_states(self.runner, task.out, patterns)
 
     def _check_that_all_collapsed(self, number: int) -> None:
         """Refuse to end self-play after a round without snapshots, unless every candidate of the round collapsed."""

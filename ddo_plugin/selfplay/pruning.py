@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ddo_plugin.jobs.runner import Runner, Task
+from ddo_plugin.jobs.runner import Runner
 
 
 def prune(runner: Runner, plan: str, number: int, ranked: Sequence[Path]) -> None:
@@ -29,17 +29,11 @@ def prune(runner: Runner, plan: str, number: int, ranked: Sequence[Path]) -> Non
             snapshot.unlink(missing_ok=True)
 
 
-def delete_states(runner: Runner, training: Task, patterns: Sequence[str]) -> None:
-    """Delete the training states of a training whose round is over, unless the policy keeps all.
-
-    A training that a search stopped keeps its newest state: with another search it may continue.
-    """
-    if runner.policy.keep == "all":
-        return
-    states = {state for pattern in patterns for state in training.out.glob(pattern)}
-    kept = 0 if runner.is_finished(training) else 1
-    for state in sorted(states, key=lambda state: state.stat().st_mtime, reverse=True)[kept:]:
-        state.unlink()
+def delete_states(runner: Runner, training: Path, patterns: Sequence[str]) -> None:
+    """Delete the training states in the folder of a training whose round is over, unless the policy keeps all."""
+    if runner.policy.keep != "all":
+        for state in {state for pattern in patterns for state in training.glob(pattern)}:
+            state.unlink()
 
 
 def is_pruned(runner: Runner, network: Path) -> bool:

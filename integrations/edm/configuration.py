@@ -14,6 +14,7 @@ from torch_utils import distributed as dist
 from ddo_integrations.edm import events
 from ddo_integrations.nvlabs import checks
 from ddo_integrations.nvlabs.checks import typed
+from ddo_integrations.nvlabs.compiled import check_compiler
 from ddo_integrations.nvlabs.dnnlib import EasyDict, construct_class_by_name
 from ddo_plugin import (
     NetworkInfo,
@@ -54,6 +55,8 @@ def configure(c: MutableMapping[str, Any], options: Mapping[str, Any]) -> None:
             "--transfer and --ddo both say where to start; --ddo starts from the reference, so drop --transfer"
         )
     refuse_nonfinite(options)
+    if options["ddo_compile"]:
+        check_compiler()
     session = prepare_session("edm", _same_on_all_ranks(c["run_dir"]), options)
     info: NetworkInfo = session.reference.info
     _refuse_contradictions(c, options, info)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
 from ddo_integrations.nvlabs import effort as shared
 from ddo_integrations.nvlabs.effort import Files, Schedule, number
 from ddo_plugin import Effort, EvaluationStep, NetworkCount, Rate, RefsetStep, RoundStep
 
 STEPS = 18  # noise levels of a sample: the default of generate.py
-# Measured with DDPM++ on one H200 (docs/gpu.md). The training loop forbids TF32; the sampling script does not.
-TRAINING = Rate("training", "fp32", 0.63)
+MEASURED = "measured with DDPM++ on an H200"  # docs/gpu.md
+# The training loop forbids TF32; the sampling script does not.
+TRAINING = Rate("training", "fp32", 0.63, MEASURED)
 SAMPLING = {
-    "fp32": Rate("sampling", "tf32", 0.25),
-    "fp16": Rate("sampling", "half", 0.25, measured=False),
+    "fp32": Rate("sampling", "tf32", 0.25, MEASURED),
+    "fp16": Rate("sampling", "half", 0.25),
 }
 # A snapshot holds the EMA, a state the network and Adam's moments. On the GPU are network, gradients, moments, EMA,
 # reference and the buckets in which gradients are exchanged. All are in fp32.
@@ -30,11 +33,19 @@ def effort(step: RefsetStep | RoundStep | EvaluationStep, network: NetworkCount,
 def _schedule(step: RoundStep) -> Schedule:
     """Return the schedule; the defaults are those of `configuration.py` and upstream."""
     settings = step.settings
-    tick = 1000 * number(settings, "tick", 50)
+    kimg, tick = 1000 * number(settings, "duration", 1.5), number(settings, "tick", 50)
+    snap, dump = number(settings, "snap", 1), number(settings, "dump", 10)
+    if "ddo-pause-after" in settings:
+        dump = snap  # a paused training resumes from any snapshot
     return Schedule(
-        images=int(1e6 * number(settings, "duration", 1.5)),
+        images=int(1000 * kimg),
         batch=int(number(settings, "batch", 512)),
         batch_gpu=int(number(settings, "batch-gpu", 0)) or None,
-        snapshot=tick * number(settings, "snap", 1),
-        state=tick * number(settings, "dump", 10),
+        snapshots=_times(kimg, tick * snap),
+        states=_times(kimg, tick * dump),
     )
+
+
+def _times(kimg: float, interval: float) -> int:
+    """Return how often the loop writes a file. It also writes it at the end."""
+    return max(math.ceil(round(kimg / interval, 6)), 1) if interval else 1

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch_utils import distributed as dist
 from torch_utils import training_stats
 from training.loss import EDMLoss
 
 from ddo_integrations.edm.networks import denoiser
+from ddo_integrations.nvlabs.compiled import compile_alike, drop_graph
 from ddo_plugin import NoiseLevels, current_session, diffusion_terms, upstream_device, with_fakes
 
 
@@ -22,16 +24,22 @@ class DDOLoss:
         self.session = current_session("edm")
         self.levels = NoiseLevels(**noise)
         self.paired = self.session.options["ddo_noise"] == "paired"
+        self.compiled: bool = self.session.options["ddo_compile"]
         self.progress = self.session.position
         needed = self.session.objective.needs_fakes
         self.reference = self.session.reference.network.to(upstream_device()) if needed else None
 
-    def __call__(self, net: nn.Module, images: Tensor, labels: Tensor, augment_pipe: nn.Module | None = None) -> Tensor:
+    def __call__(
+        self, net: DistributedDataParallel, images: Tensor, labels: Tensor, augment_pipe: nn.Module | None = None
+    ) -> Tensor:
         """Return [N] losses of N real images and as many fakes; the loop sums them and divides by its batch size."""
         clean, labels = with_fakes(self.session.fakes, images, labels)
         clean, augment_labels = augment_pipe(clean) if augment_pipe is not None else (clean, self._not_augmented(clean))
         target = denoiser(net, labels, augment_labels)
         reference = None if self.reference is None else denoiser(self.reference, labels, augment_labels)
+        if self.compiled:
+            compile_alike(net.module, self.reference)
+            reference = reference and drop_graph(reference)
         terms = diffusion_terms(target, reference, clean, len(images), self.levels, self.paired)
         outcome = self.session.judge(terms, step=self.progress.step)
         for name, values in outcome.statistics.items():

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from ddo_integrations.edm.effort import STEPS, effort
+from ddo_integrations.nvlabs.effort import count
 from ddo_integrations.nvlabs.execution import execution_options
 from ddo_integrations.nvlabs.family import FAMILY
 from ddo_plugin import (
@@ -25,6 +26,7 @@ from ddo_plugin import (
     RefsetStep,
     RoundStep,
     Upstream,
+    compile_option,
     continue_option,
     finetuning_options,
     noise_option,
@@ -34,7 +36,6 @@ from ddo_plugin import (
 
 PATCHES = files("ddo_patches")
 PRECONDITIONERS = ("EDMPrecond", "VPPrecond", "VEPrecond", "iDDPMPrecond")
-NOT_TRUSTED = {"ddo_trust": False, "ddo_sha256": None}
 
 
 class EDM(Integration):
@@ -71,7 +72,14 @@ class EDM(Integration):
             metavar="MIMG",
             help="Increase the learning rate linearly from 0 over this many million images.  [default: the whole run]",
         )
-        return [*finetuning_options(alpha=4.0, beta=0.05), noise_option(), *pickle_options(), continue_option(), rampup]
+        return [
+            *finetuning_options(alpha=4.0, beta=0.05),
+            noise_option(),
+            compile_option(),
+            *pickle_options(),
+            continue_option(),
+            rampup,
+        ]
 
     def configure(self, config: MutableMapping[str, Any], options: Mapping[str, Any]) -> None:
         from ddo_integrations.edm.configuration import configure
@@ -117,10 +125,7 @@ class EDM(Integration):
         return evaluation_command("ddo_integrations.edm.evaluate", step)
 
     def count(self, network: Path) -> NetworkCount:
-        from ddo_integrations.nvlabs.effort import count
-        from ddo_plugin import load_reference
-
-        return count(load_reference(str(network), NOT_TRUSTED, self.upstream))
+        return count(network, self.upstream)
 
     def effort(self, step: RefsetStep | RoundStep | EvaluationStep, network: NetworkCount, gpus: int) -> Effort:
         return effort(step, network, gpus)

@@ -12,6 +12,7 @@ from torch_utils import distributed as dist
 from ddo_integrations.edm2 import events, states
 from ddo_integrations.nvlabs import checks
 from ddo_integrations.nvlabs.checks import typed
+from ddo_integrations.nvlabs.compiled import check_compiler
 from ddo_integrations.nvlabs.dnnlib import EasyDict, construct_class_by_name
 from ddo_plugin import (
     NetworkInfo,
@@ -43,6 +44,8 @@ KINDS = {3: PIXELS, 4: LATENTS}
 def configure(c: MutableMapping[str, Any], options: Mapping[str, Any]) -> None:
     """Replace network, loss and schedule; refuse what cannot work before anything is written."""
     refuse_nonfinite(options)
+    if options["ddo_compile"]:
+        check_compiler()
     session = prepare_session("edm2", Path(options["outdir"]), options)
     info: NetworkInfo = session.reference.info
     _refuse_contradictions(options, info)

@@ -34,8 +34,8 @@ def generator(source: str, options: Mapping[str, Any], upstream: Upstream) -> Di
     """Load the network of a snapshot, ready for sampling."""
     reference = _load(source, options, upstream)
     guide = _guide(options, reference, upstream) if takes_guide(options) else None
-    forward = _prepare(reference, options)
-    guiding = None if guide is None else _prepare(guide, options)
+    forward = execution.prepare(reference.network, options, upstream_device())
+    guiding = None if guide is None else execution.prepare(guide.network, options, upstream_device())
     info, guidance = reference.info, options["guidance"]
     sampler = Sampler.of(options, (info.channels, info.resolution, info.resolution))
 
@@ -69,19 +69,6 @@ def _load(source: str, options: Mapping[str, Any], upstream: Upstream) -> Refere
             f"{source} is a {reference.info.class_name}, not a network of EDM2; run this in its own upstream's checkout"
         )
     return reference
-
-
-def _prepare(reference: Reference, options: Mapping[str, Any]) -> execution.Forward:
-    if options["compile"]:
-        _make_constants_traceable()
-    return execution.prepare(reference.network, options, upstream_device())
-
-
-def _make_constants_traceable() -> None:
-    """Replace upstream's cache of constants, whose keys torch.compile cannot trace."""
-    import torch_utils.misc
-
-    torch_utils.misc.const_like = lambda like, value: torch.as_tensor(value).to(like)
 
 
 def _other_precision(guide: Reference, reference: Reference) -> dict[str, bool]:

@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch_utils import distributed as dist
 from torch_utils import training_stats
 from training.training_loop import EDM2Loss
 
+from ddo_integrations.edm2.networks import normalise
+from ddo_integrations.nvlabs.compiled import compile_alike, drop_graph
 from ddo_plugin import Denoiser, NoiseLevels, current_session, diffusion_terms, upstream_device, with_fakes
 
 
@@ -20,17 +23,23 @@ class DDOLoss:
         """Take the session of this process; `record` is an argument so that training_options.json holds it."""
         self.session = current_session("edm2")
         self.progress = self.session.position
+        self.compiled: bool = self.session.options["ddo_compile"]
         self.levels = NoiseLevels(**noise)
         self.paired = self.session.options["ddo_noise"] == "paired"
         needed = self.session.objective.needs_fakes
         self.reference = self.session.reference.network.to(upstream_device()) if needed else None
 
-    def __call__(self, net: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    def __call__(self, net: DistributedDataParallel, images: Tensor, labels: Tensor) -> Tensor:
         """Return [N] losses of N real images and as many fakes; the loop sums them and divides by its batch size."""
         self.progress.report()
         clean, labels = with_fakes(self.session.fakes, images, labels)
-        reference = None if self.reference is None else _frozen(self.reference, labels)
-        terms = diffusion_terms(_trained(net, labels), reference, clean, len(images), self.levels, self.paired)
+        target = _denoiser(net, labels)
+        reference = None if self.reference is None else _denoiser(self.reference, labels)
+        if self.compiled:
+            compile_alike(net.module, self.reference)
+            normalise(net.module)
+            reference = reference and drop_graph(reference)
+        terms = diffusion_terms(target, reference, clean, len(images), self.levels, self.paired)
         outcome = self.session.judge(terms, step=self.progress.step)
         for name, values in outcome.statistics.items():
             training_stats.report(f"DDO/{name}", values)
@@ -54,15 +63,11 @@ class DDOLoss:
         return EDM2Loss(P_mean=levels.P_mean, P_std=levels.P_std, sigma_data=levels.sigma_data).__reduce__()
 
 
-# Both compute in fp32, even if they sample in half precision: the loss needs the digits.
+def _denoiser(net: nn.Module, labels: Tensor) -> Denoiser:
+    """Bind a network to its labels, in fp32 even if it samples in half precision: the loss needs the digits.
 
-
-def _frozen(net: nn.Module, labels: Tensor) -> Denoiser:
-    return lambda noisy, sigma: net(noisy, sigma, labels, force_fp32=True)
-
-
-def _trained(net: nn.Module, labels: Tensor) -> Denoiser:
-    """Keep the uncertainty in the graph, but out of the loss. Otherwise DDP would wait for its gradient forever."""
+    The uncertainty stays in the graph, but out of the loss. Otherwise DDP would wait for its gradient forever.
+    """
 
     def denoise(noisy: Tensor, sigma: Tensor) -> Tensor:
         denoised, logvar = net(noisy, sigma, labels, force_fp32=True, return_logvar=True)

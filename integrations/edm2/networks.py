@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from ddo_plugin import Reference, Upstream, UserError, current_session, load_ref
 
 NORMALISED = "MPConv"  # upstream's layer; every forward pass in train() normalises its weights in place
 ROUNDS, ALL_AT_ONCE = 256, 2
+Normalise = Callable[[Tensor], Tensor]
 
 
 def load_settled(source: str, options: Mapping[str, Any], upstream: Upstream) -> Reference:
@@ -33,26 +34,37 @@ def settle(network: nn.Module, device: torch.device) -> None:
     Otherwise the first forward changes the target (upstream's summary of the network makes one), but not the
     reference, which is in eval(): their log-ratio would not be 0.
     """
+    for weight, normalised in _forced(network):
+        settled = _fixed_point(weight.data.to(device), normalised)
+        if not normalised(settled).equal(settled):
+            print(
+                "ddo: a weight still changes under the forced normalization; log-ratios start near 0, not at 0",
+                flush=True,
+            )
+        weight.data.copy_(settled)
+
+
+@torch.no_grad()
+def normalise(network: nn.Module) -> None:
+    """Apply the forced normalisation once, as a forward in train() does before it uses a weight."""
+    for weight, normalised in _forced(network):
+        weight.copy_(normalised(weight))
+
+
+def _forced(network: nn.Module) -> Iterator[tuple[Any, Normalise]]:
+    """Return the weights that upstream normalises, each with upstream's function."""
     for part in network.modules():
         if type(part).__name__ == NORMALISED:
-            normalise = sys.modules[type(part).__module__].normalize
-            weight: Any = part.weight
-            settled = _fixed_point(weight.data.to(device), normalise)
-            if not normalise(settled).equal(settled):
-                print(
-                    "ddo: a weight still changes under the forced normalization; log-ratios start near 0, not at 0",
-                    flush=True,
-                )
-            weight.data.copy_(settled)
+            yield part.weight, sys.modules[type(part).__module__].normalize
 
 
-def _fixed_point(weight: Tensor, normalise: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return a weight of unit norm that `normalise` returns bit for bit."""
+def _fixed_point(weight: Tensor, normalised: Normalise) -> Tensor:
+    """Return a weight of unit norm that `normalised` returns bit for bit."""
     for count in range(ROUNDS):
-        normalised = normalise(weight)
-        if normalised.equal(weight):
+        once_more = normalised(weight)
+        if once_more.equal(weight):
             break
-        weight = normalised if count < ALL_AT_ONCE else torch.where(_some(weight, count), normalised, weight)
+        weight = once_more if count < ALL_AT_ONCE else torch.where(_some(weight, count), once_more, weight)
     return weight
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from ddo_integrations.edm2.effort import STEPS, effort
+from ddo_integrations.nvlabs.effort import count
 from ddo_integrations.nvlabs.execution import execution_options
 from ddo_integrations.nvlabs.family import FAMILY
 from ddo_plugin import (
@@ -27,6 +28,7 @@ from ddo_plugin import (
     RefsetStep,
     RoundStep,
     Upstream,
+    compile_option,
     continue_option,
     finetuning_options,
     noise_option,
@@ -35,7 +37,6 @@ from ddo_plugin import (
 )
 
 PATCHES = files("ddo_patches")
-NOT_TRUSTED = {"ddo_trust": False, "ddo_sha256": None}
 WIDEST = 0.28  # the relative standard deviation of a power function stays below 1/√12
 
 
@@ -84,6 +85,7 @@ class EDM2(Integration):
         return [
             *finetuning_options(alpha=4.0, beta=0.05),
             noise_option(),
+            compile_option(),
             *pickle_options(),
             continue_option(),
             rampup,
@@ -134,10 +136,7 @@ class EDM2(Integration):
         return evaluation_command("ddo_integrations.edm2.evaluate", step)
 
     def count(self, network: Path) -> NetworkCount:
-        from ddo_integrations.nvlabs.effort import count
-        from ddo_plugin import load_reference
-
-        return count(load_reference(str(network), NOT_TRUSTED, self.upstream))
+        return count(network, self.upstream)
 
     def effort(self, step: RefsetStep | RoundStep | EvaluationStep, network: NetworkCount, gpus: int) -> Effort:
         return effort(step, network, gpus)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from ddo_plugin import (
@@ -16,15 +19,16 @@ from ddo_plugin import (
     Memory,
     NetworkCount,
     Rate,
-    Reference,
     RefsetStep,
     RoundStep,
+    Upstream,
     UserError,
 )
 
 BACKWARD = 2  # operations of a backward pass, in forward passes
 LEFT_OUT = ["reading of data", "communication between GPUs", "the metric's own network"]
-UNITS = {"": 1, "K": 1_000, "M": 1_000_000, "Ki": 1 << 10, "Mi": 1 << 20}
+UNITS = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
+NOT_TRUSTED = {"ddo_trust": False, "ddo_sha256": None}
 Settings = Mapping[str, Any]
 Rates = Mapping[str, Rate]  # by the names of `--precision`
 
@@ -36,8 +40,8 @@ class Schedule:
     images: int
     batch: int
     batch_gpu: int | None
-    snapshot: float
-    state: float
+    snapshots: int  # that it writes
+    states: int
 
 
 @dataclass(frozen=True)
@@ -49,12 +53,13 @@ class Files:
     on_gpu: int
 
 
-def count(reference: Reference) -> NetworkCount:
+def count(file: Path, upstream: Upstream) -> NetworkCount:
     """Count a network. It moves to torch's meta device, where nothing is computed."""
     import torch
 
-    from ddo_plugin import count_forward
+    from ddo_plugin import count_forward, load_reference
 
+    reference = load_reference(str(file), NOT_TRUSTED, upstream)
     network, info = reference.network.to("meta").train(), reference.info
     half = bool(getattr(network, "use_fp16", False))
     shape = (info.channels, info.resolution, info.resolution)
@@ -82,18 +87,18 @@ def training(step: RoundStep, network: NetworkCount, gpus: int, plan: Schedule, 
     """
     fakes = step.objective != "mle"
     passes = 2 * (1 + BACKWARD) + 2 if fakes else 1 + BACKWARD
-    share = max(plan.batch // gpus, 1)
+    share = share_of(plan.batch, gpus)
     samples = 2 if fakes else 1
     return Effort(
         [rate.of(plan.images * passes * network.forward)],
-        snapshots=max(_times(plan.images, plan.snapshot), 1),
-        snapshot_bytes=network.parameters * files.snapshot,
-        states=_times(plan.images, plan.state),
+        snapshots=plan.snapshots,
+        network_bytes=network.parameters * files.snapshot,
+        states=plan.states,
         state_bytes=network.parameters * files.state,
         memory=Memory(
             fixed=network.parameters * files.on_gpu + network.kept_once,
             per_image=samples * network.kept,
-            images=min(plan.batch_gpu or share, share),
+            images=_pass(plan.batch_gpu, share),
             share=share,
             option="--batch-gpu={images}",
         ),
@@ -114,42 +119,70 @@ def reference_set(step: RefsetStep, network: NetworkCount, steps: int, rates: Ra
 def evaluation(step: EvaluationStep, network: NetworkCount, steps: int, rates: Rates) -> Effort:
     """Return the effort of sampling the images of an evaluation."""
     settings = {**step.settings, **arguments(step.settings.get("sampler", ""))}
-    images = len(step.seeds) * step.settings.get("num", EVALUATION_SAMPLES)
+    images = len(step.seeds) * int(number(step.settings, "num", EVALUATION_SAMPLES))
     operations = images * evaluations(settings, steps) * network.forward
     return Effort([_sampling_rate(settings, network, rates).of(operations)], left_out=[*LEFT_OUT, *_guiding(settings)])
 
 
 def _sampling_rate(settings: Settings, network: NetworkCount, rates: Rates) -> Rate:
     """Return the rate in the precision that the settings ask for, or else the network's file."""
-    return rates[settings.get("precision", "fp16" if network.half else "fp32")]
+    precision = settings.get("precision", "fp16" if network.half else "fp32")
+    if precision not in rates:
+        raise UserError(f"precision = {precision!r} is none of {', '.join(rates)}")
+    return rates[precision]
 
 
 def evaluations(settings: Settings, steps: int) -> int:
     """Return how often a sample runs through the network."""
-    steps = int(settings.get("steps", steps))
+    steps = int(number(settings, "steps", steps))
     return steps if settings.get("solver") in ("euler", DPM_SOLVER_V3) else 2 * steps - 1
 
 
 def arguments(sampler: str) -> dict[str, str]:
-    """Return the arguments of upstream's sampler in the form --name=value."""
-    pairs = (argument.removeprefix("--").partition("=") for argument in shlex.split(sampler) if "=" in argument)
-    return {name: value for name, _, value in pairs}
+    """Return the arguments of upstream's sampler, given as --name=value or --name value."""
+    try:
+        words = shlex.split(sampler)
+    except ValueError as error:
+        raise UserError(f"evaluation.sampler = {sampler!r}: {error}") from None
+    pairs = [word.partition("=")[::2] if "=" in word else (word, after) for word, after in pairwise([*words, ""])]
+    return {name.removeprefix("--"): value for name, value in pairs if name.startswith("--")}
 
 
 def number(settings: Settings, name: str, default: float) -> float:
-    """Return a setting that is a number; EDM2 also accepts the form 128Ki."""
+    """Return a setting that is a number >= 0."""
     value = settings.get(name, default)
-    if isinstance(value, int | float) and value >= 0:
-        return float(value)
-    found = re.fullmatch(r"(\d+)(K|M|Ki|Mi|)", str(value))
-    if found is None:
-        raise UserError(f"training.{name} = {value!r} is no number >= 0")
-    return float(found[1]) * UNITS[found[2]]
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        found = math.nan
+    if not 0 <= found < math.inf:
+        raise UserError(f"{name} = {value!r} is no number >= 0, so there is no plan; correct it in the recipe")
+    return found
 
 
-def _times(images: float, interval: float) -> int:
-    """Return how often an interval ends within a training; 0 turns it off."""
-    return int(images // interval) if interval else 0
+def images(settings: Settings, name: str, default: int) -> int:
+    """Return a number of images as EDM2 accepts it: a whole number, or in the form 128Ki."""
+    value = settings.get(name, default)
+    found = re.fullmatch(r"(\d+)(Ki|Mi|Gi)", str(value))
+    return int(found[1]) * UNITS[found[2]] if found else int(number(settings, name, default))
+
+
+def share_of(batch: int, gpus: int) -> int:
+    """Return the images of a step on each GPU. Refuse a batch that upstream cannot divide."""
+    if batch < 1 or batch % gpus:
+        raise UserError(
+            f"training.batch = {batch} cannot be divided among {gpus} GPUs; change the batch, or use --gpus"
+        )
+    return batch // gpus
+
+
+def _pass(batch_gpu: int | None, share: int) -> int:
+    """Return the images of one pass on a GPU."""
+    if batch_gpu and share % batch_gpu:
+        raise UserError(
+            f"training.batch-gpu = {batch_gpu} does not divide the {share} images of a step on each GPU; change it"
+        )
+    return batch_gpu or share
 
 
 def _guiding(settings: Settings) -> Sequence[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,9 @@ def compiled(network: Any) -> Forward:
     import torch
     from torch._dynamo.exc import TorchDynamoException
 
+    from ddo_integrations.nvlabs.compiled import make_traceable
+
+    make_traceable(sys.modules[type(network).__module__])
     forward = torch.compile(network, dynamic=False, fullgraph=True)
 
     def call(*inputs: Any) -> Any:

@@ -19,12 +19,14 @@ from ddo_plugin import (
 )
 
 Precision = Literal["tf32", "half"]
-# Shares of the peak that VAR-d16 reached on one H200 (docs/gpu.md). Few tokens are drawn at a time, so drawing is slow.
-TRAINING = {"half": Rate("training", "half", 0.17), "tf32": Rate("training", "tf32", 0.18)}
-DRAWING = {"half": Rate("drawing tokens", "half", 0.022), "tf32": Rate("drawing tokens", "tf32", 0.052)}
+MEASURED = "measured with VAR-d16 on an H200"  # docs/gpu.md
+# Few tokens are drawn at a time, so drawing is slow. In half precision it was measured before autocast kept converted
+# weights, so the share is not known.
+TRAINING = {"half": Rate("training", "half", 0.17, MEASURED), "tf32": Rate("training", "tf32", 0.18, MEASURED)}
+DRAWING = {"half": Rate("drawing tokens", "half", 0.022), "tf32": Rate("drawing tokens", "tf32", 0.052, MEASURED)}
 TOKENIZER = {
-    "half": Rate("image tokenizer", "half", 0.14, measured=False),
-    "tf32": Rate("image tokenizer", "tf32", 0.14),
+    "half": Rate("image tokenizer", "half", 0.14),
+    "tf32": Rate("image tokenizer", "tf32", 0.14, MEASURED),
 }
 # On the GPU: network, gradients, Adam's moments, reference and the buckets in which gradients are exchanged, in fp32.
 BYTES_ON_GPU, BYTES_OF_STATE, BYTES_OF_SNAPSHOT = 24, 12, 4
@@ -44,11 +46,11 @@ def _training(step: RoundStep, network: NetworkCount, gpus: int) -> Effort:
     settings = step.settings
     steps, batch, passes = _count(settings, "ddo-iters", 80), _count(settings, "bs", 768), _count(settings, "ac", 1)
     precision: Precision = "half" if settings.get("fp16") else "tf32"
-    samples, share = steps * batch, max(batch // gpus, 1)
+    samples, share = steps * batch, max(batch // gpus, 1)  # upstream rounds, too
     control = step.objective == "mle"
-    stored = step.fakes is not None  # a reference set, which comes with the reference's log-probabilities
+    stored = step.fakes is not None  # in a reference set, which has the reference's log-probabilities
     fakes = 0.0 if control else 0.5
-    reference = 0.0 if control else (1.0 if stored else 1.5)
+    reference = 0.0 if control else 1.0 if stored or _scores_as_it_draws(settings, precision) else 1.5
     forward = (1 + fakes) * 3 + reference  # a backward pass takes two forward passes
     arithmetic = [
         TRAINING[precision].of(samples * forward * network.forward),
@@ -59,8 +61,8 @@ def _training(step: RoundStep, network: NetworkCount, gpus: int) -> Effort:
     return Effort(
         arithmetic,
         snapshots=max(-(-steps // _count(settings, "ddo-save", 4)), 1),
-        snapshot_bytes=BYTES_OF_SNAPSHOT * network.parameters,
-        states=1,  # each replaces the one before
+        network_bytes=BYTES_OF_SNAPSHOT * network.parameters,
+        states=3,  # ours, each of which replaces the one before, and two of upstream at the end
         state_bytes=BYTES_OF_STATE * network.parameters,
         memory=Memory(
             fixed=BYTES_ON_GPU * network.parameters + network.kept_once,
@@ -73,9 +75,18 @@ def _training(step: RoundStep, network: NetworkCount, gpus: int) -> Effort:
     )
 
 
+def _scores_as_it_draws(settings: Mapping[str, Any], precision: Precision) -> bool:
+    """Return whether drawing gives the log-probabilities that the loss needs, so that no forward does."""
+    return settings.get("ddo-fakes-from") == "tokens" and _drawing_precision(settings, precision) == precision
+
+
+def _drawing_precision(settings: Mapping[str, Any], precision: Precision) -> Precision:
+    return precision if settings.get("ddo-fakes-precision") == "amp" else "tf32"
+
+
 def _draws(settings: Mapping[str, Any], precision: Precision, fakes: float, network: NetworkCount) -> list[Arithmetic]:
     """Return the effort of fakes that the reference draws during training."""
-    own = precision if settings.get("ddo-fakes-precision") == "amp" else "tf32"
+    own = _drawing_precision(settings, precision)
     branches = 2 if settings.get("ddo-fakes-cfg") else 1
     drawn = [DRAWING[own].of(branches * fakes * network.others["drawing"])]
     return drawn if settings.get("ddo-fakes-from") == "tokens" else [*drawn, _through_pixels(fakes, network)]
@@ -96,7 +107,7 @@ def _reference_set(step: RefsetStep, network: NetworkCount) -> Effort:
 
 def _evaluation(step: EvaluationStep, network: NetworkCount) -> Effort:
     settings = step.settings
-    images = len(step.seeds) * settings.get("num", EVALUATION_SAMPLES)
+    images = len(step.seeds) * _count(settings, "num", EVALUATION_SAMPLES)
     precision, branches = _sampling_precision(settings), 2 if settings.get("cfg") else 1
     arithmetic = [
         DRAWING[precision].of(branches * images * network.others["drawing"]),
@@ -112,7 +123,7 @@ def _through_pixels(count: float, network: NetworkCount) -> Arithmetic:
 def _count(settings: Mapping[str, Any], name: str, default: int) -> int:
     value = settings.get(name, default)
     if not isinstance(value, int) or value < 1:
-        raise UserError(f"training.{name} = {value!r} is no whole number >= 1")
+        raise UserError(f"{name} = {value!r} is no whole number >= 1, so there is no plan; correct it in the recipe")
     return value
 
 

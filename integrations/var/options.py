@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ddo_plugin import Number
+from ddo_plugin import Number, UserError
 
 PRECISIONS = ("fp32", "fp16", "bf16")
 
@@ -42,6 +42,16 @@ def round_options() -> list[click.Option]:
             help="Optimizer steps between training states, from which a run resumes; 0 writes none.",
         ),
     ]
+
+
+def no_compile_option() -> click.Option:
+    """Return an option that refuses `--ddo-compile`, because VAR has an option of its own."""
+
+    def refuse(context: click.Context, option: click.Parameter, typed: bool) -> None:
+        if typed:
+            raise UserError("--ddo-compile is for EDM and EDM2; use --tfast, VAR's own option for torch.compile")
+
+    return click.Option(["--ddo-compile"], is_flag=True, hidden=True, expose_value=False, callback=refuse)
 
 
 def fakes_options() -> list[click.Option]:

@@ -13,7 +13,7 @@ from ddo_integrations.var.compat import FIXES
 from ddo_integrations.var.compat.family import FAMILY
 from ddo_integrations.var.effort import effort
 from ddo_integrations.var.names import NEEDS
-from ddo_integrations.var.options import fakes_options, round_options, sampling_options
+from ddo_integrations.var.options import fakes_options, no_compile_option, round_options, sampling_options
 from ddo_plugin import (
     Command,
     Effort,
@@ -51,7 +51,7 @@ class VAR(Integration):
         digests=PATCHES / "var.json",
         needs=NEEDS,
         paths=("data_path", "ref", "vae"),
-        reserved={"local_out_dir_path": "self-play sets it"},
+        reserved={"local_out_dir_path": "self-play sets it", "ddo-compile": "set tfast, VAR's own option"},
         states=("ar-ckpt*.pth",),
         family=FAMILY,
         compat=("cpu",),
@@ -60,7 +60,7 @@ class VAR(Integration):
 
     def options(self) -> Sequence[click.Option]:
         common = finetuning_options(alpha=50.0, beta=0.02)
-        return [*common, sha256_option(), continue_option(), *round_options(), *fakes_options()]
+        return [*common, sha256_option(), continue_option(), no_compile_option(), *round_options(), *fakes_options()]
 
     def configure(self, config: MutableMapping[str, Any], options: Mapping[str, Any]) -> None:
         from ddo_integrations.var.configuration import configure

@@ -62,9 +62,40 @@ def test_an_unknown_network_that_is_not_at_hand_is_refused_in_one_line(ddo) -> N
 
 
 def test_an_upstream_without_figures_is_refused_in_one_line(ddo) -> None:
-    done = ddo("plan", "digits")
+    ddo("cp", "digits")
+    Path("base.net").touch()
+    done = ddo("plan", "digits.toml", "--set", 'start="base.net"')
     assert done.exit_code == 2
-    assert "digits" in done.output.splitlines()[-1]
+    assert "the integration of 'digits' does not count networks" in done.output
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ('evaluation.sampler="--steps=abc"', "steps = 'abc' is no number"),
+        ('evaluation.sampler="--x=\'"', "No closing quotation"),
+        ("training.duration=inf", "duration = inf is no number"),
+        ("training.batch=0", "cannot be divided among 8 GPUs"),
+        ("training.batch=513", "cannot be divided among 8 GPUs"),
+        ("training.batch-gpu=7", "does not divide the 64 images"),
+    ],
+)
+def test_settings_that_cannot_be_planned_are_refused_in_one_line(ddo, change: str, words: str) -> None:
+    done = ddo("plan", "edm-cifar10-cond", "--set", change)
+    assert done.exit_code == 2, done.output
+    assert words in done.output and "Traceback" not in done.output
+
+
+def test_memory_is_that_of_the_round_that_needs_most(ddo) -> None:
+    ddo("cp", "edm2-img512-l")
+    recipe = Path("edm2-img512-l.toml")
+    recipe.write_text(recipe.read_text() + "\n[[change]]\nfrom_round = 25\ntraining = { batch-gpu = 64 }\n")
+    assert "16 fit: --batch-gpu=16" in ddo("plan", str(recipe)).output
+
+
+def test_a_pass_that_fits_is_never_called_too_large(ddo) -> None:
+    line = next(line for line in ddo("plan", "var-d16", "--gpus=3").output.splitlines() if line.startswith("memory"))
+    assert "with 42 real images" in line and "more than" not in line
 
 
 def test_an_unclear_number_of_processes_asks_for_gpus(ddo) -> None:
@@ -76,3 +107,8 @@ def test_an_unclear_number_of_processes_asks_for_gpus(ddo) -> None:
 def test_an_unknown_recipe(ddo) -> None:
     done = ddo("plan", "nothing.toml")
     assert done.exit_code == 2 and "nothing.toml" in done.output
+
+
+def test_the_page_shows_what_the_command_prints(ddo) -> None:
+    page = (Path(__file__).parents[2] / "docs/plan.md").read_text()
+    assert page.split("```\n")[1] == ddo("plan", "edm-cifar10-cond").output

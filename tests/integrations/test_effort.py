@@ -52,7 +52,7 @@ def operations(effort: Effort) -> float:
     "step",
     [
         training("edm", fakes=OUT, duration=1.5, batch=512, tick=50, snap=1, dump=10),
-        training("edm2", fakes=OUT, duration="1500K", batch=512, snapshot=50_000, checkpoint="500K"),
+        training("edm2", fakes=OUT, duration=1_500_000, batch=512, snapshot=50_000, checkpoint="512Ki"),
     ],
 )
 def test_a_round_of_diffusion_costs_eight_forward_passes_for_each_real_image(step: RoundStep) -> None:
@@ -77,7 +77,8 @@ def test_a_smaller_pass_needs_less_memory() -> None:
 
 def test_each_ema_profile_is_another_snapshot() -> None:
     one, two = (of(training("edm2", fakes=OUT, ddo_ema=profiles)) for profiles in ("0.05", "0.05,0.1"))
-    assert (one.snapshots, two.snapshots) == (48, 96)
+    assert (one.snapshots, one.networks) == (48, 1)
+    assert (two.snapshots, two.networks) == (48, 2)
     assert two.state_bytes > one.state_bytes and two.memory is not None and one.memory is not None
     assert two.memory.fixed - one.memory.fixed == 4 * COUNT.parameters
 
@@ -111,6 +112,15 @@ def test_sampling_has_the_precision_that_was_asked_for(
 def test_an_evaluation_samples_for_every_seed() -> None:
     assert operations(of(evaluation("edm", num=500))) == 2 * 500 * 35 * F
     assert operations(of(evaluation("edm2", num=500, sampler="--steps=10 --guidance 1.2"))) == 2 * 500 * 19 * F
+    assert operations(of(evaluation("edm", num=500, sampler="--steps 10"))) == 2 * 500 * 19 * F
+
+
+def test_states_and_snapshots_are_also_written_at_the_end() -> None:
+    edm = of(training("edm", fakes=OUT, duration=1.53, tick=50, snap=1, dump=100))
+    assert (edm.snapshots, edm.states) == (31, 1)
+    edm2 = of(training("edm2", fakes=OUT))  # 6.4 million images
+    assert (edm2.snapshots, edm2.states) == (48, 7)
+    assert of(training("edm2", fakes=OUT, ddo_pause_after=3)).states == 49  # one beside each snapshot
 
 
 VAR = {"ddo_iters": 10, "bs": 64, "ac": 2, "fp16": 1}
@@ -129,6 +139,12 @@ def test_a_round_of_var_with_fakes_through_pixels() -> None:
 def test_guided_fakes_of_var_run_two_branches_and_tokens_no_tokenizer() -> None:
     effort = of(training("var", **VAR, ddo_fakes_from="tokens", ddo_fakes_cfg=1.0))
     assert operations(effort) == 640 * (6 * F + ENCODING + DRAWING)
+
+
+@pytest.mark.parametrize("settings", [{"ddo_fakes_precision": "amp"}, {"fp16": 0}])
+def test_drawing_in_the_precision_of_the_step_saves_the_reference_a_forward(settings: dict[str, object]) -> None:
+    effort = of(training("var", **{**VAR, **settings}, ddo_fakes_from="tokens"))
+    assert operations(effort) == 640 * (5.5 * F + ENCODING + 0.5 * DRAWING)
 
 
 def test_stored_fakes_of_var_need_no_forward_of_the_reference() -> None:

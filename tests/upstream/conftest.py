@@ -11,7 +11,7 @@ import socket
 import subprocess
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -354,3 +354,10 @@ BAD_INPUTS: dict[str, Callable[[World, Path], tuple[list[str], dict[str, Any], s
 def bad_input(request: pytest.FixtureRequest, world, tmp_path: Path) -> tuple[list[str], dict[str, Any], str]:
     """Each of the bad inputs that every upstream refuses alike."""
     return BAD_INPUTS[request.param](world, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def compiling(world, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """The world, where torch.compile keeps its files in a folder of its own and tells what it compiles again."""
+    own = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path_factory.mktemp("inductor")), "TORCH_LOGS": "recompiles,graph_breaks"}
+    return replace(world, variables={**world.variables, **own})

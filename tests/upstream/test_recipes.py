@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from ddo_plugin.base.errors import UserError
 from ddo_plugin.base.files import sha256_file
 from ddo_plugin.cli import main
 from ddo_plugin.hooks import plugins
@@ -122,6 +123,19 @@ def test_every_recipe_passes_ddo_validate_against_upstreams_source(name: str, ch
         done = CliRunner().invoke(main, ["validate", str(file), *where])
     assert done.exit_code == 0, done.output
     assert "not checked" not in done.output
+
+
+@pytest.mark.parametrize("name", ["edm-cifar10-cond", "edm2-img64-s"])
+def test_a_recipe_may_compile_the_networks(name: str, checkout) -> None:
+    recipe = opened(name, checkout, "training.ddo-compile=true")
+    this = recipe.rounds[0]
+    step = RoundStep(recipe.upstream, Path("a.pkl"), Path("fakes"), Path("out"), "ddo", 4.0, 0.05, 1, this.training)
+    assert "--ddo-compile" in plugins.manager().hook.ddo_round_command(step=step).argv
+
+
+def test_a_recipe_of_var_is_told_of_vars_own_option(checkout) -> None:
+    with pytest.raises(UserError, match=r"training\.ddo-compile: cannot be set here; set tfast, VAR's own option"):
+        opened("var-d16", checkout, "training.ddo-compile=true")
 
 
 @pytest.mark.parametrize("name", ["edm-cifar10-uncond", "edm-cifar10-cond"])

@@ -59,8 +59,9 @@ def heun_sample(
     x, steps = latents.to(sigmas.dtype) * sigmas[0], len(sigmas) - 1
     levels = sigmas.cpu()  # to decide by: the CPU would wait for numbers on a GPU in every step
     for (sigma, sigma_next), (level, level_next) in zip(pairwise(sigmas), pairwise(levels), strict=True):
-        gamma = churn.factor(level, steps) if churn else 0.0
-        x_hat, sigma_hat = _add_noise(x, sigma, gamma, churn, randn_like, round_sigma) if churn else (x, sigma)
+        x_hat, sigma_hat = x, sigma
+        if churn:
+            x_hat, sigma_hat = _add_noise(x, sigma, churn.factor(level, steps), churn, randn_like, round_sigma)
         d = slope(x_hat, sigma_hat)
         x = x_hat + (sigma_next - sigma_hat) * d
         if second_order and level_next > 0:

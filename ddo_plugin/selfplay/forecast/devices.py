@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ddo_plugin.hooks.types import Arithmetic
 
 TERA, GIB = 1e12, float(1 << 30)
-USABLE = 0.85  # of the memory; the rest is for CUDA itself, work space of its libraries and fragmentation
+USABLE = 0.85  # of the memory; the rest is for CUDA itself and for estimates that are too low (docs/plan.md)
 
 
 @dataclass(frozen=True)

@@ -48,27 +48,31 @@ class RoundForecast:
     refset: Effort | None
     training: Effort
     evaluation: Effort
-    comparison: Effort | None
+    comparison: Effort | None = None  # in a search
+    paused: Effort | None = None  # in a search, a training that pauses at a rung, where it needs a state
 
     @cached_property
     def stages(self) -> list[Stage]:
         return stages(self.planned, self.training.snapshots)
 
     @property
-    def snapshots(self) -> int:
-        """The number of snapshots that all trainings write."""
-        return sum(stage.candidates * stage.snapshots for stage in self.stages)
-
-    @property
     def trainings(self) -> float:
         """The number of trainings. One that a search stops early counts as a part."""
-        return self.snapshots / self.training.snapshots
+        return sum(stage.candidates * stage.snapshots for stage in self.stages) / self.training.snapshots
+
+    @property
+    def networks(self) -> int:
+        """The number of networks that all trainings write."""
+        return sum(self._networks(stage) for stage in self.stages)
 
     @property
     def evaluations(self) -> int:
         """The number of full evaluations."""
         search = self.planned.search
-        return min(search.finalists, self.snapshots) if search else self.snapshots
+        return min(search.finalists, self.networks) if search else self.networks
+
+    def _networks(self, stage: Stage) -> int:
+        return stage.candidates * stage.snapshots * self.training.networks
 
     def seconds(self, effort: Effort | None) -> float:
         """Return the time of one step on one GPU."""
@@ -80,7 +84,7 @@ class RoundForecast:
         return {
             "reference set": self.seconds(self.refset),
             "trainings": self.trainings * self.seconds(self.training),
-            "comparisons": self.snapshots * self.seconds(self.comparison),
+            "comparisons": self.networks * self.seconds(self.comparison),
             "evaluations": self.evaluations * self.seconds(self.evaluation),
         }
 
@@ -91,15 +95,16 @@ class RoundForecast:
     @property
     def one_candidate(self) -> float:
         """The GPU-seconds of a round that trains a single candidate and evaluates each of its snapshots in full."""
-        evaluations = self.training.snapshots * self.seconds(self.evaluation)
+        evaluations = self.training.snapshots * self.training.networks * self.seconds(self.evaluation)
         return self.seconds(self.refset) + self.seconds(self.training) + evaluations
 
     def elapsed(self, gpus: int, slots: int) -> float:
         """Return the time of the round if `slots` steps run at once, each on its own GPUs."""
         steps = [(1, self.seconds(self.refset))]
-        for candidates, snapshots in self.stages:
-            steps.append((candidates, self.seconds(self.training) * snapshots / self.training.snapshots))
-            steps.append((candidates * snapshots, self.seconds(self.comparison)))
+        for stage in self.stages:
+            share = stage.snapshots / self.training.snapshots
+            steps.append((stage.candidates, share * self.seconds(self.training)))
+            steps.append((self._networks(stage), self.seconds(self.comparison)))
         steps.append((self.evaluations, self.seconds(self.evaluation)))
         return sum(math.ceil(number / slots) * seconds for number, seconds in steps) / gpus
 
@@ -108,20 +113,23 @@ class RoundForecast:
         return self.training.memory
 
     @property
+    def states(self) -> float:
+        """The number of training states that all trainings write. Those of a search pause until the last rung."""
+        *before, last = self.stages
+        pausing = sum(stage.candidates * stage.snapshots for stage in before)
+        paused = self.paused.states / self.paused.snapshots if self.paused else 0.0
+        return pausing * paused + last.candidates * last.snapshots * self.training.states / self.training.snapshots
+
+    @property
     def disk(self) -> float:
         """The bytes of the reference set, and of all snapshots and states before old ones are deleted."""
-        training = self.training
-        states = self.trainings * training.states * training.state_bytes
-        return self._fakes + states + self.snapshots * training.snapshot_bytes
+        return self._fakes + self.states * self.training.state_bytes + self.networks * self.training.network_bytes
 
     def left(self, keep: str | int) -> float:
         """Return the bytes that stay after the round; `keep` is the recipe's policy."""
         if keep == "all":
             return self.disk
-        kept = keep if isinstance(keep, int) else 1
-        stopped = self.stages[0].candidates - self.stages[-1].candidates  # each keeps its newest state
-        states = stopped * self.training.state_bytes
-        return self._fakes + states + kept * self.training.snapshot_bytes
+        return self._fakes + (keep if isinstance(keep, int) else 1) * self.training.network_bytes
 
     @property
     def _fakes(self) -> float:
@@ -140,6 +148,7 @@ class Forecast:
     network: NetworkCount
     device: Device
     gpus: int
+    counted_in: str  # which network was counted, for people
     rounds: tuple[RoundForecast, ...]
 
     @property
@@ -178,10 +187,10 @@ def _costs(each: RoundForecast) -> Any:
     return each.efforts, len(each.planned.candidates), each.planned.search
 
 
-def forecast(recipe: Recipe, network: NetworkCount, device: Device, gpus: int) -> Forecast:
+def forecast(recipe: Recipe, network: NetworkCount, device: Device, gpus: int, counted_in: str) -> Forecast:
     """Return what a recipe costs if its networks are like this one."""
-    rounds = tuple(_round(recipe, number, network, device, gpus) for number in range(1, len(recipe.rounds) + 1))
-    return Forecast(recipe, network, device, gpus, rounds)
+    rounds = (_round(recipe, number, network, device, gpus) for number in range(1, len(recipe.rounds) + 1))
+    return Forecast(recipe, network, device, gpus, counted_in, tuple(rounds))
 
 
 def _round(recipe: Recipe, number: int, network: NetworkCount, device: Device, gpus: int) -> RoundForecast:
@@ -194,15 +203,19 @@ def _round(recipe: Recipe, number: int, network: NetworkCount, device: Device, g
             raise UserError(f"the integration of '{name}' does not tell what its steps cost, so there is no plan")
         return answer
 
+    def training(**more: int) -> Effort:
+        setting = (candidate.objective, candidate.alpha, candidate.beta)
+        return effort(RoundStep(name, start, fakes, OUT, *setting, seed, {**planned.training, **more}))
+
     fakes = OUT if planned.needs_refset else None
-    setting = (candidate.objective, candidate.alpha, candidate.beta)
     return RoundForecast(
         planned,
         device,
         effort(RefsetStep(name, start, OUT, planned.refset_count, seed, planned.refset)) if fakes else None,
-        effort(RoundStep(name, start, fakes, OUT, *setting, seed, planned.training)),
+        training(),
         effort(EvaluationStep(name, start, OUT, planned.evaluation_seeds, planned.evaluation)),
         effort(EvaluationStep(name, start, OUT, search.evaluation_seeds, search.evaluation)) if search else None,
+        training(**{"ddo-pause-after": search.rungs[-1]}) if search else None,
     )
 
 

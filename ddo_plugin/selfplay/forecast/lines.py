@@ -42,11 +42,11 @@ def lines(plan: Forecast, slots: int) -> Iterator[str]:
 
 def _parts(each: RoundForecast) -> Iterator[str]:
     planned = each.planned
-    stopped = f" ({len(planned.candidates)} candidates)" if planned.search else ""
+    of = f" ({len(planned.candidates)} candidates)" if planned.search else ""
     titles = {
         "reference set": f"reference set, {planned.refset_count:,} samples",
-        "trainings": f"{_number(each.trainings)} trainings{stopped}",
-        "comparisons": f"{each.snapshots:,} comparisons",
+        "trainings": f"{_number(each.trainings)} trainings{of}",
+        "comparisons": f"{each.networks:,} comparisons",
         "evaluations": f"{each.evaluations:,} evaluations",
     }
     for name, seconds in each.parts.items():
@@ -65,7 +65,7 @@ def _wider(plan: Forecast, slots: int) -> Iterator[str]:
 def _compared(plan: Forecast) -> Iterator[str]:
     """Compare a round with the paper's hours, which are those of one candidate on its own node."""
     device, gpus = PAPER
-    as_there = forecast(plan.recipe, plan.network, device, gpus).rounds[0]
+    as_there = forecast(plan.recipe, plan.network, device, gpus, plan.counted_in).rounds[0]
     hours = as_there.one_candidate / gpus / HOUR
     line = f"a round of one candidate on {gpus} {device.name}, every snapshot evaluated: {_number(hours)} hours"
     paper = plan.recipe.expected.get(HOURS)
@@ -73,26 +73,30 @@ def _compared(plan: Forecast) -> Iterator[str]:
 
 
 def _memory(plan: Forecast) -> Iterator[str]:
-    memory = plan.rounds[0].memory
-    if memory is None:
+    """Tell the memory of the rounds that need most, and which pass would fit."""
+    needs = [memory for each in plan.rounds if (memory := each.memory)]
+    if not needs:
         return
-    device = plan.device
-    need = memory.fixed + memory.images * memory.per_image
+    memory, device = max(needs, key=_need), plan.device
+    need = _need(memory)
     line = (
         f"memory of a GPU: {_gib(need)} of {_gib(device.memory)}, with {_plural(memory.images, 'real image')} in a pass"
     )
+    fits = need <= device.usable
+    if not fits:
+        line += f", more than the {_gib(device.usable)} that can be used"
     passes = _fewest_passes(memory, device)
     if passes is None:
-        yield f"{line}; not even one image fits into the {_gib(device.usable)} that can be used"
+        yield f"{line}; not even one image fits"
         return
     images = memory.share // passes
-    option = memory.option.format(images=images, passes=passes)
-    if images < memory.images:
-        yield f"{line}, more than the {_gib(device.usable)} that can be used; {images} fit: {option}"
-    elif images > memory.images:
-        yield f"{line}; up to {images} fit: {option}"
-    else:
-        yield line
+    if images > memory.images or not fits:
+        line += f"; {'up to ' * fits}{images} fit: {memory.option.format(images=images, passes=passes)}"
+    yield line
+
+
+def _need(memory: Memory) -> float:
+    return memory.fixed + memory.images * memory.per_image
 
 
 def _fewest_passes(memory: Memory, device: Device) -> int | None:
@@ -108,11 +112,10 @@ def _sources(plan: Forecast) -> Iterator[str]:
     efforts = [effort for each in plan.rounds for effort in each.efforts]
     rates = dict.fromkeys(arithmetic.rate for effort in efforts for arithmetic in effort.arithmetic)
     yield ""
-    yield "counted: operations, and the memory that a forward pass keeps for the backward pass"
-    for measured, title in ((True, "measured on an H200, assumed on other GPUs"), (False, "assumed")):
-        shares = [f"{rate.what} {rate.share:.2g} ({rate.precision})" for rate in rates if rate.measured == measured]
-        if shares:
-            yield f"{title}: share of the peak, {', '.join(shares)}"
+    yield f"counted in {plan.counted_in}: operations, and the memory that a forward pass keeps for the backward pass"
+    for source in dict.fromkeys(rate.source for rate in rates):
+        shares = [f"{rate.what} {rate.share:.2g} ({rate.precision})" for rate in rates if rate.source == source]
+        yield f"{source}: share of the GPU's peak, {', '.join(shares)}"
     if left_out := dict.fromkeys(name for effort in efforts for name in effort.left_out):
         yield f"left out: {', '.join(left_out)}"
 

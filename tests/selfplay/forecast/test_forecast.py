@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ddo_plugin.hooks.types import Arithmetic, Effort, Memory, Rate
@@ -19,12 +21,14 @@ def effort(seconds: float, **more: float) -> Effort:
     return Effort([Arithmetic(seconds * 5.0, Rate("step", "fp32", 0.5))], **more)  # type: ignore[arg-type]
 
 
-def forecast(candidates: int, search: Search | None = None) -> RoundForecast:
+def forecast(candidates: int, search: Search | None = None, files: int = 1) -> RoundForecast:
     pairs = tuple(Candidate("ddo", float(alpha), 0.1) for alpha in range(candidates))
     planned = Round(pairs, refset_count=10, evaluation_seeds=(0,), search=search)
-    training = effort(TRAINING, snapshots=SNAPSHOTS, snapshot_bytes=10.0, states=4, state_bytes=25.0)
-    compared = effort(COMPARISON) if search else None
-    return RoundForecast(planned, DEVICE, effort(REFSET, stored=50.0), training, effort(EVALUATION), compared)
+    training = effort(TRAINING, snapshots=SNAPSHOTS, networks=files, network_bytes=10.0, states=4, state_bytes=25.0)
+    compared, paused = None, None
+    if search:  # with a state beside each snapshot
+        compared, paused = effort(COMPARISON), replace(training, states=SNAPSHOTS)
+    return RoundForecast(planned, DEVICE, effort(REFSET, stored=50.0), training, effort(EVALUATION), compared, paused)
 
 
 SEARCH = Search(rungs=(2, 4), keep=0.3, finalists=2, evaluation_seeds=(0,))
@@ -43,7 +47,7 @@ def test_a_grid_trains_every_candidate_to_the_end() -> None:
 def test_a_search_pays_for_the_snapshots_that_its_candidates_reach() -> None:
     round_ = forecast(10, SEARCH)
     assert round_.stages == [Stage(10, 2), Stage(3, 2), Stage(1, 4)]
-    assert (round_.snapshots, round_.trainings, round_.evaluations) == (30, 30 / 8, 2)
+    assert (round_.networks, round_.trainings, round_.evaluations) == (30, 30 / 8, 2)
     assert round_.gpu_seconds == REFSET + 30 / 8 * TRAINING + 30 * COMPARISON + 2 * EVALUATION
     wide = REFSET + TRAINING + (2 + 1 + 1) * COMPARISON + EVALUATION  # the last candidate trains to the end
     assert round_.elapsed(gpus=1, slots=10) == pytest.approx(wide)
@@ -61,7 +65,20 @@ def test_disk_within_a_round_and_after_it() -> None:
     assert round_.left("best") == 50 + 10
     assert round_.left(3) == 50 + 30
     assert round_.left("all") == round_.disk
-    assert forecast(10, SEARCH).left("best") == 50 + 10 + 9 * 25  # stopped trainings keep their newest state
+
+
+def test_a_search_has_a_state_beside_each_snapshot_up_to_the_last_rung() -> None:
+    round_ = forecast(10, SEARCH)
+    assert round_.states == 10 * 2 + 3 * 2 + 4 * 4 / 8
+    assert round_.disk == 50 + round_.states * 25 + 30 * 10
+    assert round_.left("best") == 50 + 10
+
+
+def test_rungs_count_snapshots_whatever_the_number_of_their_files() -> None:
+    one, two = forecast(10, SEARCH), forecast(10, SEARCH, files=2)
+    assert (two.stages, two.trainings) == (one.stages, one.trainings)
+    assert (two.networks, two.evaluations) == (60, 2)
+    assert two.gpu_seconds == one.gpu_seconds + 30 * COMPARISON
 
 
 @pytest.mark.parametrize(

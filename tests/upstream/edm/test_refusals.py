@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,16 @@ def test_impossible_numbers(flag: str, why: str, world, tmp_path) -> None:
     process = world.finetune(flag, f"--outdir={tmp_path / 'out'}")
     assert process.returncode == 2
     assert why in process.stderr
+
+
+@pytest.mark.usefixtures("own_interpreters")  # torch reads CXX once
+def test_compile_without_a_compiler(world, refused, tmp_path) -> None:
+    compiler = {"CXX": str(tmp_path / "none"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "inductor")}
+    out = tmp_path / "out"
+    line = refused(replace(world, variables=compiler).finetune("--ddo-compile", f"--outdir={out}"))
+    assert "--ddo-compile: torch.compile fails here: " in line and "No working C++ compiler" in line
+    assert "drop --ddo-compile" in line
+    assert not out.exists()
 
 
 @pytest.mark.usefixtures("own_interpreters")

@@ -11,7 +11,7 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 from training.networks_edm2 import Precond
 
-from ddo_integrations.edm2.loss import _trained
+from ddo_integrations.edm2.loss import _denoiser
 from ddo_plugin.objective.diffusion import Denoiser
 
 NOISY, SIGMA, NO_LABELS = torch.randn(4, 3, 8, 8), torch.ones(4), torch.zeros(8, 0)
@@ -41,7 +41,7 @@ if __name__ == "__main__":
     net = Precond(8, 3, 0, model_channels=8, channel_mult=[1, 1], num_blocks=1, attn_resolutions=[]).train()
     ddp = DistributedDataParallel(net)
     errors = {
-        "ours": message(lambda: one_forward(_trained(ddp, NO_LABELS))),
+        "ours": message(lambda: one_forward(_denoiser(ddp, NO_LABELS))),
         "two forwards": message(lambda: two_forwards(net)),
         "without logvar": message(lambda: one_forward(ddp)),
     }

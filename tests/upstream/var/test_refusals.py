@@ -62,6 +62,7 @@ def elsewhere(world, folder: Path) -> subprocess.CompletedProcess[str]:
         ("--ddo-bet=3", "--ddo-bet: no such option; did you mean --ddo_beta?"),
         ("-ddo_alpha=3", "-ddo_alpha: no such option; did you mean --ddo_alpha?"),
         ("--ddo_alhpa=3", "did you mean --ddo_alpha?"),
+        ("--ddo_compile", "--ddo-compile is for EDM and EDM2; use --tfast"),
         ("--ddo_objective=gan", "available are ddo, mle"),
         ("--ls=0.1", "label smoothing"),
         ("--pg=0.5", "drop --pg"),
