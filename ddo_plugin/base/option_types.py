@@ -17,6 +17,7 @@ MOST_AT_A_TIME = 1024  # commands
 MOST_EVALUATIONS = 1000  # per command: evaluation seeds, or points of a curve
 MOST_STEPS = 10_000  # of a sampler
 LAST_SEED = (1 << 32) - 1  # a larger one would repeat the noise of another
+LONGEST_NAME = 255  # bytes of a file or folder; known before the folders above it are made
 LAST_CLASS = (1 << 31) - 1
 Parameter = click.Parameter | None
 Context = click.Context | None
@@ -50,7 +51,8 @@ class Place(click.Path):
     """The path of a file or folder, which may exist or not.
 
     It is not empty: an unset shell variable would otherwise mean the current folder. It is neither a pipe, which can
-    block, nor a device, which can be endless or would be replaced by a result.
+    block, nor a device, which can be endless or would be replaced by a result. It is not the root, which a command
+    would fill or search.
     """
 
     def __init__(self, **settings: Any):
@@ -59,6 +61,10 @@ class Place(click.Path):
     def convert(self, value: Any, param: Parameter, ctx: Context) -> Any:
         if not str(value):
             self.fail("the path is empty; pass a file or folder.", param, ctx)
+        if not os.path.abspath(value).strip(os.sep):  # noqa: PTH100, the value is not a Path yet
+            self.fail(f"{str(value)!r} is the root of the file system; pass a file or folder in it.", param, ctx)
+        if any(len(os.fsencode(part)) > LONGEST_NAME for part in Path(value).parts):
+            self.fail(f"{str(value)!r} holds a name of more than {LONGEST_NAME} bytes.", param, ctx)
         try:
             mode = os.stat(value).st_mode  # noqa: PTH116, the value is not a Path yet
         except (FileNotFoundError, NotADirectoryError):

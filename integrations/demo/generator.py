@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from ddo_integrations.demo.data import CLASSES
 from ddo_integrations.demo.families import Family, build, load_snapshot
-from ddo_plugin import Progress, SampleGenerators, balanced_labels, sha256_file
+from ddo_plugin import Progress, SampleGenerators, balanced_labels, local_file, sha256_file
 
 BATCH = 500
 
@@ -41,7 +40,7 @@ class DigitsGenerator:
 
 def generator(source: str, options: Mapping[str, Any]) -> DigitsGenerator:
     """Return the network of a snapshot as a generator."""
-    path, family = Path(source), build(options["family"], options["data"])
+    path, family = local_file(source), build(options["family"], options["data"])
     reference = {"source": path.name, "sha256": sha256_file(path)}
     return DigitsGenerator(family, load_snapshot(path, options["family"], family), reference)
 

@@ -69,9 +69,9 @@ class DigitsIntegration(Integration):
 
     def reference(self, source: str, options: Mapping[str, Any]) -> Reference:
         from ddo_integrations.demo.families import build, load_snapshot
-        from ddo_plugin import freeze_reference
+        from ddo_plugin import freeze_reference, local_file
 
-        path = Path(source)
+        path = local_file(source)
         return freeze_reference(
             load_snapshot(path, options["family"], build(options["family"], options["data"])), source, path
         )

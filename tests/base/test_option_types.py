@@ -63,7 +63,9 @@ def test_options_of_another_program_need_paired_quotes(text: str) -> None:
     assert ShellWords().convert("--a='b c'", None, None) == "--a='b c'"
 
 
-@pytest.mark.parametrize("name", ["", "fifo", "to-fifo", "loop", "loop/below", "x" * 300, "nul\0"])
+@pytest.mark.parametrize(
+    "name", ["", "fifo", "to-fifo", "loop", "loop/below", "x" * 300, "absent/" + "x" * 300, "nul\0", "/", "//", "/../"]
+)
 def test_a_place_is_neither_empty_nor_unusable_nor_a_pipe(tmp_path: Path, monkeypatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
     os.mkfifo("fifo")

@@ -45,7 +45,8 @@ class Tiny(torch.nn.Module):
             row = torch.as_tensor(filter, dtype=torch.float32)
             for number in range(1000):
                 self.register_buffer(f"filter{number}", row.ger(row))
-        self.blocks = torch.nn.ModuleList(torch.nn.Linear(width, width) for _ in range(blocks))
+        if blocks:
+            self.blocks = torch.nn.ModuleList(torch.nn.Linear(width, width) for _ in range(blocks))
 
 def gadget(*arguments, **kwargs):
     open("pwned", "w")

@@ -50,7 +50,8 @@ def results(out: Path) -> dict[str, object]:
     return {"facts": sorted(map(str, facts)), **evaluations}
 
 
-ELSEWHERE = {"ddo_loader", "ddo_convert", "ddo_evaluation_options"}  # VAR's loop, `ddo convert` and recipes call these
+# VAR's loop, `ddo convert`, recipes and `ddo plan` call these
+ELSEWHERE = {"ddo_loader", "ddo_convert", "ddo_evaluation_options", "ddo_count", "ddo_effort"}
 
 
 @pytest.mark.parametrize("hook", [hook for hook in HOOKS if hook not in ELSEWHERE])

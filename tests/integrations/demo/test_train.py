@@ -80,7 +80,7 @@ def test_a_collapse_ends_the_run_with_status_3_and_says_what_to_change(tmp_path,
 @pytest.mark.parametrize(
     ("flag", "value", "message"),
     [
-        ("ddo", "missing.safetensors", "missing.safetensors is not a snapshot of the demo"),
+        ("ddo", "missing.safetensors", "missing.safetensors: no such file"),
         ("ddo", "{tokens}", "snapshot of the family 'tokens', not 'diffusion'"),
         ("ddo_fakes", "{tmp}", "no such reference set"),
         ("ddo_fakes", None, "--ddo needs --ddo-fakes=PATH"),
