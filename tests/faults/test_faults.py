@@ -53,7 +53,7 @@ READING = {
     "validate": Case([*DDO, "validate", "recipe.toml"], env=STAND_IN),
     "selfplay --dry-run": Case([*DDO, "selfplay", "recipe.toml", "--dry-run"], env=STAND_IN),
 }
-FEW = 0.04
+FEW, MORE = 0.04, 0.1  # shares of all faults
 
 
 def assert_survives(name: str, world: Path, work: Path, share: float = 1.0, faults: Sequence[str] = FAULTS) -> None:
@@ -75,14 +75,14 @@ def test_a_signal_gives_one_line_and_the_status_of_a_shell(name: str, fault_worl
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("name", CASES)
-def test_a_signal_at_any_operation_gives_one_line(name: str, fault_world: Path, tmp_path: Path) -> None:
-    assert_survives(name, fault_world, tmp_path, faults=SIGNALS)
+def test_a_signal_at_more_operations_gives_one_line(name: str, fault_world: Path, tmp_path: Path) -> None:
+    assert_survives(name, fault_world, tmp_path, MORE, SIGNALS)
 
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("name", CASES)
-def test_every_fault_costs_one_line_and_nothing_else(name: str, fault_world: Path, tmp_path: Path) -> None:
-    assert_survives(name, fault_world, tmp_path)
+def test_more_faults_cost_one_line_and_nothing_else(name: str, fault_world: Path, tmp_path: Path) -> None:
+    assert_survives(name, fault_world, tmp_path, MORE)
 
 
 @pytest.mark.parametrize("name", READING)

@@ -24,7 +24,7 @@ from ddo_plugin.checkouts.patching.placing import Inspection, State, inspect
 
 PATCHES = Path(__file__).parents[2] / "patches"
 UPSTREAMS = {"edm": "edm", "edm2": "edm2", "VAR": "var"}
-FEW, MANY = 75, 1000  # mutations of each file
+FEW, MANY = 75, 400  # mutations of each file
 
 # -- the judge ------------------------------------------------------------------------------------------------------
 
