@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 @click.command("plan")
 @click.argument("recipe")
 @click.option(
-    "--gpu", type=click.Choice(list(DEVICES)), default=next(iter(DEVICES)), show_default=True, help="Kind of GPU."
+    "--gpu",
+    type=click.Choice(list(DEVICES), case_sensitive=False),
+    default=next(iter(DEVICES)),
+    show_default=True,
+    help="Kind of GPU.",
 )
 @click.option(
     "--gpus",
@@ -78,6 +82,6 @@ def _count(recipe: Recipe) -> tuple[NetworkCount, str]:
         missing = f"launch.checkout = {recipe.checkout}" if start.is_file() else f"start = {recipe.start}"
         raise UserError(
             f"{missing}: not on this machine, and no counts of {Path(recipe.start).name} come with the package; "
-            "the plan needs the network and the checkout"
+            "the plan needs the checkout and the network, which `ddo inspect URL` downloads"
         )
     return published, "a network of the published size"

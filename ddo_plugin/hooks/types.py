@@ -265,7 +265,7 @@ class Memory:
     per_image: float  # for each real image of a pass, with its fakes
     images: int  # real images that a GPU takes through the networks in one pass
     share: int  # real images of a whole optimizer step on one GPU
-    option: str  # how a pass is made smaller, with {images} and {passes}: "--batch-gpu={images}"
+    option: str  # how a pass is made smaller, with {images} and {passes}: "training.batch-gpu = {images}"
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ def training(step: RoundStep, network: NetworkCount, gpus: int, plan: Schedule, 
             per_image=samples * network.kept,
             images=_pass(plan.batch_gpu, share),
             share=share,
-            option="--batch-gpu={images}",
+            option="training.batch-gpu = {images}",
         ),
         left_out=LEFT_OUT,
     )
@@ -156,7 +156,7 @@ def number(settings: Settings, name: str, default: float) -> float:
     except (TypeError, ValueError):
         found = math.nan
     if not 0 <= found < math.inf:
-        raise UserError(f"{name} = {value!r} is no number >= 0, so there is no plan; correct it in the recipe")
+        raise UserError(f"{name} = {value!r} is not a number >= 0, so there is no plan; correct it in the recipe")
     return found
 
 

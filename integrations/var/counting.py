@@ -20,6 +20,7 @@ from ddo_integrations.var.scoring import Scorer
 from ddo_plugin import NetworkCount, count_forward, count_operations
 
 WIDTH_OF_HEAD = 64  # channels of an attention head
+CHANNELS = 160  # of the published image tokenizer
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def count(path: Path) -> NetworkCount:
     """Count a network by its weights' shapes: with one block, with two, and the difference for each further block."""
     weights = networks.read_weights(path, "start")
     with redirect_stdout(io.StringIO()):  # upstream's constructors print
-        vae = VQVAE(vocab_size=weights.vocabulary, v_patch_nums=weights.sides, test_mode=True)
+        vae = VQVAE(vocab_size=weights.vocabulary, ch=CHANNELS, v_patch_nums=weights.sides, test_mode=True)
         one, two = (_count_shallow(vae, weights, depth) for depth in (1, 2))
     whole = one.deeper(two, weights.depth - 1)
     side = 16 * weights.sides[-1]

@@ -167,5 +167,5 @@ def test_samples_of_var() -> None:
     "step", [training("edm", duration="long"), training("edm2", batch=-1), training("var", bs="many")]
 )
 def test_a_setting_that_is_no_number_is_refused(step: RoundStep) -> None:
-    with pytest.raises(UserError, match="is no"):
+    with pytest.raises(UserError, match="is not a"):
         of(step)

@@ -221,12 +221,14 @@ def _round(recipe: Recipe, number: int, network: NetworkCount, device: Device, g
 
 def processes(torchrun: str) -> int | None:
     """Return the number of processes that these options of torchrun start; None if they do not say a number."""
-    per_node, nodes = (_option(torchrun, name) for name in ("nproc[-_]per[-_]node", "nnodes"))
     if not torchrun:
         return 1
-    return None if per_node is None else per_node * (nodes or 1)
+    per_node, nodes = _option(torchrun, "nproc[-_]per[-_]node"), _option(torchrun, "nnodes")
+    if nodes is None and "--nnodes" not in torchrun:
+        nodes = 1
+    return None if per_node is None or nodes is None else per_node * nodes
 
 
 def _option(torchrun: str, pattern: str) -> int | None:
-    found = re.search(rf"--{pattern}[= ](?:\d+:)?(\d+)\b", torchrun)
+    found = re.search(rf"--{pattern}[= ](\d+)(?![\d:])", torchrun)
     return int(found[1]) if found else None

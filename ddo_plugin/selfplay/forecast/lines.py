@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ddo_plugin.hooks.types import Memory
-from ddo_plugin.selfplay.forecast.devices import DEVICES, GIB, Device
+from ddo_plugin.selfplay.forecast.devices import DEVICES, GIB, USABLE, Device
 from ddo_plugin.selfplay.forecast.forecast import Forecast, RoundForecast, forecast
 
 HOUR, DAY = 3600.0, 24.0
@@ -18,7 +18,8 @@ def lines(plan: Forecast, slots: int) -> Iterator[str]:
     """Yield what the recipe costs, what that depends on, and how it compares with the paper."""
     network, count = plan.network, len(plan.rounds)
     where = f"{plan.gpus} {plan.device.name}" + (f" for each step, {slots} steps at a time" if slots > 1 else "")
-    yield f"{plan.recipe.title}; {where}"
+    yield f"{plan.recipe.title}"
+    yield f"{_plural(count, 'round')} on {where}"
     yield (
         f"network: {network.parameters / 1e6:,.1f} million parameters, {network.forward / 1e9:,.1f} billion operations "
         "in a forward pass over one sample"
@@ -31,7 +32,8 @@ def lines(plan: Forecast, slots: int) -> Iterator[str]:
         yield f"  {'sum':{WIDTH - 2}}{_number(each.gpu_seconds / HOUR):>12}"
     total = plan.gpu_seconds / HOUR
     yield ""
-    yield f"{_plural(count, 'round')}: {_number(total)} GPU-hours, {_time(plan.elapsed(slots) / HOUR)}"
+    yield f"evaluation of the first network: {_number(plan.base / HOUR)} GPU-hours"
+    yield f"{_plural(count, 'round')} and this: {_number(total)} GPU-hours, {_time(plan.elapsed(slots) / HOUR)}"
     yield from _wider(plan, slots)
     yield from _compared(plan)
     yield from _memory(plan)
@@ -42,10 +44,12 @@ def lines(plan: Forecast, slots: int) -> Iterator[str]:
 
 def _parts(each: RoundForecast) -> Iterator[str]:
     planned = each.planned
-    of = f" ({len(planned.candidates)} candidates)" if planned.search else ""
+    trainings = f"{_number(each.trainings)} trainings"
+    if planned.search:  # which stops some
+        trainings = f"{len(planned.candidates)} trainings, as long as {_number(each.trainings)}"
     titles = {
         "reference set": f"reference set, {planned.refset_count:,} samples",
-        "trainings": f"{_number(each.trainings)} trainings{of}",
+        "trainings": trainings,
         "comparisons": f"{each.networks:,} comparisons",
         "evaluations": f"{each.evaluations:,} evaluations",
     }
@@ -59,7 +63,7 @@ def _wider(plan: Forecast, slots: int) -> Iterator[str]:
     candidates = max(len(each.planned.candidates) for each in plan.rounds)
     if candidates > slots:
         gpus = candidates * plan.gpus
-        yield f"with resources.slots = {candidates} ({gpus} GPUs): {_time(plan.elapsed(candidates) / HOUR)}"
+        yield f"with resources.slots = {candidates} ({gpus:,} GPUs): {_time(plan.elapsed(candidates) / HOUR)}"
 
 
 def _compared(plan: Forecast) -> Iterator[str]:
@@ -67,9 +71,12 @@ def _compared(plan: Forecast) -> Iterator[str]:
     device, gpus = PAPER
     as_there = forecast(plan.recipe, plan.network, device, gpus, plan.counted_in).rounds[0]
     hours = as_there.one_candidate / gpus / HOUR
-    line = f"a round of one candidate on {gpus} {device.name}, every snapshot evaluated: {_number(hours)} hours"
     paper = plan.recipe.expected.get(HOURS)
-    yield line + (f"; the paper reports about {paper:g}" if paper else "; the paper reports no time")
+    yield (
+        f"as in the paper, a round of one candidate on {gpus} {device.name}, every snapshot evaluated: "
+        f"{_number(hours)} hours; "
+        + (f"the paper's settings took about {paper:g}" if paper else "the paper gives no time")
+    )
 
 
 def _memory(plan: Forecast) -> Iterator[str]:
@@ -79,19 +86,18 @@ def _memory(plan: Forecast) -> Iterator[str]:
         return
     memory, device = max(needs, key=_need), plan.device
     need = _need(memory)
-    line = (
-        f"memory of a GPU: {_gib(need)} of {_gib(device.memory)}, with {_plural(memory.images, 'real image')} in a pass"
-    )
     fits = need <= device.usable
-    if not fits:
-        line += f", more than the {_gib(device.usable)} that can be used"
+    line = (
+        f"memory of a GPU: {'fits' if fits else 'does not fit'}; {_gib(need)} of {_gib(device.memory)} "
+        f"({USABLE:.0%} can be used), with {_plural(memory.images, 'real image')} in a pass"
+    )
     passes = _fewest_passes(memory, device)
     if passes is None:
         yield f"{line}; not even one image fits"
         return
     images = memory.share // passes
     if images > memory.images or not fits:
-        line += f"; {'up to ' * fits}{images} fit: {memory.option.format(images=images, passes=passes)}"
+        line += f"; {'up to ' * fits}{images} fit with {memory.option.format(images=images, passes=passes)}"
     yield line
 
 
@@ -121,11 +127,13 @@ def _sources(plan: Forecast) -> Iterator[str]:
 
 
 def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.2g}" if value < 10 else f"{value:.1f}"
+    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.1f}" if value >= 10 else f"{value:.2g}"
 
 
 def _time(hours: float) -> str:
-    return f"{_number(hours / DAY)} days" if hours >= 2 * DAY else f"{_number(hours)} hours"
+    if hours >= 2 * DAY:
+        return f"{_number(hours / DAY)} days"
+    return f"{_number(hours)} hours" if hours >= 1 else f"{_number(60 * hours)} minutes"
 
 
 def _plural(count: int, noun: str) -> str:
@@ -137,4 +145,7 @@ def _gib(amount: float) -> str:
 
 
 def _bytes(amount: float) -> str:
-    return f"{amount / GIB:,.1f} GiB" if amount < 1024 * GIB else f"{amount / GIB / 1024:,.1f} TiB"
+    for unit, size in (("TiB", 1024 * GIB), ("GiB", GIB)):
+        if amount >= size:
+            return f"{amount / size:,.1f} {unit}"
+    return f"{amount / GIB * 1024:,.1f} MiB"

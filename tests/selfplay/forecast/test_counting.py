@@ -35,3 +35,11 @@ def test_operations_and_memory_of_a_forward_pass(device: str) -> None:
 def test_operations_without_a_backward_pass() -> None:
     network = Network()
     assert count_operations(lambda: network(torch.zeros(7, WIDTH))) == 7 * (2 * WIDTH * HIDDEN + 2 * HIDDEN)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_counts_although_the_fused_kernel_of_a_cpu_is_not_counted(dtype: torch.dtype) -> None:
+    batch, heads, length, width = 2, 3, 16, 8
+    x = torch.zeros(batch, heads, length, width, dtype=dtype)
+    expected = 2 * batch * heads * (2 * length * length * width)  # queries with keys, and weights with values
+    assert count_operations(lambda: nn.functional.scaled_dot_product_attention(x, x, x)) == expected

@@ -87,7 +87,7 @@ def test_rungs_count_snapshots_whatever_the_number_of_their_files() -> None:
         ("", 1),
         ("--standalone --nproc_per_node=8", 8),
         ("--nproc-per-node 4 --nnodes=2", 8),
-        ("--nnodes=1:3 --nproc_per_node=2", 6),
+        ("--nnodes=1:3 --nproc_per_node=2", None),
         ("--nproc_per_node=gpu", None),
         ("--standalone", None),
     ],
@@ -98,7 +98,9 @@ def test_the_number_of_processes(torchrun: str, expected: int | None) -> None:
 
 def test_the_largest_pass_divides_the_share_of_the_batch() -> None:
     def memory(fixed: float) -> Memory:
-        return Memory(fixed=fixed * GIB, per_image=10 * GIB, images=24, share=24, option="--batch-gpu={images}")
+        return Memory(
+            fixed=fixed * GIB, per_image=10 * GIB, images=24, share=24, option="training.batch-gpu = {images}"
+        )
 
     assert _fewest_passes(memory(0), DEVICE) == 3  # 85 GiB hold 8 images of 10 GiB
     assert _fewest_passes(memory(15), DEVICE) == 4  # 7 images fit, and 6 divide 24
