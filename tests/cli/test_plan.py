@@ -73,7 +73,7 @@ def test_an_upstream_without_figures_is_refused_in_one_line(ddo) -> None:
     "change, words",
     [
         ('evaluation.sampler="--steps=abc"', "steps = 'abc' is not a number"),
-        ('evaluation.sampler="--x=\'"', "No closing quotation"),
+        ('evaluation.sampler="--x=\'"', "no closing quotation"),
         ("training.duration=inf", "duration = inf is not a number"),
         ("training.batch=0", "cannot be divided among 8 GPUs"),
         ("training.batch=513", "cannot be divided among 8 GPUs"),
