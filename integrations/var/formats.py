@@ -34,7 +34,7 @@ def read_tensors(path: Path, flag: str) -> Any:
     except Exception as error:  # another kind of file can raise anything
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise UserError(
-            f"{flag}={path} cannot be read as a file of tensors ({reason}); download or copy it again"
+            f"{flag}={path} cannot be read as a file of tensors ({reason}); if it is one, download or copy it again"
         ) from None
 
 

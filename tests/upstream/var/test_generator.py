@@ -288,7 +288,7 @@ def test_a_network_of_another_upstream_is_refused_in_one_line(world, refused, co
     other = tmp_path / "edm.pkl"
     other.write_bytes(pickle.dumps({"ema": Path("a class of its own")}, protocol=4))
     line = refused(command("sample", f"--network={other}", "--grid=look.png"))
-    assert line.startswith(f"Error: --network={other} cannot be read as a file of tensors: ")
+    assert line.startswith(f"Error: --network={other} cannot be read as a file of tensors (pathlib.PosixPath); ")
 
 
 def test_a_missing_tokenizer_is_named(world, refused, command) -> None:
