@@ -120,8 +120,6 @@ def races(folder: Path, quick: bool) -> Row:
 ROWS: tuple[Callable[[Path, bool], Row], ...] = (
     *(code, exhaustion, mutations, damage),  # files
     *(wrong_input, races),  # commands
-    *(),  # downloads and patches
-    *(),  # faults and signals
 )
 
 

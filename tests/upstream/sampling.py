@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ddo_plugin.sampling.refsets import format as refset
+
 LAUNCHER = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 
 
@@ -109,3 +111,18 @@ def in_half_precision(world, completed, root: Path, networks: str) -> tuple[Any,
 def greatest_difference(one: Path, other: Path) -> int:
     first, second = pixels(one), pixels(other)
     return max(int(np.abs(image.astype(int) - second[name]).max()) for name, image in first.items())
+
+
+def assert_compiled_set_is_the_same(world: Any, completed: Any, refused: Any, tmp_path: Path) -> None:
+    """A compiled network makes the same set up to one grey level, and the manifest says that it was compiled."""
+    flags = [f"--checkout={world.repo}", f"--network={world.base}", "--count=5", "--batch=4", "--steps=3"]
+    make = ["-m", "ddo_plugin", "refset", "make", *flags]
+    made = []
+    for name, own in {"eager": [], "compiled": ["--compile"]}.items():
+        completed(world.python(*make, f"--out={tmp_path / name}", *own))
+        made.append(refset.open_refset(tmp_path / name))
+    assert np.abs(made[0].samples.astype(int) - made[1].samples).max() <= 1
+    assert "compiled" not in made[0].manifest["sampler"]
+    assert made[1].manifest["sampler"]["compiled"] is True
+    line = refused(world.python(*make, f"--out={tmp_path / 'compiled'}"))
+    assert "holds another set: its sampler.compiled is True, not None" in line

@@ -106,17 +106,7 @@ def test_half_precision_is_that_of_pristine_generate_images_py(world, completed,
 
 
 def test_a_compiled_network_makes_the_same_images_and_the_set_says_so(world, completed, refused, tmp_path) -> None:
-    flags = [f"--checkout={world.repo}", f"--network={world.base}", "--count=5", "--batch=4", "--steps=3"]
-    make = ["-m", "ddo_plugin", "refset", "make", *flags]
-    made = []
-    for name, own in {"eager": [], "compiled": ["--compile"]}.items():
-        completed(world.python(*make, f"--out={tmp_path / name}", *own))
-        made.append(refset.open_refset(tmp_path / name))
-    assert np.abs(made[0].samples.astype(int) - made[1].samples).max() <= 1
-    assert "compiled" not in made[0].manifest["sampler"]
-    assert made[1].manifest["sampler"]["compiled"] is True
-    line = refused(world.python(*make, f"--out={tmp_path / 'compiled'}"))
-    assert "holds another set: its sampler.compiled is True, not None" in line
+    sampling.assert_compiled_set_is_the_same(world, completed, refused, tmp_path)
 
 
 def test_a_precision_that_the_device_lacks_or_that_is_not_the_sets_is_refused(
