@@ -272,12 +272,6 @@ def test_training_states_do_not_outlive_their_round(world: Any, played: Play, ke
     assert world.notes() == before
 
 
-def test_training_states_of_a_round_that_is_not_over_stay(world: Any, played: Play) -> None:
-    with pytest.raises(StepFailedError):
-        played("fails", keep="best")
-    assert len(list(world.out.rglob("state"))) == 1
-
-
 def test_what_was_not_evaluated_is_never_pruned(world: Any, played: Play) -> None:
     script = world.folder / "site" / "standin_step.py"
     failing = 'elif "network-2" in source.name:\n    sys.exit(5)\nelse:\n    write(out'
