@@ -7,12 +7,12 @@ from pathlib import Path
 
 from ddo_plugin.jobs.journal import BEGUN, FILE_NAME, read
 from ddo_plugin.jobs.runner import RunFolder, Task
-from ddo_plugin.selfplay.recipe.plan import Plan, identity
+from ddo_plugin.selfplay.recipe.plan import BASE, Plan, identity
 from ddo_plugin.selfplay.steps import Steps
 
 
 def lines(plan: Plan, out: Path) -> Iterator[str]:
-    """Return every command, each after a comment that names it.
+    """Yield every command, each after a comment that names it.
 
     A network that an earlier command would choose appears as a word in capitals, unless the journal already names it.
     """
@@ -26,6 +26,10 @@ def lines(plan: Plan, out: Path) -> Iterator[str]:
         yield from _lines(refset) if refset else ()
         yield from _candidates(steps, number, reference, fakes)
         reference = selected.get(number, root / plan.name / f"BEST_OF_ROUND_{number}{suffix}")
+    if plan.report:
+        for role in plan.roles:
+            network = plan.base if role == BASE else root / plan.name / f"WINNER{suffix}"
+            yield from _lines(steps.judgement(role, network, plan.report))
 
 
 def _candidates(steps: Steps, number: int, reference: Path, fakes: Path | None) -> Iterator[str]:

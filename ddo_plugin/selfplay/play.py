@@ -20,7 +20,7 @@ from ddo_plugin.jobs.executor import StepFailedError
 from ddo_plugin.jobs.parallel import run_in_parallel
 from ddo_plugin.jobs.runner import Runner
 from ddo_plugin.selfplay import pruning, repair
-from ddo_plugin.selfplay.recipe.plan import Candidate, Plan, Search
+from ddo_plugin.selfplay.recipe.plan import BASE, Candidate, Plan, Report, Search
 from ddo_plugin.selfplay.steps import Steps
 from ddo_plugin.selfplay.survivors import survivors
 from ddo_plugin.snapshots import sidecar
@@ -79,7 +79,8 @@ class _Play:
 
     def play(self) -> Evaluated:
         rounds = [planned.workload.announcement() for planned in self.plan.rounds]
-        self._record("plan", upstream=self.plan.upstream, rounds=rounds)
+        judgements = {"judgements": len(self.plan.roles)} if self.plan.report else {}
+        self._record("plan", upstream=self.plan.upstream, rounds=rounds, **judgements)
         base = self._evaluate(0, self.plan.base)
         if base is None:
             raise AssertionError("the evaluation of the base returns a result or raises")
@@ -97,9 +98,26 @@ class _Play:
             pruning.prune(self.runner, self.plan.name, number, ranked)
             best = min(best, reference, key=lambda evaluated: evaluated.score)
         self.runner.check(best.network)
+        if self.plan.report:
+            self._judge({role: base if role == BASE else best for role in self.plan.roles}, self.plan.report)
         sha256 = sidecar.sha256(best.network) or sha256_file(best.network)
         self._record("winner", network=self.runner.relative(best.network), score=best.score, sha256=sha256)
         return best
+
+    def _judge(self, networks: Mapping[str, Evaluated], report: Report) -> None:
+        """Evaluate networks with seeds that selected none of them."""
+        tasks = {role: self.steps.judgement(role, each.network, report) for role, each in networks.items()}
+        self._in_parallel([partial(self.runner.run, task) for task in tasks.values()])
+        for role, task in tasks.items():
+            network = networks[role]
+            self._record(
+                "judged",
+                role=role,
+                network=self.runner.relative(network.network),
+                evaluation=self.runner.relative(task.out),
+                score=json.loads(task.out.read_text())["score"],
+                selected_by=network.evaluation["score"],
+            )
 
     def _round(self, number: int, reference: Evaluated) -> tuple[list[Evaluated], list[Evaluated]]:
         """Return the snapshots of a round, best first: those with a full evaluation, and those only compared."""

@@ -12,11 +12,12 @@ from ddo_plugin.base.errors import UserError
 from ddo_plugin.hooks import plugins
 from ddo_plugin.hooks.types import EvaluationStep, RefsetStep, RoundStep
 from ddo_plugin.jobs.runner import RunFolder, Task
-from ddo_plugin.selfplay.recipe.plan import Candidate, Plan, Search
+from ddo_plugin.selfplay.recipe.plan import Candidate, Plan, Report, Round, Search
 from ddo_plugin.snapshots import sidecar
 
 REFSET, TRAINING, EVALUATION, COMPARISON = "reference set", "training", "evaluation", "comparison"
-FILES = {EVALUATION: "eval", COMPARISON: "compare"}
+JUDGEMENT = "judgement"
+FILES = {EVALUATION: "eval", COMPARISON: "compare", JUDGEMENT: "judge"}
 NETWORKS = ("network", "reference")
 LAUNCH = ("checkout", "torchrun")  # settings that say how a command starts, which does not change its output
 
@@ -59,19 +60,25 @@ class Steps:
     def evaluation(
         self, number: int, network: Path, candidate: Candidate | None = None, search: Search | None = None
     ) -> Task:
-        """Return the task that evaluates a network; with `search`, the cheaper evaluation that compares candidates.
+        """Return the task that evaluates a network; with `search`, the cheaper evaluation that compares candidates."""
+        costs = self.plan.costs
+        kind, cost = (COMPARISON, costs.comparison) if search else (EVALUATION, costs.evaluation)
+        title = self._title(number, kind, candidate)
+        return self._evaluation(title, kind, network, search or self.plan.at(number), cost)
 
-        Its output lies beside a snapshot; for the base, it lies in the run's folder.
-        """
-        plan, this = self.plan, self.plan.at(number)
-        kind, cost = (COMPARISON, plan.costs.comparison) if search else (EVALUATION, plan.costs.evaluation)
-        settings = search or this
-        stem = self.folder.root / "base" / network.stem if network == plan.base else network.with_suffix("")
-        digest = self._key({"network": network, "seeds": settings.evaluation_seeds}, settings.evaluation)
+    def judgement(self, role: str, network: Path, report: Report) -> Task:
+        """Return the task that judges a network at the end of the run. Its role is base or winner."""
+        title = f"{self.plan.name} {JUDGEMENT} of the {role}"
+        return self._evaluation(title, JUDGEMENT, network, report, self.plan.judgement_cost)
+
+    def _evaluation(self, title: str, kind: str, network: Path, how: Round | Search | Report, cost: float) -> Task:
+        """Return an evaluation. Its output lies beside a snapshot; for the base, it lies in the run's folder."""
+        stem = self.folder.root / "base" / network.stem if network == self.plan.base else network.with_suffix("")
+        digest = self._key({"network": network, "seeds": how.evaluation_seeds}, how.evaluation)
         out = stem.with_name(f"{stem.name}-{FILES[kind]}-{digest}.json")
-        step = EvaluationStep(plan.upstream, network, out, settings.evaluation_seeds, settings.evaluation)
+        step = EvaluationStep(self.plan.upstream, network, out, how.evaluation_seeds, how.evaluation)
         command = self._required(self._hook.ddo_evaluation_command(step=step), "ddo_evaluation_command")
-        return Task(self._title(number, kind, candidate), out, command, cost, kind, (network,))
+        return Task(title, out, command, cost, kind, (network,))
 
     def _out(self, number: int, what: str, made_from: Mapping[str, Any], settings: Mapping[str, Any]) -> Path:
         return self.folder.root / self.plan.name / f"r{number:02d}-{what}-{self._key(made_from, settings)}"

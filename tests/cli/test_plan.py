@@ -36,8 +36,8 @@ def test_the_plan_follows_the_recipe(ddo) -> None:
     ddo("cp", "edm-cifar10-cond")
     whole = ddo("plan", "edm-cifar10-cond.toml").output
     short = ddo("plan", "edm-cifar10-cond.toml", "--set", "rounds=1", "--set", "sweep.alpha=[1]").output
-    assert "20 trainings" in whole and "16 rounds and this:" in whole
-    assert "4 trainings" in short and "1 round and this:" in short
+    assert "20 trainings" in whole and "16 rounds and these:" in whole
+    assert "4 trainings" in short and "1 round and these:" in short
     assert "16 rounds on 2 H100" in ddo("plan", "edm-cifar10-cond", "--gpu=h100", "--gpus=2").output
 
 

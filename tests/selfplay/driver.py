@@ -9,7 +9,7 @@ from pathlib import Path
 from ddo_plugin.base.interrupts import resumable
 from ddo_plugin.jobs.runner import Policy
 from ddo_plugin.selfplay.recipe.load import Recipe, Resources
-from ddo_plugin.selfplay.recipe.plan import Candidate, Round, Search
+from ddo_plugin.selfplay.recipe.plan import Candidate, Report, Round, Search
 from ddo_plugin.selfplay.run import run
 
 FOLDER, KIND = Path(sys.argv[1]), sys.argv[2]
@@ -33,6 +33,7 @@ RECIPE = Recipe(
     checkout=None,
     policy=Policy(retries=1, allow_failures=True, keep="best", stop_on_collapse=None),
     resources=Resources("local", 2, None, {}),
+    report=Report((2, 3)),
 )
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any
 
 from ddo_plugin.jobs.runner import key
 
-# The journal stores `identity`, a hash of all fields below: a field that is renamed makes finished runs start over.
+# The journal stores `identity`, a hash of the fields below: a field that is renamed makes finished runs start over.
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,10 @@ class Candidate:
 
     def __str__(self) -> str:
         return f"{self.objective} α={self.alpha:g} β={self.beta:g}"
+
+
+LIKELIHOOD = Candidate("mle", 1.0, 1.0, needs_fakes=False)  # of the control
+BASE, WINNER, CONTROL = "base", "winner", "control"
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,15 @@ class Search:
     finalists: int  # number of snapshots that get a full evaluation at the end
     evaluation_seeds: tuple[int, ...]  # sampling seeds of the comparisons, the same for all candidates
     evaluation: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Report:
+    """How the networks of a run are judged at its end: with sampling seeds that selected none of them."""
+
+    evaluation_seeds: tuple[int, ...]
+    evaluation: Mapping[str, Any] = field(default_factory=dict)
+    control: bool = False  # whether a second run with maximum likelihood is played and judged beside this one
 
 
 @dataclass(frozen=True)
@@ -83,6 +96,11 @@ class Round:
         return any(candidate.needs_fakes for candidate in self.candidates)
 
     @property
+    def selecting_seeds(self) -> set[int]:
+        """The sampling seeds by which networks are compared and selected."""
+        return {*self.evaluation_seeds, *(self.search.evaluation_seeds if self.search else ())}
+
+    @property
     def workload(self) -> Workload:
         """The number of trainings and evaluations."""
         count = len(self.candidates)
@@ -107,6 +125,8 @@ class Plan:
     seed: int
     costs: Costs = Costs()
     base_sha256: str | None = None  # names the base in the hash of an output; its path does if the digest is unknown
+    report: Report | None = None  # None: no network is judged again
+    roles: tuple[str, ...] = (BASE, WINNER)  # of the networks that are judged: the base, and the best of all
 
     def at(self, number: int) -> Round:
         """Return what round `number` does, counted from 1; 0 stands for the base."""
@@ -115,9 +135,24 @@ class Plan:
     @property
     def cost(self) -> float:
         """The cost of the whole run."""
-        return self.costs.evaluation + sum(planned.cost(self.costs) for planned in self.rounds)
+        rounds = self.costs.evaluation + sum(planned.cost(self.costs) for planned in self.rounds)
+        return rounds + len(self.roles) * self.judgement_cost
+
+    @property
+    def judgement_cost(self) -> float:
+        """The cost of judging one network at the end of the run."""
+        if self.report is None:
+            return 0.0
+        return self.costs.evaluation * len(self.report.evaluation_seeds) / len(self.rounds[-1].evaluation_seeds)
+
+    def control(self) -> Plan:
+        """Return the run with maximum likelihood instead of the objective, and otherwise the same."""
+        rounds = tuple(replace(this, candidates=(LIKELIHOOD,), search=None) for this in self.rounds)
+        return replace(self, name=f"{self.name}-{CONTROL}", rounds=rounds, roles=(CONTROL,))
 
 
 def identity(plan: Plan) -> str:
-    """Return the hash of everything that the run is asked to do. It does not depend on the base's folder."""
-    return key(asdict(replace(plan, base=Path(plan.base.name))))
+    """Return the hash of everything that the rounds are asked to do. It does not depend on the base's folder."""
+    settings = asdict(replace(plan, base=Path(plan.base.name)))
+    del settings["report"], settings["roles"]  # what is judged at the end changes no round
+    return key(settings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ddo_plugin.base.option_types import MOST_AT_A_TIME, MOST_SAMPLES
@@ -112,6 +112,12 @@ TABLES: Mapping[str, Mapping[str, Key]] = {
         "keep": Key("a number between 0 and 1", lambda value: _number(value) and 0 < value < 1, 0.3),
         "finalists": whole(1, 2),
         "seeds": SEEDS,
+        "evaluation": Key("a table of options of the evaluation", lambda value: isinstance(value, dict), {}),
+    },
+    "report": {
+        "enabled": switch(True),
+        "seeds": replace(SEEDS, default=None),  # None: seeds that the recipe uses nowhere else
+        "control": switch(False),
         "evaluation": Key("a table of options of the evaluation", lambda value: isinstance(value, dict), {}),
     },
     "policy": {
