@@ -23,8 +23,22 @@ Whole = TypeVar("Whole")
 _TEXT = "fact settings out task kind log why plan upstream network evaluation sha256 objective role"
 _TYPES: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(_TEXT.split(), str),
-    **dict.fromkeys(("round", "attempt", "attempts", "status", "snapshots", "part", "candidates", "judgements"), int),
-    **dict.fromkeys(("score", "selected_by", "alpha", "beta", "trainings", "seconds", "bytes"), (int, float)),
+    **dict.fromkeys(
+        (
+            "round",
+            "attempt",
+            "attempts",
+            "status",
+            "snapshots",
+            "part",
+            "candidates",
+            "judgements",
+            "weights",
+            "merged",
+        ),
+        int,
+    ),
+    **dict.fromkeys(("score", "selected_by", "w", "alpha", "beta", "trainings", "seconds", "bytes"), (int, float)),
     "rounds": list,
     "measured": dict,
     "candidate": (dict, NoneType),

@@ -81,6 +81,7 @@ def _so_far(facts: Sequence[Fact], number: int, announced: Fact) -> str:
 
 def _network(evaluated: Fact) -> str:
     candidate = f"  {evaluated['candidate'].fill(Candidate)}" if evaluated["candidate"] else ""
+    candidate += f" w={evaluated['w']:g}" if "w" in evaluated else ""
     return f"{evaluated['score']:.4g}{candidate}  {evaluated['network']}"
 
 

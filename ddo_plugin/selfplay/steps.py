@@ -7,16 +7,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ddo_plugin.base.commands import Command
+from ddo_plugin.base.commands import Command, flags, module_command
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.hooks import plugins
 from ddo_plugin.hooks.types import EvaluationStep, RefsetStep, RoundStep
 from ddo_plugin.jobs.runner import RunFolder, Task
 from ddo_plugin.selfplay.recipe.plan import Candidate, Plan, Report, Round, Search
+from ddo_plugin.selfplay.variants import Variant, is_merged
 from ddo_plugin.snapshots import sidecar
 
 REFSET, TRAINING, EVALUATION, COMPARISON = "reference set", "training", "evaluation", "comparison"
-JUDGEMENT = "judgement"
+JUDGEMENT, MERGE = "judgement", "merge"
+MERGE_COST = 0.0  # much less than that of a training
 FILES = {EVALUATION: "eval", COMPARISON: "compare", JUDGEMENT: "judge"}
 NETWORKS = ("network", "reference")
 LAUNCH = ("checkout", "torchrun")  # settings that say how a command starts, which does not change its output
@@ -57,6 +59,15 @@ class Steps:
         title = self._title(number, TRAINING, candidate)
         return Task(title, out, command, plan.costs.training, TRAINING, (reference,), part)
 
+    def merge(self, number: int, variant: Variant, reference: Path) -> Task:
+        """Return the task that merges a snapshot with the reference of its round."""
+        plan, training = self.plan, self.plan.at(number).training
+        own = {"w": variant.w, "out": variant.network, "upstream": plan.upstream, "checkout": training.get("checkout")}
+        trust = ["--ddo-trust"] if training.get("ddo-trust") else []
+        command = module_command("ddo_plugin", ["merge", str(reference), str(variant.snapshot), *flags(own), *trust])
+        title = f"{self._title(number, MERGE)} at w={variant.w:g} of {variant.snapshot.name}"
+        return Task(title, variant.network, command, MERGE_COST, MERGE, (reference, variant.snapshot))
+
     def evaluation(
         self, number: int, network: Path, candidate: Candidate | None = None, search: Search | None = None
     ) -> Task:
@@ -90,6 +101,8 @@ class Steps:
 
     def _identity(self, network: Path) -> Path | str:
         """Return what identifies a network in a key: its digest if that is known, otherwise its path."""
+        if is_merged(network):  # its path says all of its parents, before and after it is made
+            return network
         sha256 = self.plan.base_sha256 if network == self.plan.base else sidecar.sha256(network)
         return f"sha256 {sha256}" if sha256 else network
 

@@ -69,8 +69,10 @@ class RoundForecast:
     @property
     def evaluations(self) -> int:
         """The number of full evaluations."""
-        search = self.planned.search
-        return min(search.finalists, self.networks) if search else self.networks
+        search, merged = self.planned.search, self.planned.merged_later
+        if search:
+            return min(search.finalists, self.networks) + merged
+        return self.networks * len(self.planned.weights_at_once) + merged
 
     def _networks(self, stage: Stage) -> int:
         return stage.candidates * stage.snapshots * self.training.networks

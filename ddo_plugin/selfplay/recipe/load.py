@@ -13,7 +13,7 @@ from ddo_plugin.base.errors import UserError
 from ddo_plugin.hooks import plugins
 from ddo_plugin.jobs.runner import Policy
 from ddo_plugin.selfplay.recipe import checks, schema, toml_source
-from ddo_plugin.selfplay.recipe.plan import Candidate, Plan, Report, Round, Search
+from ddo_plugin.selfplay.recipe.plan import Candidate, Merge, Plan, Report, Round, Search
 from ddo_plugin.selfplay.recipe.toml_source import Place, Source
 
 FRESH_SEEDS = 3  # number of seeds with which the networks are judged at the end, unless the recipe names them
@@ -116,6 +116,7 @@ class _Reader:
             training={**launch, "ddo-round": number, **collapse, **settings["training"]},
             evaluation=evaluation,
             search=self._search(evaluation),
+            merge=self._merge(),
         )
 
     def _settings(self, number: int) -> dict[str, dict[str, Any]]:
@@ -137,6 +138,13 @@ class _Reader:
             return None
         rungs, seeds = tuple(table["rungs"]), tuple(table["seeds"])
         return Search(rungs, table["keep"], table["finalists"], seeds, {**evaluation, **self._changed("search")})
+
+    def _merge(self) -> Merge | None:
+        table = self.values.get("merge")
+        if table is None:
+            return None
+        snapshots = table.get("snapshots", schema.TABLES["merge"]["snapshots"].default)
+        return Merge(tuple(map(float, table["w"])), None if snapshots == "all" else snapshots)
 
     def _report(self, rounds: Sequence[Round], seed: int) -> Report | None:
         """Return how the networks are judged at the end: as in the last round, but with other seeds."""

@@ -114,6 +114,13 @@ TABLES: Mapping[str, Mapping[str, Key]] = {
         "seeds": SEEDS,
         "evaluation": Key("a table of options of the evaluation", lambda value: isinstance(value, dict), {}),
     },
+    "merge": {
+        "w": Key(
+            "a list of different numbers",
+            lambda v: _several(v, lambda w: _number(w) and abs(w) < 1e9),
+        ),
+        "snapshots": Key('"all" or a whole number >= 1', lambda v: v == "all" or _whole(v, 1), "all"),
+    },
     "report": {
         "enabled": switch(True),
         "seeds": replace(SEEDS, default=None),  # None: seeds that the recipe uses nowhere else
@@ -135,6 +142,7 @@ TABLES: Mapping[str, Mapping[str, Key]] = {
         "slurm": Key("a table of submitit's parameters", lambda value: isinstance(value, dict), {}),
     },
 }
+OPTIONAL = ("merge",)  # tables that mean something even if they are empty
 # Tables that hold options of a command: these keys are not options, but settings of self-play.
 OPTION_TABLES: Mapping[str, Mapping[str, Key]] = {
     "refset": {"count": whole(1, most=MOST_SAMPLES)},
