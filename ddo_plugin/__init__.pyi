@@ -120,6 +120,7 @@ from .sampling.solvers.heun import heun_sample as heun_sample
 from .sampling.solvers.noise_levels import noise_steps as noise_steps
 from .selfplay.forecast.counting import count_forward as count_forward
 from .selfplay.forecast.counting import count_operations as count_operations
+from .snapshots.merging import interpolate as interpolate
 from .snapshots.options import pickle_options as pickle_options
 from .snapshots.options import sha256_option as sha256_option
 from .snapshots.pickles.checkpoint import check_checkpoint as check_checkpoint

@@ -92,6 +92,11 @@ class DigitsIntegration(Integration):
 
         return generator(source, options)
 
+    def merge(self, a: Path, b: Path, outs: Mapping[Path, float], options: Mapping[str, Any]) -> str:
+        from ddo_integrations.demo.families import merge
+
+        return merge(a, b, outs)
+
     def evaluation_options(self) -> Sequence[click.Parameter]:
         from ddo_integrations.demo.evaluate import main
 

@@ -104,6 +104,11 @@ class EDM(Integration):
 
         return generator(source, options, self.upstream)
 
+    def merge(self, a: Path, b: Path, outs: Mapping[Path, float], options: Mapping[str, Any]) -> str:
+        from ddo_integrations.nvlabs.merging import merge
+
+        return merge(a, b, outs, options, self.upstream)
+
     def evaluation_options(self) -> Sequence[click.Parameter]:
         from ddo_integrations.edm.evaluate import main
 

@@ -115,6 +115,11 @@ class EDM2(Integration):
 
         return generator(source, options, self.upstream)
 
+    def merge(self, a: Path, b: Path, outs: Mapping[Path, float], options: Mapping[str, Any]) -> str:
+        from ddo_integrations.edm2.merging import merge
+
+        return merge(a, b, outs, options, self.upstream)
+
     def evaluation_options(self) -> Sequence[click.Parameter]:
         from ddo_integrations.edm2.evaluate import main
 

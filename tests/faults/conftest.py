@@ -48,7 +48,8 @@ def fault_world(tmp_path_factory: pytest.TempPathFactory, demo_data: Path, make_
     (folder / "data").symlink_to(demo_data)
     torch.manual_seed(0)
     network = build("diffusion", demo_data).network()
-    save_file(network.state_dict(), folder / "network.safetensors", metadata={"family": "diffusion"})
+    for name in ("network", "finetuned"):
+        save_file(network.state_dict(), folder / f"{name}.safetensors", metadata={"family": "diffusion"})
     (folder / "measure.py").write_text(CURVE)
     digits = ["--network=network.safetensors", "--upstream=digits", "--family=diffusion", "--data=data"]
     run_python(

@@ -35,6 +35,17 @@ CASES = {
     "sample to an npz": Case([*SAMPLE, "--npz=new.npz"]),
     "sample to a grid": Case([*SAMPLE, "--grid=new.png"]),
     "convert": Case([*DDO, "convert", "ar-ckpt-last.pth", "new.pth"], exists=EXISTS),
+    "merge": Case(
+        [
+            *DDO,
+            "merge",
+            "network.safetensors",
+            "finetuned.safetensors",
+            "--w=0.5,2",
+            "--outdir=new",
+            "--upstream=digits",
+        ]
+    ),
     "eval": Case(EVAL),
     "cp": Case([*DDO, "cp", "digits", "new.toml"], exists=EXISTS),
     "curve": Case(
