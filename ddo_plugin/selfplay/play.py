@@ -102,7 +102,7 @@ class _Play:
             self._print(f"round {number}: {reference.score:.4g}, {name}")
             ranked = [*snapshots, *others]
             files = dict.fromkeys([each.network for each in ranked] + [each.variant.snapshot for each in ranked])
-            pruning.prune(self.runner, self.plan.name, number, list(files))
+            pruning.prune(self.runner, self.plan.name, number, [file for file in files if file.exists()])
             best = min(best, reference, key=lambda evaluated: evaluated.score)
         self.runner.check(best.network)
         if self.plan.report:

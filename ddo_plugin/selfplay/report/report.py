@@ -110,15 +110,21 @@ def _scores(plan: History) -> page.Section:
     elif best := _best(plan.evaluated):
         caption = "The sweep: the best score of each α and β in each round. A dash marks pairs without a score."
         shown.append(page.Figure(figures.sweep(best), caption))
+    if any(point.w != 1 for point in plan.evaluated):
+        caption = (
+            "Merged networks: the best score of each α and w in each round. w = 0 is the reference, w = 1 a snapshot; "
+            "larger values extrapolate beyond it, negative ones away from it."
+        )
+        shown.append(page.Figure(figures.merges(_best(plan.evaluated, by_w=True)), caption))
     return page.Section("Score by round", [plan.name], shown)
 
 
-def _best(points: Sequence[Point]) -> dict[int, dict[tuple[float, float], float]]:
-    """Return the best score of each α and β, by round."""
+def _best(points: Sequence[Point], by_w: bool = False) -> dict[int, dict[tuple[float, float], float]]:
+    """Return the best score of each α and β, or of each α and w, by round."""
     best: dict[int, dict[tuple[float, float], float]] = {}
     for point in points:
         if point.candidate is not None:
-            setting = (point.candidate["alpha"], point.candidate["beta"])
+            setting = (point.candidate["alpha"], point.w if by_w else point.candidate["beta"])
             grid = best.setdefault(point.round, {})
             grid[setting] = min(grid.get(setting, float("inf")), point.rank)
     return dict(sorted(best.items()))
@@ -156,6 +162,7 @@ def _provenance(out: Path, plan: History) -> page.Section:
     for point in reversed(plan.points[: plan.points.index(plan.best) + 1]):
         sha256 = sidecar.sha256(point.network)
         made_by = f" by {Candidate(**point.candidate)} from the network below" if point.candidate else ""
+        made_by += f", merged with it at w={point.w:g}" if point.w != 1 else ""
         digest = f", sha256 {sha256}" if sha256 else ""
         where = f"round {point.round}" if point.round else "base"
         texts.append(f"{where}: {_relative(out, point.network)}{digest}: score {_score(point)}{made_by}")
