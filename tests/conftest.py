@@ -82,6 +82,10 @@ def note(line):
     with open(os.environ["STANDIN_NOTES"], "a") as file:
         file.write(line + "\\n")
 
+def evaluation(number, seeds):
+    score = number + (sum(map(float, seeds)) - 1) / 1000  # other seeds than 1 give another score
+    return {"score": score, "spread": 0.1, "metrics": {"fid": score, "recall": 0.5}, "seeds": seeds}
+
 number = float(source.read_text().split()[0])
 time.sleep(float(os.environ.get("STANDIN_SECONDS", "0.01")))
 if what == "refset":
@@ -112,9 +116,7 @@ elif what == "train":
     write(out / "state", "where training resumes")
     out = out.with_name(f"{out.name}@{pause}") if pause else out
 else:
-    score = number + sum(map(float, sys.argv[4:])) / 1000  # so that other seeds give another score
-    metrics = {"fid": score, "recall": 0.5}
-    write(out, json.dumps({"score": score, "spread": 0.1, "metrics": metrics, "seeds": sys.argv[4:]}))
+    write(out, json.dumps(evaluation(number, sys.argv[4:])))
 note(f"{what} {out.name}")
 """
 
