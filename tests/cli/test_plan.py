@@ -112,3 +112,17 @@ def test_an_unknown_recipe(ddo) -> None:
 def test_the_page_shows_what_the_command_prints(ddo) -> None:
     page = (Path(__file__).parents[2] / "docs/plan.md").read_text()
     assert page.split("```\n")[1] == ddo("plan", "edm-cifar10-cond").output
+
+
+def test_merged_networks_judgements_and_a_control_are_counted(ddo) -> None:
+    def plan(*more: str) -> str:
+        return ddo("plan", "edm-cifar10-cond", *(part for each in more for part in ("--set", each))).output
+
+    usual, one_w = plan(), plan("merge.w=[1]")
+    assert "600 evaluations" in usual and "600 evaluations" in one_w
+    assert "1,800 evaluations" in plan("merge.w=[-1,0.5,1]")
+    assert "604 evaluations" in plan("merge.w=[0.5,1,1.5]", "merge.snapshots=2")
+    assert "2 judgements" in usual and "control" not in usual
+    controlled = plan("report.control=true")
+    assert "3 judgements" in controlled and "control, trained by maximum likelihood" in controlled
+    assert "judgement" not in plan("report.enabled=false")
