@@ -16,7 +16,7 @@ from ddo_plugin.snapshots.pickles import contents, unpickler
 
 HERE = Path(__file__).parent
 TRAINED = "base/network-snapshot-0000002-0.050.pkl"
-START = "base/network-snapshot-0000000-0.050.pkl"
+START = "base/network-snapshot-0000001-0.050.pkl"
 
 
 def tensors(snapshot: Path) -> dict[str, torch.Tensor]:
@@ -25,7 +25,7 @@ def tensors(snapshot: Path) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def merged(world, completed) -> Callable[[str], Path]:
-    """A function: w -> the network that `ddo merge` made of the untrained network and the rescaled, trained one."""
+    """A function: w -> the network that `ddo merge` made of an earlier snapshot and the rescaled, last one."""
     out = world.root / "merged"
     flags = ["--w=0,0.5,1,1.5", f"--outdir={out}", f"--checkout={world.repo}"]
     process = world.python("-m", "ddo_plugin", "merge", world.root / START, world.base, *flags)
@@ -57,6 +57,7 @@ def distances(world, completed) -> dict[str, float]:
     upstream = {"PYTHONPATH": str(world.repo)}
     completed(world.python("-m", "ddo_plugin.checkouts.compat", HERE / "rescale.py", *networks[:2], **upstream))
     printed = completed(world.python("-m", "ddo_plugin.checkouts.compat", HERE / "merging.py", *networks, **upstream))
+    print(printed)  # docs/edm2.md has these figures
     return json.loads(printed.splitlines()[-1])
 
 
