@@ -143,6 +143,14 @@ def test_no_code_of_a_file_is_run(world, refuse, tmp_path) -> None:
     assert not (tmp_path / "executed").exists()
 
 
+def test_with_trust_the_result_is_the_same(merged, world, completed, tmp_path) -> None:
+    out = tmp_path / "new.pkl"
+    flags = ["--w=1.5", f"--out={out}", f"--checkout={world.repo}", "--ddo-trust"]
+    completed(world.python("-m", "ddo_plugin", "merge", world.root / START, world.base, *flags))
+    made, expected = tensors(out), tensors(merged("1.5"))
+    assert all(made[name].equal(expected[name]) for name in expected)
+
+
 @pytest.mark.parametrize("name", ["nested", "attribute", "list-in-a-module", "loss", "dataset"])
 def test_an_object_hidden_in_a_parent_does_not_reach_the_result(name, snapshots, checkout, completed, world, tmp_path):
     hidden, honest = (snapshots("edm") / f"{each}.pkl" for each in (f"hidden-{name}", "edm-song"))
