@@ -163,6 +163,18 @@ def test_honest_arrays_of_both_orders_and_many_types_come_back(tmp_path: Path) -
             assert archive.array("a").dtype == array.dtype
 
 
+def test_statistics_of_many_features_are_refused_before_they_are_converted(tmp_path: Path) -> None:
+    """A file of 20 kB holds 20 MB of zeros as numbers of one byte. Converted, they are 160 MB, and copied for checks."""
+    sigma = np.zeros((4500, 4500), "i1")
+    np.savez_compressed(tmp_path / "a.npz", mu=sigma[0], sigma=sigma)
+    tracemalloc.start()
+    with pytest.raises(UserError, match="4500 features, more than 4096"):
+        open_standard(str(tmp_path / "a.npz"))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3 * sigma.nbytes
+
+
 def test_a_large_honest_archive_may_have_large_entries(tmp_path: Path) -> None:
     array = np.frombuffer(os.urandom(BIG), np.uint8)
     np.savez(tmp_path / "a.npz", a=array)
