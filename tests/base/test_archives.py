@@ -20,6 +20,7 @@ from PIL import EpsImagePlugin, Image
 
 from ddo_plugin.base.archives import open_zip
 from ddo_plugin.base.errors import UserError
+from ddo_plugin.base.reading import MOST_ITEMS
 from ddo_plugin.evaluation.image_sets import read_images
 from ddo_plugin.evaluation.real_statistics import open_standard
 from ddo_plugin.sampling.refsets.image_archive import open_images
@@ -101,6 +102,10 @@ ZIPS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "many pixels": (lambda path: zip_of(path, a_png=huge_png()), "pixels"),
     "deep labels": (lambda path: zip_of(path, a_png=png_bytes(), dataset_json=b"[" * 100_000), "read dataset.json"),
     "large labels": (lambda path: zip_of(path, a_png=png_bytes(), dataset_json=bytes(BIG)), "the limit for this file"),
+    "many labels": (
+        lambda path: zip_of(path, a_png=png_bytes(), dataset_json=b"[" + b"," * MOST_ITEMS + b"]"),
+        "more than 4,194,304 items",
+    ),
     "large class": (lambda path: zip_of(path, a_png=png_bytes(), dataset_json=CLASS), "the class 1000"),
     "folder as image": (lambda path: zip_of(path, **{"a.png/": b""}), "no images in it"),
 }

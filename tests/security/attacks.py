@@ -186,6 +186,11 @@ def _dict_of(*items: bytes) -> bytes:
     return dict_({str(number): item for number, item in enumerate(items)})
 
 
+def _safetensors(items: bytes) -> bytes:
+    header = b'{"a":[' + items + b"0]}"
+    return struct.pack("<Q", len(header)) + header
+
+
 def _many_parts(count: int) -> bytes:
     """A zip of so many empty parts: its directory alone."""
     parts = directory(("a/", 0, 0, 0, 0, 0)) * count
@@ -338,6 +343,7 @@ def exhaustion_attacks() -> dict[str, bytes]:
         ),
         "a zip of two directories": two_directories(pickled(text("x" * (600 * MB)))),
         "a zip of 900,000 parts": _many_parts(900_000),
+        "a safetensors header of small objects": _safetensors(b'{"a":1},' * (3 * MB)),
         "a long integer as a key, often": pickled(remembered(const(1 << (8 * MB))) + b"}" + (get() + b"Ns") * 100_000),
         "an integer of 100,000 digits": pickled(dict_({"a": b"L" + b"9" * 100_000 + b"L\n"})),
         "an integer of a megabyte": pickled(dict_({"a": const(1 << (8 * MB))})),
