@@ -169,7 +169,7 @@ def test_honest_arrays_of_both_orders_and_many_types_come_back(tmp_path: Path) -
 
 
 def test_statistics_of_many_features_are_refused_before_they_are_converted(tmp_path: Path) -> None:
-    """A file of 20 kB holds 20 MB of zeros as numbers of one byte. Converted, they are 160 MB, and copied for checks."""
+    """A file of 20 kB holds 20 MB of zeros as numbers of one byte. Converted, they are 160 MB."""
     sigma = np.zeros((4500, 4500), "i1")
     np.savez_compressed(tmp_path / "a.npz", mu=sigma[0], sigma=sigma)
     tracemalloc.start()

@@ -15,6 +15,7 @@ from tests.selfplay.test_damaged_journal import whole
 
 SCORES = ("", "{}", "[]", "5", '{"score": "x"}', '{"score": null}', '{"score": {}}', '{"score": 1%s}' % ("0" * 400))
 SPREADS = ('{"score": 1, "spread": "x"}', '{"score": 1, "spread": -5}', '{"score": 1, "logp_real": "x"}')
+LINES = ("5", '"x"', '{"step": 1, "logps/real": "x"}', '{"rewards/real": null}', "[" * 100_000)
 GRIDS = {
     "one dimension": np.zeros(5, "u1"),
     "no image": np.zeros((0, 3, 4, 4), "u1"),
@@ -47,7 +48,7 @@ def test_the_images_of_an_evaluation(tmp_path: Path, name: str) -> None:
     assert "eval.grid.npy: cannot be read" in report(tmp_path)
 
 
-@pytest.mark.parametrize("line", ["5", '"x"', '{"step": 1, "logps/real": "x"}', '{"rewards/real": null}', "[" * 100_000])
+@pytest.mark.parametrize("line", LINES)
 def test_damaged_lines_of_statistics_are_left_out(tmp_path: Path, line: str) -> None:
     whole(tmp_path)
     (tmp_path / "p").mkdir()
