@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from ddo_plugin.base.errors import UserError
 from ddo_plugin.base.files import sha256_file, write_json
+from ddo_plugin.base.reading import read_json
 from ddo_plugin.hooks.types import Run
 
 SUFFIX = ".ddo.json"
@@ -23,7 +24,12 @@ def write(run: Run, snapshot: Path, step: int) -> Path:
 
 def read(snapshot: Path) -> dict[str, Any]:
     """Return the content of a snapshot's sidecar."""
-    return json.loads(snapshot.with_name(snapshot.name + SUFFIX).read_text())
+    path = snapshot.with_name(snapshot.name + SUFFIX)
+    remedy = f"restore it, or delete {snapshot.parent} to train again"
+    content = read_json(path, remedy)
+    if not (isinstance(content, dict) and isinstance(content.get("step"), int)):
+        raise UserError(f"{path}: does not say after which step the snapshot was written; {remedy}")
+    return content
 
 
 def sha256(snapshot: Path) -> str | None:
