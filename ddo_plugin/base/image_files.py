@@ -90,4 +90,5 @@ def _pillow(source: Path) -> Any:
         from PIL import Image
     except ImportError:
         raise UserError(f"{source}: reading images needs pillow: pip install pillow") from None
+    Image.MAX_IMAGE_PIXELS = None  # its own limit warns first and cannot be raised by DDO_LIMITS; ours is lower
     return Image
