@@ -148,7 +148,7 @@ def test_damaged_and_missing_files_are_refused(refused):
     Path(f"{B}.ddo.json").write_text("{")
     assert f"{B}.ddo.json: cannot be read" in refused("--w=1", "--outdir=new")
     Path(f"{B}.ddo.json").write_text("[]")
-    assert f"{B}.ddo.json is not a sidecar" in refused("--w=1", "--outdir=new")
+    assert f"{B}.ddo.json: does not describe a snapshot" in refused("--w=1", "--outdir=new")
 
 
 def test_the_upstream_must_be_known(tmp_path, monkeypatch):
