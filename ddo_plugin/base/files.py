@@ -132,6 +132,23 @@ def scratch_folder(path: Path) -> Iterator[Path]:
             _remove(temporary)
 
 
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a lock on a folder, where the file system has such locks."""
+    if os.name != "posix":
+        yield
+        return
+    import fcntl
+
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(number, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(number)
+
+
 def publish_file(draft: Path, path: Path) -> None:
     """Move a finished file to `path`, durably. Whatever exists there is refused."""
     with draft.open("rb+") as file:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ddo_plugin.base.reading import read_json
 from ddo_plugin.jobs.journal import FILE_NAME, read
+from ddo_plugin.selfplay import evaluation_file
 from ddo_plugin.selfplay.recipe.plan import BASE, CONTROL, WINNER
 
 SHOWN_METRICS = 4  # besides the score
@@ -43,7 +43,7 @@ def of(root: Path) -> list[Judged]:
     ]
     latest = {fact["role"]: fact for fact in judged}
     return [
-        Judged(role, fact["network"], read_json(root / fact["evaluation"]), fact["selected_by"])
+        Judged(role, fact["network"], evaluation_file.read(root / fact["evaluation"]), fact["selected_by"])
         for role in (BASE, CONTROL, WINNER)
         if (fact := latest.get(role))
     ]

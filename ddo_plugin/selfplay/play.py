@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,7 +18,7 @@ from ddo_plugin.hooks import plugins
 from ddo_plugin.jobs.executor import StepFailedError
 from ddo_plugin.jobs.parallel import run_in_parallel
 from ddo_plugin.jobs.runner import Runner
-from ddo_plugin.selfplay import pruning, repair
+from ddo_plugin.selfplay import evaluation_file, pruning, repair
 from ddo_plugin.selfplay.recipe.plan import BASE, Candidate, Plan, Report, Search
 from ddo_plugin.selfplay.steps import Steps
 from ddo_plugin.selfplay.survivors import survivors
@@ -122,7 +121,7 @@ class _Play:
                 role=role,
                 network=self.runner.relative(network.network),
                 evaluation=self.runner.relative(task.out),
-                score=json.loads(task.out.read_text())["score"],
+                score=evaluation_file.read(task.out)["score"],
                 selected_by=network.evaluation["score"],
             )
 
@@ -286,7 +285,7 @@ class _Play:
             return None
         if variant.is_merged:
             pruning.discard(self.runner, network)
-        evaluation = json.loads(task.out.read_text())
+        evaluation = evaluation_file.read(task.out)
         merged = {"w": variant.w} if variant.is_merged else {}
         self._record(
             "compared" if search else "evaluated",

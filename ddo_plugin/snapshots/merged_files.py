@@ -8,7 +8,7 @@ from typing import Any
 
 from ddo_plugin.base.environment import package_versions
 from ddo_plugin.base.errors import UserError
-from ddo_plugin.base.files import publish_file, refuse_to_replace, scratch_folder, sha256_file
+from ddo_plugin.base.files import locked, publish_file, refuse_to_replace, scratch_folder, sha256_file, sweep
 from ddo_plugin.hooks import plugins
 from ddo_plugin.snapshots import sidecar
 
@@ -30,6 +30,7 @@ def write_merged(
     records = {out: {**described, "w": w} for out, w in outs.items()}
     missing = {out: w for out, w in outs.items() if not _is_finished(out, records[out])}
     if not missing:
+        sweep(next(iter(outs)).parent)  # the command may have been killed after it had published its last file
         return "the merged networks exist already"
     for out in missing:
         refuse_to_replace(out)
@@ -43,8 +44,10 @@ def write_merged(
         if line is None:
             raise UserError(f"no plugin merges networks of {upstream}; `ddo plugins` lists the plugins")
         for out, draft in drafts.items():
-            sidecar.write_merge(out, sha256_file(draft), records[out], made_by)
-            publish_file(draft, out)
+            with locked(out.parent):  # two commands must not write a file and its sidecar in turns
+                refuse_to_replace(out)
+                sidecar.write_merge(out, sha256_file(draft), records[out], made_by)
+                publish_file(draft, out)
     return str(line)
 
 

@@ -12,6 +12,7 @@ from ddo_plugin.base.reading import read_json
 from ddo_plugin.hooks.types import Run
 
 SUFFIX = ".ddo.json"
+_REMEDY = "restore it from a copy, or delete it and its snapshot"
 
 
 def write(run: Run, snapshot: Path, step: int) -> Path:
@@ -32,9 +33,9 @@ def write_merge(network: Path, sha256: str, merge: Mapping[str, Any], made_by: M
 def read(snapshot: Path) -> dict[str, Any]:
     """Return the content of a snapshot's sidecar."""
     path = snapshot.with_name(snapshot.name + SUFFIX)
-    content = read_json(path, f"restore it, or remove it together with {snapshot}")
-    if not isinstance(content, dict):
-        raise UserError(f"{path} is not a sidecar; restore it, or remove it together with {snapshot}")
+    content = read_json(path, _REMEDY)
+    if not (isinstance(content, dict) and (type(content.get("step")) is int or isinstance(content.get("merge"), dict))):
+        raise UserError(f"{path}: does not describe a snapshot; {_REMEDY}")
     return content
 
 

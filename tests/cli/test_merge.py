@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -146,7 +148,7 @@ def test_damaged_and_missing_files_are_refused(refused):
     Path(f"{B}.ddo.json").write_text("{")
     assert f"{B}.ddo.json: cannot be read" in refused("--w=1", "--outdir=new")
     Path(f"{B}.ddo.json").write_text("[]")
-    assert f"{B}.ddo.json is not a sidecar" in refused("--w=1", "--outdir=new")
+    assert f"{B}.ddo.json: does not describe a snapshot" in refused("--w=1", "--outdir=new")
 
 
 def test_the_upstream_must_be_known(tmp_path, monkeypatch):
@@ -160,6 +162,24 @@ def test_code_of_a_url_is_not_run(refused):
     assert "--ddo-trust would run code from https://example.invalid/b.pkl" in refused(
         "--w=1", "--outdir=new", "--ddo-trust", b="https://example.invalid/b.pkl"
     )
+
+
+def test_of_two_commands_for_one_file_the_first_writes_file_and_sidecar(merge, monkeypatch):
+    write_sidecar = sidecar.write_merge
+
+    def write_slowly(*arguments: object) -> None:
+        write_sidecar(*arguments)
+        time.sleep(0.3)
+
+    monkeypatch.setattr(sidecar, "write_merge", write_slowly)
+    children = []
+    for w in ("0.5", "2"):
+        if not (child := os.fork()):
+            os._exit(merge(f"--w={w}", "--out=new.safetensors").exit_code)
+        children.append(child)
+    assert sorted(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children) == [0, 2]
+    assert sidecar.sha256(Path("new.safetensors")) == sha256_file(Path("new.safetensors"))
+    assert sorted(path.name for path in Path().iterdir()) == [A, B, "new.safetensors", "new.safetensors.ddo.json"]
 
 
 SMALL_DISK = """
