@@ -37,7 +37,7 @@ from tests.upstream import test_patch_mutations
 
 QUICK_MUTATIONS, MUTATIONS = 200, 10_000
 QUICK_PATCHES, PATCHES = 50, 2000  # mutations of each file
-QUICK_SHARE = 0.03  # of all pairs of an operation on the disk and a fault
+QUICK_SHARE, SHARE = 0.03, 0.2  # of all pairs of an operation on the disk and a fault, drawn with a seed
 MIB = 1 << 20
 
 
@@ -128,17 +128,17 @@ def races(folder: Path, quick: bool) -> Row:
 
 
 def faults(folder: Path, quick: bool) -> Row:
-    """EIO, ENOSPC and SIGKILL at each operation of each command on the disk."""
+    """EIO, ENOSPC and SIGKILL at operations of each command on the disk."""
     return _injected("a disk error or a kill costs one line, no result", folder, quick, FAULTS)
 
 
 def signals(folder: Path, quick: bool) -> Row:
-    """Ctrl-C and SIGTERM at each operation of each command on the disk."""
+    """Ctrl-C and SIGTERM at operations of each command on the disk."""
     return _injected("a signal costs one line, no result", folder, quick, SIGNALS)
 
 
 def _injected(promise: str, folder: Path, quick: bool, kinds: Sequence[str]) -> Row:
-    own, share = folder / "injected", QUICK_SHARE if quick else 1.0
+    own, share = folder / "injected", QUICK_SHARE if quick else SHARE
     own.mkdir()
     with _world(folder, lambda world, _, data: fault_world.fill(world, data)) as (world, _):
         cases = [(name, case, world) for name, case in CASES.items()]
@@ -150,7 +150,8 @@ def _injected(promise: str, folder: Path, quick: bool, kinds: Sequence[str]) -> 
         promise,
         sum(outcome.injected for outcome in outcomes),
         [problem for outcome in outcomes for problem in outcome.problems],
-        f"{len(outcomes)} commands, {sum(outcome.operations for outcome in outcomes):,} operations on the disk",
+        f"{len(outcomes)} commands; {share:.0%} of the faults at {sum(outcome.operations for outcome in outcomes):,} "
+        "operations on the disk",
     )
 
 

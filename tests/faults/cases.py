@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from pathlib import Path
 
-from ddo_plugin.checkouts.checkout import open_checkout
-from ddo_plugin.checkouts.patching.tree import applied, write
 from tests.faults.injection import Case
+from tests.processes import run_python
 
 DDO = ["-m", "ddo_plugin"]
 DIGITS = ["--network=network.safetensors", "--upstream=digits", "--family=diffusion", "--data=data"]
@@ -50,16 +50,14 @@ READING = {
     "selfplay --dry-run": Case([*DDO, "selfplay", "recipe.toml", "--dry-run"], env=STAND_IN),
     "plan": Case([*DDO, "plan", "edm-cifar10-uncond"]),
     "inspect": Case([*DDO, "inspect", "network.pkl", "--checkout=checkout"]),
-    "selfplay --status": Case([*DDO, "selfplay", "recipe.toml", "--out=played", "--status"], env=STAND_IN),
 }
 
 
 def fill_with_checkouts(folder: Path, upstream: Path) -> dict[str, Path]:
     """Return a folder for each case of PATCHING, with the files of an upstream's checkout that the case changes."""
     worlds = {name: folder / name for name in PATCHING}
-    for name, world in worlds.items():
+    for world in worlds.values():
         shutil.copytree(upstream, world / "checkout", ignore=shutil.ignore_patterns(".git", "*.png", "*.ipynb"))
-        if name == "revert":
-            checkout = open_checkout(world / "checkout")
-            write(checkout.root, applied(checkout.root, checkout.files()))
+    env = {**os.environ, "DDO_CACHE": str(folder / "cache")}
+    run_python([*DDO, "apply", worlds["revert"] / "checkout"], env=env).check_returncode()
     return worlds
