@@ -86,6 +86,7 @@ def test_a_paused_round_goes_on_with_its_dropout(world, completed, refused) -> N
     ("flags", "message"),
     [
         ((), "--ddo needs --ddo-fakes=PATH: samples of the reference, which `ddo refset make` makes"),
+        (("--ddo-fakes={fakes}", "--ddo-compile"), "--ddo-compile compiles without dropout, which is 0.13; add --drop"),
         (("--ddo-fakes={fakes}", "--fp16=1"), "--fp16=True: the network keeps the precision of --ddo; drop --fp16"),
     ],
 )
