@@ -19,11 +19,13 @@ from ddo_plugin.base.archives import open_zip
 from ddo_plugin.base.download import local_file
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.base.files import sha256_file
+from ddo_plugin.base.limits import advice, raised
 from ddo_plugin.base.reading import parsing
 from ddo_plugin.evaluation.image_sets import NPZ_FILE, NPZ_KEY, Images, NpzImages, image_set_sha256, read_images
 from ddo_plugin.evaluation.metrics.frechet import Moments
 
 _ROUNDING = 1e-3  # relative to the largest entry
+_MOST_FEATURES = 4096  # Inception has 2048, DINOv2 1024
 INCEPTION = "inception"
 KEYS = {INCEPTION: "fid", "dinov2": "fd_dinov2"}  # features -> EDM2's name of the distance in these features
 
@@ -96,12 +98,17 @@ def _read_pkl(source: str, path: Path) -> dict[str, Moments]:
 
 
 def _moments(source: str, mean: Any, covariance: Any) -> Moments:
-    with parsing(f"--ref={source}: mu and sigma are not arrays of numbers"):
-        mean, covariance = np.asarray(mean, np.float64), np.asarray(covariance, np.float64)
+    """Check the statistics. Their size is known before they are converted, which takes several times the memory."""
+    if not (isinstance(mean, np.ndarray) and isinstance(covariance, np.ndarray)):
+        raise UserError(f"--ref={source}: mu and sigma are not arrays of numbers; compute them again")
     if mean.ndim != 1 or not len(mean) or covariance.shape != (len(mean), len(mean)):
         raise UserError(
             f"--ref={source}: the shapes of mu {list(mean.shape)} and sigma {list(covariance.shape)} do not match"
         )
+    if len(mean) > (most := raised(_MOST_FEATURES)):
+        raise UserError(f"--ref={source}: statistics of {len(mean)} features, more than {most:,}; {advice()}")
+    with parsing(f"--ref={source}: mu and sigma are not arrays of numbers"):
+        mean, covariance = np.asarray(mean, np.float64), np.asarray(covariance, np.float64)
     if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
         raise UserError(f"--ref={source}: the statistics contain NaN or infinity; compute them again")
     if not _is_covariance(covariance):

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from ddo_plugin.base.reading import parsing, read_json
+from ddo_plugin.base.reading import parsing
 from ddo_plugin.finetuning import statistics
 from ddo_plugin.jobs.journal import FILE_NAME, Fact, read
+from ddo_plugin.selfplay import evaluation_file
 from ddo_plugin.selfplay.recipe.plan import Candidate
 
 
@@ -28,7 +29,7 @@ class Point:
     @property
     def score(self) -> float:
         """The score; lower is better."""
-        return float(self.evaluation["score"])
+        return self.evaluation["score"]
 
     @property
     def rank(self) -> float:
@@ -38,14 +39,19 @@ class Point:
     @property
     def spread(self) -> float:
         """The standard deviation of the score over sampling seeds; 0 if there is only one seed."""
-        return float(self.evaluation.get("spread") or 0.0)
+        return self.evaluation.get("spread", 0.0) or 0.0
 
     def images(self) -> np.ndarray | None:
         """Return a few samples, uint8 [N, C, H, W], if the evaluation kept them."""
         if not self.grid.exists():
             return None
         with parsing(f"{self.grid}: cannot be read", "delete it to leave its images out"):
-            return np.load(self.grid)
+            images = np.load(self.grid)
+            if not (isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.ndim == 4 and images.size):
+                raise ValueError("it holds no images")
+            if images.shape[1] == 2:
+                raise ValueError("its images have two channels")
+            return images
 
     def steps(self) -> list[dict[str, float]]:
         """Return the statistics of the network's training; an empty list for a base."""
@@ -118,7 +124,7 @@ def _exists(root: Path, fact: Fact) -> bool:
 
 def _point(root: Path, fact: Fact) -> Point:
     file = root / fact["evaluation"]
-    evaluation, grid = read_json(file), file.with_suffix(".grid.npy")
+    evaluation, grid = evaluation_file.read(file), file.with_suffix(".grid.npy")
     if fact["candidate"]:
         fact["candidate"].fill(Candidate)  # refuses a damaged one
     return Point(fact["round"], root / fact["network"], evaluation, grid, fact["candidate"])
