@@ -56,6 +56,7 @@ from .evaluation.real_statistics import open_standard as open_standard
 from .evaluation.scores import EVALUATION_SAMPLES as EVALUATION_SAMPLES
 from .evaluation.scores import combine_seeds as combine_seeds
 from .evaluation.scores import evaluation_command as evaluation_command
+from .finetuning.fakes import fakes_alone as fakes_alone
 from .finetuning.fakes import to_device as to_device
 from .finetuning.fakes import with_fakes as with_fakes
 from .finetuning.options import compile_option as compile_option
@@ -94,6 +95,7 @@ from .objective.ddo import MLE as MLE
 from .objective.ddo import Objective as Objective
 from .objective.ddo import Outcome as Outcome
 from .objective.ddo import Terms as Terms
+from .objective.ddo import TrainsOn as TrainsOn
 from .objective.ddo import objective_statistics as objective_statistics
 from .objective.diffusion import Denoiser as Denoiser
 from .objective.diffusion import NoiseLevels as NoiseLevels

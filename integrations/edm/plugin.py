@@ -70,7 +70,8 @@ class EDM(Integration):
             ["--ddo-rampup"],
             type=Number(0),
             metavar="MIMG",
-            help="Increase the learning rate linearly from 0 over this many million images.  [default: the whole run]",
+            help="Increase the learning rate linearly from 0 over this many million images.  [default: the whole "
+            "run; 10 for neon]",
         )
         return [
             *finetuning_options(alpha=4.0, beta=0.05),
