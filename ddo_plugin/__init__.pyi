@@ -43,7 +43,6 @@ from .checkouts.compat.ownership import owns as owns
 from .checkouts.required_packages import refuse_missing_packages as refuse_missing_packages
 from .checkouts.run_script import checkout_command as checkout_command
 from .evaluation.hand_over import write_network as write_network
-from .evaluation.hand_over import write_statistics as write_statistics
 from .evaluation.image_sets import image_set_sha256 as image_set_sha256
 from .evaluation.image_sets import read_images as read_images
 from .evaluation.measure import check_measurable as check_measurable
@@ -53,6 +52,7 @@ from .evaluation.metrics.frechet import feature_moments as feature_moments
 from .evaluation.metrics.frechet import frechet_distance as frechet_distance
 from .evaluation.real_statistics import Standard as Standard
 from .evaluation.real_statistics import open_standard as open_standard
+from .evaluation.real_statistics import write_statistics as write_statistics
 from .evaluation.scores import EVALUATION_SAMPLES as EVALUATION_SAMPLES
 from .evaluation.scores import combine_seeds as combine_seeds
 from .evaluation.scores import evaluation_command as evaluation_command

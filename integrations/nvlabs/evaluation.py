@@ -265,7 +265,7 @@ def hand_over(request: Request, scripts: Scripts, standard: Standard, folder: Pa
         return str(copy)
 
     statistics = folder / f"ref{scripts.reads[0]}"
-    write_statistics(standard, statistics)
+    write_statistics(standard.moments, statistics)
     handed = dataclasses.replace(request, ref=str(statistics))
     if is_network(request.what) and not request.trust:
         sampler = with_networks(request.sampler, copied)

@@ -42,8 +42,10 @@ def test_edm2s_pickle_holds_moments_by_metric(protocol: int, tmp_path: Path) -> 
 
 def test_openais_npz_holds_moments_and_images(tmp_path: Path) -> None:
     path = tmp_path / "VIRTUAL_imagenet256_labeled.npz"
-    np.savez(path, mu=MU, sigma=SIGMA, mu_s=MU, sigma_s=SIGMA, arr_0=IMAGES, arr_1=np.arange(5))
+    np.savez(path, mu=MU, sigma=SIGMA, mu_s=MU + 1, sigma_s=2 * SIGMA, arr_0=IMAGES, arr_1=np.arange(5))
     standard = open_standard(str(path))
+    np.testing.assert_array_equal(standard.moments_in("inception", "sfid").mean, MU + 1)
+    np.testing.assert_array_equal(standard.moments_in("inception", "sfid").covariance, 2 * SIGMA)
     np.testing.assert_array_equal(standard.moments_in("inception").mean, MU)
     np.testing.assert_array_equal(next(standard.images.batches(9)), IMAGES.transpose(0, 3, 1, 2))
 
