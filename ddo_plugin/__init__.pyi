@@ -45,11 +45,13 @@ from .checkouts.run_script import checkout_command as checkout_command
 from .evaluation.hand_over import write_network as write_network
 from .evaluation.image_sets import image_set_sha256 as image_set_sha256
 from .evaluation.image_sets import read_images as read_images
-from .evaluation.measure import check_measurable as check_measurable
+from .evaluation.measure import check_elsewhere as check_elsewhere
 from .evaluation.measure import features_named as features_named
 from .evaluation.measure import metrics_named as metrics_named
+from .evaluation.measure import usual_metrics as usual_metrics
 from .evaluation.metrics.frechet import feature_moments as feature_moments
 from .evaluation.metrics.frechet import frechet_distance as frechet_distance
+from .evaluation.metrics.precision_recall import precision_recall as precision_recall
 from .evaluation.real_statistics import Standard as Standard
 from .evaluation.real_statistics import open_standard as open_standard
 from .evaluation.real_statistics import write_statistics as write_statistics

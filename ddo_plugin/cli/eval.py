@@ -42,8 +42,8 @@ OURS = "applies to the metrics of this package only; drop it or --checkout"
 @click.option(
     "--features",
     metavar="NAME",
-    help="Feature extractor: inception, or one that a plugin adds. Not available with checkouts of EDM and EDM2.  "
-    "[default: inception]",
+    help="Feature extractor: inception, or one that a plugin adds. With checkouts of EDM and EDM2, it applies to "
+    "precision and recall (--real).  [default: inception]",
 )
 @click.option(
     "--seed", type=click.IntRange(min=0), help="Random seed for the splits of is and the subsets of kid.  [default: 0]"
@@ -52,6 +52,11 @@ OURS = "applies to the metrics of this package only; drop it or --checkout"
     "--checkout",
     type=Place(exists=True, file_okay=False),
     help="Measure with the scripts of this checkout. Use this for numbers that you publish.",
+)
+@click.option(
+    "--real",
+    metavar="IMAGES",
+    help="Real images for precision and recall, which the scripts of EDM and EDM2 do not compute.  [with --checkout]",
 )
 @click.option(
     "--num",
@@ -95,7 +100,7 @@ def command(
         ddo eval snapshot.pkl --checkout=edm --ref=cifar10-32x32.npz --seeds=0,1,2 --out=eval.json -- --steps=18
     """
     if checkout is None:
-        _refuse_others(ctx, ("num", "seeds", "torchrun", "trust"), "needs --checkout")
+        _refuse_others(ctx, ("real", "num", "seeds", "torchrun", "trust"), "needs --checkout")
     if save_statistics:
         _refuse_others(ctx, ("checkout", "ref", "out", "seed"), "does not apply to --save-statistics; drop one of them")
         _save_statistics(what, save_statistics, **options)
@@ -197,13 +202,15 @@ def _by_upstream(
         raise UserError(f"--{'out' if ref else 'ref'} is missing; --checkout needs both --ref and --out")
     upstream = open_checkout(checkout).upstream
     network = local_file(what) if is_url(what) else Path(what)
-    names = ("metrics", "num", "batch", "torchrun", "trust", "features")
+    names = ("metrics", "num", "batch", "torchrun", "trust", "features", "real")
     settings = {"checkout": checkout, "ref": ref, **{name: options[name] for name in names}}
     seeds = options["seeds"] or USUAL_SEEDS
     offered = plugins.collect(plugins.manager().hook.ddo_evaluation_options(upstream=upstream.name))
     known = {option.name for option in offered}
     if options["features"] and "features" not in known:
         raise UserError(f"--features {OURS}")
+    if options["real"] and known and "real" not in known:
+        raise UserError(f"--real: the evaluation of {upstream.title} takes real images with --ref; drop the option")
     if options["trust"] and known and "trust" not in known:
         raise UserError(f"--trust: network files of {upstream.title} contain no code; drop the option")
     if sampler and known and "sampler" not in known:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -15,7 +17,7 @@ from ddo_plugin.evaluation.metrics.frechet import Moments, RunningMoments, frech
 from ddo_plugin.evaluation.metrics.inception_score import InceptionScore
 from ddo_plugin.evaluation.metrics.kid import kernel_distance
 from ddo_plugin.evaluation.metrics.precision_recall import NEIGHBOURS, precision_recall
-from ddo_plugin.evaluation.real_statistics import Standard, entry_of
+from ddo_plugin.evaluation.real_statistics import Standard, entry_of, open_standard
 from ddo_plugin.hooks import plugins
 from ddo_plugin.hooks.types import Classifier, FeatureExtractor, SpatialExtractor
 
@@ -149,6 +151,19 @@ def check_measurable(
         _check_count(metrics, "reference images", len(standard.images), least)
     stored = {name: standard.moments_in(features.name, name) for name in BY_MOMENTS if name in metrics}
     return {name: moments for name, moments in stored.items() if moments}
+
+
+def check_elsewhere(count: int, metrics: Sequence[str], features: str, ref: str) -> None:
+    """Refuse what `ddo eval` would refuse for so many samples, without keeping the extractor's GPU memory.
+
+    This runs in another process, because an extractor keeps its memory as long as its process lives.
+    """
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as elsewhere:
+        elsewhere.submit(_check_named, count, metrics, features, ref).result()
+
+
+def _check_named(count: int, metrics: Sequence[str], features: str, ref: str) -> None:
+    check_measurable(count, metrics, features_named(features), open_standard(ref))
 
 
 def _check_spatial(metrics: Sequence[str], features: Features) -> None:

@@ -68,7 +68,8 @@ def write_statistics(moments: Mapping[str, Moments], to: Path) -> None:
     with atomic_write(to) as file:
         if to.suffix == ".npz":
             pairs = (zip(_arrays(name), stored, strict=True) for name, stored in moments.items())
-            np.savez(file, **{array: values for pair in pairs for array, values in pair})
+            arrays = {array: values for pair in pairs for array, values in pair}
+            np.savez(file, **arrays)  # type: ignore[arg-type] # mypy takes an array for numpy's `allow_pickle`
         else:
             pickle.dump({name: {"mu": mean, "sigma": sigma} for name, (mean, sigma) in moments.items()}, file)
 
