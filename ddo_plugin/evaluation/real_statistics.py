@@ -65,7 +65,7 @@ def entry_of(features: str, metric: str) -> str:
 
 def write_statistics(moments: Mapping[str, Moments], to: Path) -> None:
     """Write moments as plain arrays, as .npz or in the form of EDM2's .pkl, which the suffix of `to` says."""
-    with atomic_write(to) as file:
+    with atomic_write(to, replace=False) as file:
         if to.suffix == ".npz":
             pairs = (zip(_arrays(name), stored, strict=True) for name, stored in moments.items())
             arrays = {array: values for pair in pairs for array, values in pair}

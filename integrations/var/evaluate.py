@@ -37,6 +37,7 @@ from ddo_plugin import (
     write_result,
 )
 
+INCEPTION = "inception"
 OWN = [
     click.Option(["--network"], required=True, metavar="PTH|URL", help="Plain weights, as upstream publishes them."),
     click.Option(["--out"], type=Place(dir_okay=False), required=True, help="JSON file to write."),
@@ -50,10 +51,10 @@ OWN = [
     ),
     click.Option(
         ["--metrics"],
-        help="Metrics of `ddo eval` to compute, separated by commas. The first is the score.  [default: fid,is, and pr "
-        "if --ref holds images]",
+        help="Metrics of `ddo eval` to compute, separated by commas. The first is the score.  [default: fid, is with "
+        "inception, and pr if --ref holds images]",
     ),
-    click.Option(["--features"], default="inception", show_default=True, help="Feature extractor, as for `ddo eval`."),
+    click.Option(["--features"], default=INCEPTION, show_default=True, help="Feature extractor, as for `ddo eval`."),
     click.Option(
         ["--num"],
         type=click.IntRange(min=2),
@@ -95,9 +96,10 @@ def main(out: Path, seeds: list[int], num: int, metrics: str | None, **options: 
     names = metrics_named(metrics) if metrics else []
     _refuse_samples(options["network"])
     check_place(out)
-    names = names or usual_metrics(open_standard(options["ref"]), "is")
+    others = ["is"] if options["features"] == INCEPTION else []  # other features need not have logits
+    names = names or usual_metrics(open_standard(options["ref"]), *others)
     if "pr" not in names:
-        click.echo("ddo: recall is not measured; --metrics=fid,is,pr measures it if --ref holds images", err=True)
+        click.echo("ddo: recall is not measured; the metric pr measures it if --ref holds images", err=True)
     check_elsewhere(num, names, options["features"], options["ref"])
     results: list[dict[str, Any]] = []
     commands: list[str] = []
