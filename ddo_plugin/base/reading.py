@@ -15,6 +15,7 @@ import click
 from ddo_plugin.base.errors import UserError
 
 MOST_BYTES = 64 << 20  # of a file, or of an entry of an archive, that is read as a whole
+MOST_ITEMS = 1 << 22  # of a JSON file; the labels of ImageNet have 3.8 million
 REMEDY = "create or download the file again"
 
 
@@ -49,4 +50,11 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
 def read_json(path: Path, remedy: str = REMEDY) -> Any:
     """Read a regular file of JSON."""
     with parsing(f"{path}: cannot be read", remedy):
-        return json.loads(read_bytes(path))
+        return parse_json(read_bytes(path))
+
+
+def parse_json(data: bytes, most: int = MOST_ITEMS) -> Any:
+    """Parse JSON of at most so many items: an item can have two bytes in the file and two hundred in memory."""
+    if sum(map(data.count, (b"[", b"{", b","))) > most:
+        raise ValueError(f"more than {most:,} items")
+    return json.loads(data)

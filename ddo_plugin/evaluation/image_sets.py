@@ -22,6 +22,7 @@ from ddo_plugin.sampling.refsets import format as refset
 NPZ_KEY = "arr_0"  # the name in OpenAI's evaluator and VAR's sampler; [N, H, W, C]
 NPZ_FILE = f"{NPZ_KEY}.npy"
 DECODERS = 8  # threads
+MOST_BATCH = 1 << 29  # bytes; a batch of larger images has fewer of them
 
 
 class Images(Protocol):
@@ -69,19 +70,26 @@ class ImageFiles:
         return len(self._names)
 
     def batches(self, size: int) -> Iterator[np.ndarray]:
-        shape = None
+        first = read_image(self._read, self._names[0], self._path)
+        size = _bounded(size, first.nbytes)
         with ThreadPoolExecutor(DECODERS) as threads:
-            for first in range(0, len(self), size):
-                names = self._names[first : first + size]
-                decoded = list(threads.map(partial(read_image, self._read, source=self._path), names))
-                shape = shape or decoded[0].shape
-                for name, image in zip(names, decoded, strict=True):
-                    if image.shape != shape:
-                        raise UserError(
-                            f"{self._path}: {name} is {image.shape}, but the first image is {shape}; "
-                            "convert them to the same size and number of channels"
-                        )
-                yield np.stack(decoded)
+            for start in range(0, len(self), size):
+                names = self._names[start : start + size]
+                yield np.stack(list(threads.map(partial(self._decode, shape=first.shape), names)))
+
+    def _decode(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        image = read_image(self._read, name, self._path)
+        if image.shape != shape:
+            raise UserError(
+                f"{self._path}: {name} is {image.shape}, but the first image is {shape}; "
+                "convert them to the same size and number of channels"
+            )
+        return image
+
+
+def _bounded(size: int, nbytes: int) -> int:
+    """Return how many images of so many bytes a batch has."""
+    return max(1, min(size, MOST_BATCH // nbytes))
 
 
 class NpzImages:
@@ -102,6 +110,7 @@ class NpzImages:
     def batches(self, size: int) -> Iterator[np.ndarray]:
         with open_zip(self._path) as archive, archive.stream(NPZ_FILE) as file:
             count, *shape = self._check_header(file)
+            size = _bounded(size, math.prod(shape))
             for first in range(0, count, size):
                 rows = min(size, count - first)
                 data = read_exactly(file, rows * math.prod(shape))

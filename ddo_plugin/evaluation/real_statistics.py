@@ -26,6 +26,7 @@ from ddo_plugin.evaluation.image_sets import NPZ_FILE, NPZ_KEY, Images, NpzImage
 from ddo_plugin.evaluation.metrics.frechet import Moments
 
 _ROUNDING = 1e-3  # relative to the largest entry
+_MOST_FEATURES = 4096  # Inception has 2048, DINOv2 1024
 INCEPTION = "inception"
 # Features and metric -> the name of the moments: EDM2's name of the distance, where it has one
 ENTRIES = {(INCEPTION, "fid"): "fid", (INCEPTION, "sfid"): "sfid", ("dinov2", "fid"): "fd_dinov2"}
@@ -124,12 +125,17 @@ def _read_pkl(source: str, path: Path) -> dict[str, Moments]:
 
 
 def _moments(source: str, mean: Any, covariance: Any) -> Moments:
-    with parsing(f"--ref={source}: mu and sigma are not arrays of numbers"):
-        mean, covariance = np.asarray(mean, np.float64), np.asarray(covariance, np.float64)
+    """Check the statistics. Their size is known before they are converted, which takes several times the memory."""
+    if not (isinstance(mean, np.ndarray) and isinstance(covariance, np.ndarray)):
+        raise UserError(f"--ref={source}: mu and sigma are not arrays of numbers; compute them again")
     if mean.ndim != 1 or not len(mean) or covariance.shape != (len(mean), len(mean)):
         raise UserError(
             f"--ref={source}: the shapes of mu {list(mean.shape)} and sigma {list(covariance.shape)} do not match"
         )
+    if len(mean) > _MOST_FEATURES:
+        raise UserError(f"--ref={source}: statistics of {len(mean)} features, more than {_MOST_FEATURES}; pass images")
+    with parsing(f"--ref={source}: mu and sigma are not arrays of numbers"):
+        mean, covariance = np.asarray(mean, np.float64), np.asarray(covariance, np.float64)
     if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):
         raise UserError(f"--ref={source}: the statistics contain NaN or infinity; compute them again")
     if not _is_covariance(covariance):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Mapping
@@ -99,13 +100,13 @@ class StatisticsLog:
 
 
 def read(path: Path) -> list[dict[str, float]]:
-    """Return the lines of a statistics file. Leave out a last line that is incomplete because the run was killed."""
+    """Return the lines of a statistics file. Leave out damaged lines, such as one that a kill left incomplete."""
     rows = []
-    for line in path.read_text().splitlines():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
+    for line in path.read_text(errors="replace").splitlines():
+        with contextlib.suppress(ValueError, RecursionError):
+            row = json.loads(line)
+            if isinstance(row, dict) and all(isinstance(value, int | float) for value in row.values()):
+                rows.append(row)
     return rows
 
 

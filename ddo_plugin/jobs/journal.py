@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +39,11 @@ class Fact(dict[str, Any]):
     def __init__(self, values: dict[str, Any], place: str):
         super().__init__(values)
         self.place = place
-        wrong = [name for name, value in values.items() if not isinstance(value, _TYPES.get(name, object))]
+        wrong = [
+            name
+            for name, value in values.items()
+            if not isinstance(value, _TYPES.get(name, object)) or (isinstance(value, int) and abs(value) > sys.maxsize)
+        ]
         if wrong or not all(isinstance(part, dict) for part in values.get("rounds", ())):
             raise ValueError
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from ddo_plugin.base.errors import UserError
 from ddo_plugin.base.files import sha256_file, write_json
+from ddo_plugin.base.reading import read_json
 from ddo_plugin.hooks.types import Run
 
 SUFFIX = ".ddo.json"
+_REMEDY = "restore it from a copy, or delete it and its snapshot"
 
 
 def write(run: Run, snapshot: Path, step: int) -> Path:
@@ -23,7 +25,11 @@ def write(run: Run, snapshot: Path, step: int) -> Path:
 
 def read(snapshot: Path) -> dict[str, Any]:
     """Return the content of a snapshot's sidecar."""
-    return json.loads(snapshot.with_name(snapshot.name + SUFFIX).read_text())
+    path = snapshot.with_name(snapshot.name + SUFFIX)
+    content = read_json(path, _REMEDY)
+    if not (isinstance(content, dict) and type(content.get("step")) is int):
+        raise UserError(f"{path}: does not describe a snapshot; {_REMEDY}")
+    return content
 
 
 def sha256(snapshot: Path) -> str | None:

@@ -20,6 +20,7 @@ from PIL import EpsImagePlugin, Image
 
 from ddo_plugin.base.archives import open_zip
 from ddo_plugin.base.errors import UserError
+from ddo_plugin.base.reading import MOST_ITEMS
 from ddo_plugin.evaluation.image_sets import read_images
 from ddo_plugin.evaluation.real_statistics import open_standard
 from ddo_plugin.sampling.refsets.image_archive import open_images
@@ -101,6 +102,10 @@ ZIPS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "many pixels": (lambda path: zip_of(path, a_png=huge_png()), "pixels"),
     "deep labels": (lambda path: zip_of(path, a_png=png_bytes(), dataset_json=b"[" * 100_000), "read dataset.json"),
     "large labels": (lambda path: zip_of(path, a_png=png_bytes(), dataset_json=bytes(BIG)), "the limit for this file"),
+    "many labels": (
+        lambda path: zip_of(path, a_png=png_bytes(), dataset_json=b"[" + b"," * MOST_ITEMS + b"]"),
+        "more than 4,194,304 items",
+    ),
     "large class": (lambda path: zip_of(path, a_png=png_bytes(), dataset_json=CLASS), "the class 1000"),
     "folder as image": (lambda path: zip_of(path, **{"a.png/": b""}), "no images in it"),
 }
@@ -161,6 +166,18 @@ def test_honest_arrays_of_both_orders_and_many_types_come_back(tmp_path: Path) -
         with open_zip(path) as archive:
             np.testing.assert_array_equal(archive.array("a"), array)
             assert archive.array("a").dtype == array.dtype
+
+
+def test_statistics_of_many_features_are_refused_before_they_are_converted(tmp_path: Path) -> None:
+    """A file of 20 kB holds 20 MB of zeros as numbers of one byte. Converted, they are 160 MB."""
+    sigma = np.zeros((4500, 4500), "i1")
+    np.savez_compressed(tmp_path / "a.npz", mu=sigma[0], sigma=sigma)
+    tracemalloc.start()
+    with pytest.raises(UserError, match="4500 features, more than 4096"):
+        open_standard(str(tmp_path / "a.npz"))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3 * sigma.nbytes
 
 
 def test_a_large_honest_archive_may_have_large_entries(tmp_path: Path) -> None:

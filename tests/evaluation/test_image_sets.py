@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.base.files import sha256_file
+from ddo_plugin.evaluation import image_sets
 from ddo_plugin.evaluation.image_sets import read_images
 from ddo_plugin.sampling.refsets import format as refset
 
@@ -148,3 +150,27 @@ def test_what_cannot_be_read_as_images_is_refused_in_one_line(tmp_path: Path) ->
             everything(path, 2)
         assert str(path) in refused.value.message
         assert "\n" not in refused.value.message
+
+
+@pytest.mark.parametrize("form", ["images.zip", "compressed.npz"])
+def test_a_batch_of_large_images_has_fewer_of_them(form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """64 images of 4096² pixels without content are a file of 3 MB, and 3 GB in memory."""
+    monkeypatch.setattr(image_sets, "MOST_BATCH", 2 * IMAGES[0].nbytes)
+    batches = list(read_images(FORMS[form](tmp_path / form)).batches(64))
+    assert [len(batch) for batch in batches] == [2, 2, 2, 1]
+    np.testing.assert_array_equal(np.concatenate(batches), IMAGES)
+
+
+def test_images_of_another_size_are_not_kept_until_the_batch_is_whole(tmp_path: Path) -> None:
+    blank = io.BytesIO()
+    PIL.new("L", (4096, 4096)).save(blank, "png")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("000.png", png(IMAGES[0]))
+        for number in range(1, 41):
+            archive.writestr(f"{number:03d}.png", blank.getvalue())
+    tracemalloc.start()
+    with pytest.raises(UserError, match="but the first image is"):
+        list(read_images(tmp_path / "a.zip").batches(64))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2 * (image_sets.DECODERS + 1) * 2**24  # an image is copied once

@@ -16,6 +16,8 @@ from tests.security.pieces import (
     call,
     const,
     dict_,
+    directory,
+    end_of_zip,
     floats,
     get,
     legacy,
@@ -33,6 +35,7 @@ from tests.security.pieces import (
     text,
     torch_zip,
     tuple_,
+    two_directories,
 )
 
 MARK = "touch pwned"
@@ -183,6 +186,17 @@ def _dict_of(*items: bytes) -> bytes:
     return dict_({str(number): item for number, item in enumerate(items)})
 
 
+def _safetensors(items: bytes) -> bytes:
+    header = b'{"a":[' + items + b"0]}"
+    return struct.pack("<Q", len(header)) + header
+
+
+def _many_parts(count: int) -> bytes:
+    """A zip of so many empty parts: its directory alone."""
+    parts = directory(("a/", 0, 0, 0, 0, 0)) * count
+    return b"PK\3\4" + parts + end_of_zip(count, len(parts), 4)
+
+
 def _var(**changed: bytes) -> bytes:
     """A torch zip in the manner of VAR's weights, with other tensors."""
     names = ["class_emb.weight", "word_embed.weight", "pos_1LC", "head.weight", "blocks.0.ffn.fc1.weight"]
@@ -311,6 +325,25 @@ def exhaustion_attacks() -> dict[str, bytes]:
         "keys of equal hash": pickled(
             b"}(" + b"".join(const(n * (2**61 - 1)) + b"N" for n in range(1, 100_000)) + b"u"
         ),
+        "items of a set of equal hash": pickled(
+            call(named("builtins", "set"), list_(*[const(n * (2**61 - 1)) for n in range(1, 60_000)]))
+        ),
+        "entries of the memo of equal hash": pickled(
+            b"N" + b"".join(b"p%d\n" % (n * (2**61 - 1)) for n in range(1, 60_000))
+        ),
+        "shared lists as statistics": pickled(
+            dict_({"fid": dict_({"mu": _shared(4, leaf=const(1.0)), "sigma": const(1.0)})})
+        ),
+        "shared rows of a covariance": pickled(
+            remembered(list_(*[const(1.0)] * 6000))
+            + dict_({"fid": dict_({"mu": get(), "sigma": list_(*[get()] * 6000)})})
+        ),
+        "one size, often": torch_zip(
+            pickled(remembered(tuple_(*[b"K\x01"] * 100_000)) + list_(*[call(named("torch", "Size"), get())] * 30_000))
+        ),
+        "a zip of two directories": two_directories(pickled(text("x" * (600 * MB)))),
+        "a zip of 900,000 parts": _many_parts(900_000),
+        "a safetensors header of small objects": _safetensors(b'{"a":1},' * (3 * MB)),
         "a long integer as a key, often": pickled(remembered(const(1 << (8 * MB))) + b"}" + (get() + b"Ns") * 100_000),
         "an integer of 100,000 digits": pickled(dict_({"a": b"L" + b"9" * 100_000 + b"L\n"})),
         "an integer of a megabyte": pickled(dict_({"a": const(1 << (8 * MB))})),

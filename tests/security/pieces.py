@@ -6,6 +6,7 @@ import io
 import pickle
 import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 
 FLOAT = "FloatStorage"
@@ -120,6 +121,36 @@ def torch_zip(data: bytes, storages: Mapping[str, bytes] = {}, compression: int 
             archive.writestr(f"archive/data/{key}", content)
         archive.writestr("archive/version", "3\n")
     return stream.getvalue()
+
+
+def directory(*entries: tuple[str, int, int, int, int, int]) -> bytes:
+    """The directory of a zip: name, method, checksum, compressed and whole size, and position of each entry."""
+    return b"".join(
+        struct.pack("<4s6H3I5H2I", b"PK\1\2", 20, 20, 0, method, 0, 0, checksum, packed, whole, len(name), *[0] * 5, at)
+        + name.encode()
+        for name, method, checksum, packed, whole, at in entries
+    )
+
+
+def end_of_zip(count: int, size: int, at: int) -> bytes:
+    """The end of a zip whose directory of so many entries and bytes begins at this position."""
+    wide = struct.pack("<4sQ2H2I4Q", b"PK\6\6", 44, 45, 45, 0, 0, count, count, size, at)
+    locator = struct.pack("<4sIQI", b"PK\6\7", 0, at + size, 1)
+    short = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, min(count, 0xFFFF), min(count, 0xFFFF), size, at, 0)
+    return (wide + locator if count > 0xFFFF else b"") + short
+
+
+def two_directories(data: bytes) -> bytes:
+    """A torch zip with this pickle, compressed. Python's zipfile sees other entries, which are small and stored."""
+    names = ("archive/data.pkl", "archive/version")
+    body, entries = b"", []
+    for name, content in zip(names, (data, b"3\n"), strict=True):
+        checksum, packed = zlib.crc32(content), zlib.compress(content, 9, -zlib.MAX_WBITS)
+        entries.append((name, zipfile.ZIP_DEFLATED, checksum, len(packed), len(content), len(body)))
+        sizes = (checksum, len(packed), len(content), len(name), 0)
+        body += struct.pack("<4s5H3I2H", b"PK\3\4", 20, 0, 8, 0, 0, *sizes) + name.encode() + packed
+    seen = directory(*entries)
+    return body + seen + directory(*[(name, 0, 0, 4, 4, 0) for name in names]) + end_of_zip(2, len(seen), len(body))
 
 
 def stored_tensor(key: str, numel: int, size: object, stride: object, kind: str = FLOAT) -> bytes:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ddo_plugin.base.errors import UserError
 from ddo_plugin.hooks.types import Run
 from ddo_plugin.snapshots import sidecar
 
@@ -58,3 +59,13 @@ def test_no_sidecar_is_left_of_a_snapshot_that_is_not_there(tmp_path: Path) -> N
     with pytest.raises(FileNotFoundError):
         sidecar.write(run(tmp_path), tmp_path / "never-written.pkl", 1)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", "5", '{"step": "x"}', "[" * 100_000])
+def test_a_damaged_sidecar_is_reported_in_one_line(tmp_path: Path, content: str) -> None:
+    path = snapshot(tmp_path, "a.pkl", 1)
+    path.with_name("a.pkl.ddo.json").write_text(content)
+    for look in (sidecar.step, sidecar.sha256, lambda path: sidecar.snapshots(path.parent)):
+        with pytest.raises(UserError, match=r"a\.pkl\.ddo\.json.*; restore it") as refused:
+            look(path)
+        assert "\n" not in refused.value.message

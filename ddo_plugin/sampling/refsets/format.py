@@ -11,6 +11,7 @@ A reference set is a folder:
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -192,7 +193,7 @@ def _is_number(value: Any) -> bool:
 def _check_rows(opened: Refset) -> None:
     """Refuse a number of samples or labels that differs from the manifest's count."""
     samples, labels, count = opened.samples, opened.labels, opened.manifest["count"]
-    if samples.shape[:1] != (count,) or not count:
+    if samples.shape[:1] != (count,) or not samples.size:
         raise UserError(f"{opened.path} holds samples {list(samples.shape)}, but its count is {count}; create it again")
     if labels is None:
         return
@@ -216,6 +217,8 @@ def _are_logp(array: np.ndarray, shape: tuple[int, ...]) -> bool:
 
 def _map(file: Path, stored: Mapping[str, Any]) -> np.ndarray:
     with parsing(f"{file} is missing or truncated", "create the set again"):
+        if not stat.S_ISREG(file.stat().st_mode):  # a pipe would block
+            raise ValueError("it is no regular file")
         array = np.lib.format.open_memmap(file, mode="r")
     if list(array.shape) != stored["shape"] or str(array.dtype) != stored["dtype"]:
         content = f"{list(array.shape)} {array.dtype}"

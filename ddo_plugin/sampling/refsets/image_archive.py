@@ -18,11 +18,12 @@ from ddo_plugin.base.files import atomic_folder, atomic_write, refuse_to_replace
 from ddo_plugin.base.image_files import files_below, image_names, png, read_image
 from ddo_plugin.base.option_types import LAST_CLASS
 from ddo_plugin.base.progress import progress
-from ddo_plugin.base.reading import parsing, read_bytes
+from ddo_plugin.base.reading import MOST_ITEMS, parse_json, parsing, read_bytes
 from ddo_plugin.sampling.refsets import format as refset
 from ddo_plugin.sampling.refsets.format import Refset
 
 LABELS_FILE = "dataset.json"
+_ITEMS_PER_IMAGE = 8  # of LABELS_FILE; upstream writes 3
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def _archive(path: Path, names: list[str], read: Callable[[str], bytes]) -> Arch
 
 def _labels(path: Path, images: list[str], read: Callable[[str], bytes]) -> np.ndarray | None:
     with parsing(f"{path}: cannot read {LABELS_FILE} in upstream's format"):
-        pairs = json.loads(read(LABELS_FILE))["labels"]
+        pairs = parse_json(read(LABELS_FILE), max(MOST_ITEMS, _ITEMS_PER_IMAGE * len(images)))["labels"]
         if pairs is None:
             return None
         by_name = dict(pairs)

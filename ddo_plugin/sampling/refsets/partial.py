@@ -73,6 +73,8 @@ class Unfinished:
         A run that finished no block leaves nothing to lose, so its settings do not bind the next one.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        if self.folder.is_symlink():  # its target may be another folder, whose files would be removed
+            raise UserError(f"{self.folder}: is a link; remove it")
         try:
             self._lock.acquire()
         except filelock.Timeout:
@@ -90,7 +92,7 @@ class Unfinished:
 
     def _create_arrays(self) -> None:
         for left in self.folder.iterdir():  # by a run that was killed at this point
-            if left.is_dir():
+            if left.is_dir() and not left.is_symlink():
                 shutil.rmtree(left)
             elif left.name != "lock":
                 left.unlink()

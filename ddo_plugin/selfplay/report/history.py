@@ -14,6 +14,9 @@ from ddo_plugin.finetuning import statistics
 from ddo_plugin.jobs.journal import FILE_NAME, Fact, read
 from ddo_plugin.selfplay.recipe.plan import Candidate
 
+_DRAWN = ("score", "spread", "logp_real")
+_REMEDY = "delete it and run the same command again to repeat this evaluation"
+
 
 @dataclass(frozen=True)
 class Point:
@@ -45,7 +48,12 @@ class Point:
         if not self.grid.exists():
             return None
         with parsing(f"{self.grid}: cannot be read", "delete it to leave its images out"):
-            return np.load(self.grid)
+            images = np.load(self.grid)
+            if not (isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.ndim == 4 and images.size):
+                raise ValueError("it holds no images")
+            if images.shape[1] == 2:
+                raise ValueError("its images have two channels")
+            return images
 
     def steps(self) -> list[dict[str, float]]:
         """Return the statistics of the network's training; an empty list for a base."""
@@ -118,7 +126,17 @@ def _exists(root: Path, fact: Fact) -> bool:
 
 def _point(root: Path, fact: Fact) -> Point:
     file = root / fact["evaluation"]
-    evaluation, grid = read_json(file), file.with_suffix(".grid.npy")
+    evaluation, grid = _evaluation(file), file.with_suffix(".grid.npy")
     if fact["candidate"]:
         fact["candidate"].fill(Candidate)  # refuses a damaged one
     return Point(fact["round"], root / fact["network"], evaluation, grid, fact["candidate"])
+
+
+def _evaluation(file: Path) -> dict[str, Any]:
+    """Return what an evaluation measured. Its numbers are drawn, so they must be numbers."""
+    evaluation = read_json(file, _REMEDY)
+    with parsing(f"{file} is not the result of an evaluation", _REMEDY):
+        drawn = {name: float(evaluation[name]) for name in _DRAWN if evaluation.get(name) is not None}
+        if "score" not in drawn or drawn.get("spread", 0.0) < 0:
+            raise ValueError("it has no score, or a negative spread")
+        return {**evaluation, **drawn}

@@ -7,7 +7,6 @@ claim more numbers than the file holds, and nests without limit.
 from __future__ import annotations
 
 import io
-import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ import torch
 
 from ddo_plugin.snapshots.pickles import storages
 from ddo_plugin.snapshots.pickles.allowance import OBJECT, Allowance
-from ddo_plugin.snapshots.pickles.constructors import rebuild_parameter, rebuild_tensor
+from ddo_plugin.snapshots.pickles.constructors import MOST_DIMENSIONS, rebuild_parameter, rebuild_tensor
 from ddo_plugin.snapshots.pickles.file_kind import FileKind, kind_of
 from ddo_plugin.snapshots.pickles.machine import Constructors, Findings, Machine
 from ddo_plugin.snapshots.pickles.nodes import BrokenError, ForbiddenError
@@ -41,14 +40,14 @@ def check_checkpoint(path: Path) -> None:
 
 
 def _pickle_in(path: Path, size: int) -> bytes:
-    """Return the pickle in a zip, by torch's own reader. torch.save compresses nothing."""
-    with zipfile.ZipFile(path) as archive:
-        entries = archive.infolist()
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
-            raise BrokenError("a compressed part")
-        if sum(entry.file_size for entry in entries) > size:
-            raise BrokenError("parts that are larger than the file")
-    return bytes(torch._C.PyTorchFileReader(str(path)).get_record("data.pkl"))
+    """Return the pickle in a zip. Only torch's own reader is asked: another one may see other parts in the same file.
+
+    torch.save compresses nothing, so that all parts together are no larger than the file.
+    """
+    reader = torch._C.PyTorchFileReader(str(path))
+    if sum(map(reader.get_record_size, reader.get_all_records())) > size:
+        raise BrokenError("parts that are larger than the file, or compressed")
+    return bytes(reader.get_record("data.pkl"))
 
 
 def _run_legacy(machine: Machine, path: Path, size: int) -> Any:
@@ -97,8 +96,9 @@ def _constructors(findings: Findings, size: int) -> Constructors:
 
 
 def _size(sizes: Any) -> tuple[int, ...]:
-    if not (isinstance(sizes, tuple) and all(type(size) is int for size in sizes)):
-        raise BrokenError("a size of something other than numbers")
+    """Refuse a long size: torch copies it in each call, and the memo can pass the same one to many calls."""
+    if not (isinstance(sizes, tuple) and len(sizes) <= MOST_DIMENSIONS and all(type(size) is int for size in sizes)):
+        raise BrokenError("a size of something other than a few numbers")
     return sizes
 
 

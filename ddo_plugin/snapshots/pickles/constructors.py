@@ -18,11 +18,11 @@ import torch
 
 from ddo_plugin.snapshots.pickles import storages
 from ddo_plugin.snapshots.pickles.allowance import ENTRY, OBJECT, Allowance
-from ddo_plugin.snapshots.pickles.machine import Constructors, Findings, one_line
+from ddo_plugin.snapshots.pickles.machine import Constructors, Findings, is_quick_key, one_line
 from ddo_plugin.snapshots.pickles.nodes import BrokenError, ForbiddenError, Node
 
 PERSISTENCE_VERSION = 6  # of the NVlabs repositories' torch_utils.persistence
-_MOST_DIMENSIONS = 16
+MOST_DIMENSIONS = 16
 _LONGEST_CLASS_NAME = 128
 
 
@@ -103,7 +103,7 @@ def _has_text_keys(state: Any) -> bool:
 
 
 def _set(items: Any = ()) -> set[Any]:
-    if not (isinstance(items, list) and all(isinstance(item, str | int) for item in items)):
+    if not (isinstance(items, list) and all(isinstance(item, str | int) and is_quick_key(item) for item in items)):
         raise BrokenError("a set of something other than names")
     return set(items)
 
@@ -158,7 +158,7 @@ def rebuild_parameter(data: Any, requires_grad: Any, hooks: Any) -> torch.Tensor
 
 
 def _naturals(values: Any) -> bool:
-    if not isinstance(values, tuple) or len(values) > _MOST_DIMENSIONS:
+    if not isinstance(values, tuple) or len(values) > MOST_DIMENSIONS:
         return False
     return all(type(value) is int and 0 <= value < 2**40 for value in values)
 

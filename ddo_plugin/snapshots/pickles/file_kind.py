@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from ddo_plugin.base.errors import UserError
+from ddo_plugin.base.reading import parse_json
 
 _LEGACY_CHECKPOINT = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save before 1.6: a pickle of its magic number
 _LONGEST_HEADER = 100 << 20  # the limit of the safetensors library
+_MOST_ITEMS = 1 << 20  # of a header; a tensor has seven
 
 
 class FileKind(Enum):
@@ -46,6 +47,6 @@ def safetensors_header(path: Path) -> dict[str, Any]:
     """Return the header of a safetensors file: name, dtype and shape of each tensor, and `__metadata__`."""
     try:
         with path.open("rb") as file:
-            return dict(json.loads(file.read(int.from_bytes(file.read(8), "little"))))
+            return dict(parse_json(file.read(int.from_bytes(file.read(8), "little")), _MOST_ITEMS))
     except (ValueError, TypeError, RecursionError):
         raise UserError(f"{path}: the header of this safetensors file is damaged; download or copy it again") from None

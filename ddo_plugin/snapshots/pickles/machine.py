@@ -19,6 +19,7 @@ from ddo_plugin.snapshots.pickles.nodes import BrokenError, ForbiddenError, Unkn
 LONGEST_NAME = 120
 _LONGEST_GLOBAL = 1000  # characters
 _LONGEST_KEY = 60  # bits of an integer; the hash of a longer one differs from its value
+_MOST_MEMO = 1 << 32  # the text form of an index can be longer
 
 _ATOMS = (str, bytes, int, float, bool, type(None))
 _NUMBERS = {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"}
@@ -134,7 +135,10 @@ class Machine:
         return Unknown(what)
 
     def _memoize(self, index: int | None) -> None:
-        self.memo[len(self.memo) if index is None else index] = self.stack[-1]
+        place = len(self.memo) if index is None else index
+        if not 0 <= place < _MOST_MEMO:
+            raise ValueError("an entry of the memo with such a number")
+        self.memo[place] = self.stack[-1]
 
     def _get(self, index: int) -> None:
         self.stack.append(self.memo[index])
@@ -160,8 +164,7 @@ class Machine:
         return {self._key(key): value for key, value in zip(pairs[::2], pairs[1::2], strict=True)}
 
     def _key(self, key: Any) -> Any:
-        """Refuse keys that are slow to hash, such as nested tuples, and long integers, whose hashes can be alike."""
-        if not isinstance(key, _ATOMS) or (isinstance(key, int) and key.bit_length() > _LONGEST_KEY):
+        if not is_quick_key(key):
             if self.survey:
                 return f"<{type(key).__name__}>"
             raise ValueError(f"a {type(key).__name__} as a key")
@@ -271,6 +274,11 @@ class _Bounded:
 
     def read(self, count: int) -> bytes:
         return self._stream.read(max(0, min(count, self._size - self._stream.tell())))
+
+
+def is_quick_key(key: Any) -> bool:
+    """Return False for keys that are slow to hash, as nested tuples, and long integers, whose hashes can be alike."""
+    return isinstance(key, _ATOMS) and not (isinstance(key, int) and key.bit_length() > _LONGEST_KEY)
 
 
 def one_line(text: object, longest: int = LONGEST_NAME) -> str:

@@ -160,6 +160,22 @@ def test_a_missing_array_is_refused(tmp_path: Path) -> None:
         open_refset(tmp_path / "set")
 
 
+@pytest.mark.skipif(os.name != "posix", reason="needs pipes")
+@pytest.mark.parametrize("name", ["images.npy", MANIFEST])
+def test_a_pipe_in_place_of_a_file_does_not_block(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "set")
+    (tmp_path / "set" / name).unlink()
+    os.mkfifo(tmp_path / "set" / name)
+    with pytest.raises(UserError, match="regular file"):
+        open_refset(tmp_path / "set")
+
+
+def test_samples_without_a_number_are_refused(tmp_path: Path) -> None:
+    """The header of an array can claim any number of them."""
+    with pytest.raises(UserError, match="holds samples"):
+        write(tmp_path / "set", np.zeros((10**9, 3, 0, 4), np.uint8), None)
+
+
 @pytest.mark.parametrize("other", [IMAGES[:11], IMAGES.astype(np.float32), IMAGES.reshape(12, 48)])
 def test_an_array_that_is_not_the_manifests_is_refused(tmp_path: Path, other: np.ndarray) -> None:
     write(tmp_path / "set")

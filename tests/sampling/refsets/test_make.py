@@ -503,3 +503,15 @@ def test_a_step_of_self_play_is_the_command_that_a_person_would_type() -> None:
     told = refset_command(step).argv[1:]
     flags = ["--upstream=edm", "--network=a.pkl", "--out=out", "--count=10", "--seed=3", "--steps=4", "--labels=0,1"]
     assert list(told) == ["-m", "ddo_plugin", "refset", "make", *flags]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs links")
+def test_the_files_behind_a_link_in_place_of_the_unfinished_set_stay(tmp_path: Path) -> None:
+    """Whoever packed a folder can have put such a link into it."""
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis.tex").write_text("…")
+    (tmp_path / ".set.unfinished").symlink_to(precious)
+    with pytest.raises(UserError, match="is a link; remove it"):
+        make(Tiny(), tmp_path / "set", Ranks(), count=4, seed=0, labels=None, batch=2)
+    assert [file.name for file in precious.iterdir()] == ["thesis.tex"]
