@@ -10,7 +10,7 @@ images          everything that `image_sets.read_images` reads
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from ddo_plugin.evaluation.metrics.frechet import Moments
 
 _ROUNDING = 1e-3  # relative to the largest entry
 _MOST_FEATURES = 4096  # Inception has 2048, DINOv2 1024
+_MOST_ENTRIES = 8  # each takes memory and time to check, even if a small file claims many
 INCEPTION = "inception"
 # Features and metric -> the name of the moments: EDM2's name of the distance, where it has one
 ENTRIES = {(INCEPTION, "fid"): "fid", (INCEPTION, "sfid"): "sfid", ("dinov2", "fid"): "fd_dinov2"}
@@ -91,12 +92,10 @@ def open_standard(source: str) -> Standard:
 def _read_npz(source: str, path: Path) -> Standard:
     with open_zip(path, f"--ref={source}") as archive:
         arrays = {name.removesuffix(".npy") for name in archive.names}
-        names = [*ARRAYS, *sorted(name.removesuffix(".mu") for name in arrays if name.endswith(".mu"))]
-        moments = {
-            name: _moments(source, *map(archive.array, _arrays(name)))
-            for name in names
-            if arrays.issuperset(_arrays(name))
-        }
+        others = sorted(name.removesuffix(".mu") for name in arrays if name.endswith(".mu"))
+        names = [name for name in [*ARRAYS, *others] if arrays.issuperset(_arrays(name))]
+        _check_entries(source, names)
+        moments = {name: _moments(source, *map(archive.array, _arrays(name))) for name in names}
         images = NpzImages(path) if NPZ_FILE in archive.names else None
     if not (moments or images):
         raise UserError(f"--ref={source} holds neither mu and sigma nor images ({NPZ_KEY}); pass another file")
@@ -121,7 +120,15 @@ def _read_pkl(source: str, path: Path) -> dict[str, Moments]:
     if pickled.damage or not pairs:
         reason = pickled.damage or "no entry has mu and sigma"
         raise UserError(f"--ref={source} holds no statistics of EDM2 ({reason})")
+    _check_entries(source, pairs)
     return {name: _moments(source, value["mu"], value["sigma"]) for name, value in pairs.items()}
+
+
+def _check_entries(source: str, names: Collection[str]) -> None:
+    if len(names) > _MOST_ENTRIES:
+        raise UserError(
+            f"--ref={source}: statistics of {len(names)} kinds, more than {_MOST_ENTRIES}; pass a file with fewer"
+        )
 
 
 def _moments(source: str, mean: Any, covariance: Any) -> Moments:

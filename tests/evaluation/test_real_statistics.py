@@ -88,6 +88,11 @@ def write(folder: Path) -> dict[str, Path]:
     np.savez(folder / "nan.npz", mu=MU * np.nan, sigma=SIGMA)
     np.savez(folder / "askew.npz", mu=MU, sigma=SIGMA + np.eye(3, k=1))
     np.savez(folder / "negative.npz", mu=MU, sigma=SIGMA - 2 * np.eye(3))
+    many = {f"{number}": {"mu": MU, "sigma": SIGMA} for number in range(9)}
+    np.savez(
+        folder / "many.npz", **{f"{name}.{key}": array for name, pair in many.items() for key, array in pair.items()}
+    )
+    (folder / "many.pkl").write_bytes(pickle.dumps(many))
     (folder / "cut.npz").write_bytes((folder / "nan.npz").read_bytes()[:100])
     (folder / "list.pkl").write_bytes(pickle.dumps([1]))
     (folder / "cut.pkl").write_bytes(pickle.dumps({"fid": {"mu": MU, "sigma": SIGMA}})[:200])
@@ -98,6 +103,8 @@ def write(folder: Path) -> dict[str, Path]:
         "contain NaN or infinity": folder / "nan.npz",
         "askew.npz: sigma is not a covariance": folder / "askew.npz",
         "negative.npz: sigma is not a covariance": folder / "negative.npz",
+        "many.npz: statistics of 9 kinds, more than 8": folder / "many.npz",
+        "many.pkl: statistics of 9 kinds, more than 8": folder / "many.pkl",
         "cannot be read": folder / "cut.npz",
         "no statistics of EDM2": folder / "list.pkl",
         "no statistics of EDM2 .*ends too early|not a valid pickle": folder / "cut.pkl",
