@@ -42,7 +42,7 @@ OURS = "applies to the metrics of this package only; drop it or --checkout"
 @click.option(
     "--features",
     metavar="NAME",
-    help="Feature extractor: inception, or one that a plugin adds. With checkouts of EDM and EDM2, it applies to "
+    help="Feature extractor: inception, dinov2, or one that a plugin adds. With checkouts of EDM and EDM2, it applies to "
     "precision and recall (--real).  [default: inception]",
 )
 @click.option(
