@@ -15,6 +15,7 @@ from typing import IO
 
 import numpy as np
 
+from ddo_plugin.base.limits import advice, raised
 from ddo_plugin.base.reading import MOST_BYTES, REMEDY, parsing
 
 WHOLE = 4  # times the size of the archive: what one entry may take if it is read as a whole
@@ -72,8 +73,8 @@ class Zip:
             raise ValueError("there is no such entry") from None
 
     def _read_whole(self, file: IO[bytes], size: int) -> bytes:
-        if size > (most := max(MOST_BYTES, WHOLE * self._size)):
-            raise ValueError(f"it would take {size:,} bytes, and the limit for this file is {most:,}")
+        if size > (most := raised(max(MOST_BYTES, WHOLE * self._size))):
+            raise ValueError(f"it would take {size:,} bytes, and the limit for this file is {most:,}; {advice()}")
         data = read_exactly(file, size)
         if file.read(1):  # the end of an entry is also where zipfile compares the checksum
             raise ValueError(f"it is longer than {size:,} bytes")

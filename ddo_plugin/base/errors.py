@@ -26,14 +26,19 @@ class UserError(click.ClickException):
     exit_code = 2
 
     def format_message(self) -> str:
-        """Return the message without control characters: the names in a file can hold codes that steer a terminal."""
-        return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in self.message)
+        """Return the message without control characters."""
+        return printable(self.message)
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Print the error; on later ranks after a moment, in which torchrun usually ends them."""
         if local_rank() != 0:
             time.sleep(FIRST_S)
         super().show(file)
+
+
+def printable(text: str) -> str:
+    """Return text without control characters: the names in a file can hold codes that steer a terminal."""
+    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
 
 
 class CollapseError(click.ClickException):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ddo_plugin.base.errors import UserError
+from ddo_plugin.base.limits import advice, raised
 from ddo_plugin.base.reading import parsing
 
 if TYPE_CHECKING:
@@ -36,7 +36,10 @@ def files_below(folder: Path) -> Iterator[str]:
     """Return the names of the regular files in a folder and its subfolders."""
     if folder.resolve() == Path(folder.resolve().anchor):
         raise UserError(f"{folder}: is the root of the file system; pass the folder of the images")
-    for path in itertools.islice(folder.rglob("*"), MOST_FILES):
+    most = raised(MOST_FILES)
+    for count, path in enumerate(folder.rglob("*")):
+        if count == most:
+            raise UserError(f"{folder}: more than {most:,} files, the limit for a folder; {advice()}")
         if path.is_file():
             yield path.relative_to(folder).as_posix()
 
@@ -52,8 +55,8 @@ def read_image(read: Callable[[str], bytes], name: str, source: Path) -> np.ndar
         parsing(f"{source}: cannot read {name} as an image", "create it again"),
         pillow.open(io.BytesIO(read(name)), formats=FORMATS) as image,
     ):
-        if math.prod(image.size) > MOST_PIXELS:
-            raise ValueError(f"{image.width}×{image.height} is more than {MOST_PIXELS:,} pixels")
+        if math.prod(image.size) > (most := raised(MOST_PIXELS)):
+            raise ValueError(f"{image.width}×{image.height} is more than {most:,} pixels; {advice()}")
         pixels = np.asarray(_grey_or_rgb(image, f"{source}: {name}"))
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
@@ -87,4 +90,5 @@ def _pillow(source: Path) -> Any:
         from PIL import Image
     except ImportError:
         raise UserError(f"{source}: reading images needs pillow: pip install pillow") from None
+    Image.MAX_IMAGE_PIXELS = None  # its own limit warns first and cannot be raised by DDO_LIMITS; ours is lower
     return Image

@@ -130,7 +130,7 @@ def integer_ranges(text: str) -> list[range]:
     """Return "0,3,5-7" as ranges, however long they are; ranges that fall are empty."""
     ranges: list[range] = []
     for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        match = re.fullmatch(r"\s*(\d{1,20})(?:-(\d{1,20}))?\s*", part)
         if match is None:
             raise ValueError(f"{text!r} is not a list of numbers such as 0,3,5-7")
         first, last = int(match[1]), int(match[2] or match[1])

@@ -67,7 +67,7 @@ def read_fraction(file: Path) -> float:
     try:
         state = json.loads(file.read_text())
         return min(1.0, state["done"] / max(state["total"], 1))
-    except (OSError, ValueError):
+    except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):  # not there yet, or damaged
         return 0.0
 
 

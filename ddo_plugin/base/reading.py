@@ -13,9 +13,11 @@ from typing import Any
 import click
 
 from ddo_plugin.base.errors import UserError
+from ddo_plugin.base.limits import advice, raised
 
 MOST_BYTES = 64 << 20  # of a file, or of an entry of an archive, that is read as a whole
 MOST_ITEMS = 1 << 22  # of a JSON file; the labels of ImageNet have 3.8 million
+_GROWN = 1 << 20  # of a file that grows while it is read, such as a journal
 REMEDY = "create or download the file again"
 
 
@@ -37,13 +39,15 @@ def parsing(problem: str, remedy: str = REMEDY) -> Iterator[None]:
 
 def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
     """Read a regular file. Refuse other files: a pipe can block, and a device can be endless."""
+    most = raised(most)
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
             raise UserError(f"{path}: not a regular file; copy its content to a file first")
-        data = file.read(most + 1)
+        data = file.read(min(most, status.st_size + _GROWN) + 1)  # reserves as much memory first
     if len(data) > most:
-        raise UserError(f"{path}: larger than {most:,} bytes, the limit for such a file; is it the right file?")
+        raise UserError(f"{path}: larger than {most:,} bytes, the limit for such a file; {advice()}")
     return data
 
 
@@ -55,6 +59,6 @@ def read_json(path: Path, remedy: str = REMEDY) -> Any:
 
 def parse_json(data: bytes, most: int = MOST_ITEMS) -> Any:
     """Parse JSON of at most so many items: an item can have two bytes in the file and two hundred in memory."""
-    if sum(map(data.count, (b"[", b"{", b","))) > most:
-        raise ValueError(f"more than {most:,} items")
+    if sum(map(data.count, (b"[", b"{", b","))) > (most := raised(most)):
+        raise ValueError(f"more than {most:,} items; {advice()}")
     return json.loads(data)

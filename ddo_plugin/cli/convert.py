@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ddo_plugin.base.errors import UserError
-from ddo_plugin.base.files import refuse_to_replace, writing
+from ddo_plugin.base.files import refuse_to_replace
 from ddo_plugin.base.option_types import Place
 
 FILE = Place(exists=True, dir_okay=False)
@@ -38,8 +38,7 @@ def command(source: Path, out: Path, like: Path | None) -> None:
     from ddo_plugin.hooks import plugins
 
     refuse_to_replace(out)
-    with writing(str(out)):
-        summary = plugins.manager().hook.ddo_convert(source=source, out=out, like=like)
+    summary = plugins.manager().hook.ddo_convert(source=source, out=out, like=like)
     if summary is None:
         raise UserError(f"{source}: no installed plugin converts such a file; `ddo inspect {source}` describes it")
     click.echo(summary)

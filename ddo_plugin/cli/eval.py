@@ -42,8 +42,8 @@ OURS = "applies to the metrics of this package only; drop it or --checkout"
 @click.option(
     "--features",
     metavar="NAME",
-    help="Feature extractor: inception, dinov2, or one that a plugin adds. With checkouts of EDM and EDM2, it applies to "
-    "precision and recall (--real).  [default: inception]",
+    help="Feature extractor: inception, dinov2, or one that a plugin adds. With checkouts of EDM and EDM2, it applies "
+    "to precision and recall (--real).  [default: inception]",
 )
 @click.option(
     "--seed", type=click.IntRange(min=0), help="Random seed for the splits of is and the subsets of kid.  [default: 0]"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ddo_plugin.base.errors import UserError
+from ddo_plugin.base.errors import UserError, printable
 from ddo_plugin.base.option_types import Place
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def command(ctx: click.Context, /, file: str, sha256: str | None, source: bool, 
 
     path = local_file(file, sha256=sha256)
     kind = kind_of(path)
-    click.echo(f"{file}: {kind.value}, {_size(path.stat().st_size)}, sha256 {sha256_file(path)}")
+    click.echo(f"{printable(str(file))}: {kind.value}, {_size(path.stat().st_size)}, sha256 {sha256_file(path)}")
     if kind is not FileKind.PICKLE:
         click.echo(_statement(path, kind))
         sys.exit(REFUSED_STATUS)
@@ -155,12 +155,8 @@ def _print_sources(sources: tuple[Source, ...]) -> None:
     for source in sources:
         click.echo(f"# {_title(source)}")
         for start in range(0, len(source.text), _CHUNK):
-            click.echo(_printable(source.text[start : start + _CHUNK]), nl=False)
+            click.echo(printable(source.text[start : start + _CHUNK]), nl=False)
         click.echo()
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() or c in "\n\t" else repr(c)[1:-1] for c in text)
 
 
 def _print_verdict(contents: Contents, trouble: str, loaded: bool) -> None:

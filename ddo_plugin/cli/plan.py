@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ddo_plugin.base.errors import UserError
+from ddo_plugin.base.errors import UserError, printable
 from ddo_plugin.selfplay.forecast.devices import DEVICES
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def command(recipe: str, gpu: str, gpus: int | None, overrides: tuple[str, ...])
         raise UserError(f'launch.torchrun = "{torchrun}" does not say how many processes it starts; add --gpus')
     network, counted_in = _count(loaded)
     for line in lines(forecast(loaded, network, DEVICES[gpu], gpus, counted_in), loaded.resources.slots):
-        click.echo(line)
+        click.echo(printable(line))
 
 
 def _count(recipe: Recipe) -> tuple[NetworkCount, str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ddo_plugin.base.errors import UserError
+from ddo_plugin.base.errors import UserError, printable
 from ddo_plugin.base.option_types import Place
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def command(recipe: Path, out: Path | None, overrides: tuple[str, ...], dry_run:
         return
     loaded = recipes.load(recipe_file(str(recipe)), overrides)
     for note in loaded.notes:
-        click.secho(f"not checked: {note}", fg="yellow", err=True)
+        click.secho(printable(f"not checked: {note}"), fg="yellow", err=True)
     if dry_run:
         _dry_run(loaded, out)
     else:
@@ -74,7 +74,7 @@ def _dry_run(recipe: Recipe, out: Path) -> None:
     from ddo_plugin.selfplay.run import planned
 
     for line in dry_run.lines(planned(recipe), out):
-        click.echo(line)
+        click.echo(printable(line))
 
 
 def _status(out: Path) -> None:
@@ -83,4 +83,4 @@ def _status(out: Path) -> None:
     if not out.is_dir():
         raise UserError(f"{out}: no self-play run in this folder; pass the folder of a run with --out")
     for line in lines(out):
-        click.echo(line)
+        click.echo(printable(line))

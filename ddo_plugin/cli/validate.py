@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from ddo_plugin.base.errors import printable
+
 
 @click.command("validate")
 @click.argument("file")
@@ -27,9 +29,7 @@ def command(file: str, overrides: tuple[str, ...]) -> None:
     recipe = load(recipe_file(file), overrides)
     first, rounds = recipe.rounds[0], len(recipe.rounds)
     searched = " in an adaptive search" if first.search else ""
-    click.echo(
-        f"{file}: {recipe.title}; {rounds} rounds, {len(first.candidates)} pairs of alpha and beta{searched}. "
-        "No problems."
-    )
+    counts = f"{rounds} rounds, {len(first.candidates)} pairs of alpha and beta{searched}"
+    click.echo(printable(f"{file}: {recipe.title}; {counts}. No problems."))
     for note in recipe.notes:
-        click.echo(f"  not checked: {note}")
+        click.echo(printable(f"  not checked: {note}"))

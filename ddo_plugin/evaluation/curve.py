@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ddo_plugin.base.commands import Command
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.base.files import atomic_write, write_json
+from ddo_plugin.base.reading import parsing, read_bytes
 from ddo_plugin.jobs.executor import LocalExecutor, StepFailedError
 from ddo_plugin.jobs.runner import Runner, Task, key
 from ddo_plugin.jobs.supervise import open_runner, supervise
 
 SCALE, OUT = "{scale}", "{out}"
 RESULT, PICTURE = "curve.json", "curve.png"
+_SHELL = re.compile(r"[\s;|&<>()$`'\"]")  # a word with such a character is a script, not an argument
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,8 @@ def _task(root: Path, template: Sequence[str], scale: float) -> Task:
 def _check_shell(template: Sequence[str], out: Path) -> None:
     """Refuse a folder whose name a shell would read as more than a name, if the command has a script for a shell."""
     place = str(out.resolve())
-    if shlex.quote(place) != place and any(OUT in part and len(part.split()) > 1 for part in template):
+    scripts = [part for part in template if OUT in part and _SHELL.search(part)]
+    if scripts and shlex.quote(place) != place:
         raise UserError(
             f"--out={out}: the command is a script for a shell, which would misread {place!r}; choose a folder without "
             "blanks and special characters"
@@ -82,27 +87,23 @@ def _check_shell(template: Sequence[str], out: Path) -> None:
 
 def read_point(root: Path, file: Path, scale: float) -> Point:
     """Read a point from the JSON file that `ddo eval --metrics=fid,is` wrote."""
-    try:
-        metrics = json.loads(file.read_text())["metrics"]
-        fid, score = float(metrics["fid"]), float(metrics["is"])
-        if not math.isfinite(fid + score):
-            raise ValueError
-        return Point(scale, fid, score, file.relative_to(root).as_posix())
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(
-            f"{file} holds no finite metrics fid and is; let the command end with "
-            f"`ddo eval ... --metrics=fid,is --out={OUT}`, and delete the file to run the scale again"
-        ) from None
+    remedy = f"let the command end with `ddo eval ... --metrics=fid,is --out={OUT}`, and delete the file to repeat it"
+    with parsing(f"{file} holds no finite metrics fid and is", remedy):
+        metrics = json.loads(read_bytes(file))["metrics"]
+        return _point(scale, metrics["fid"], metrics["is"], file.relative_to(root).as_posix())
 
 
 def read_curve(folder: Path) -> list[Point]:
     """Read the points of a finished curve."""
-    try:
-        return [Point(**point) for point in json.loads((folder / RESULT).read_text())["points"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(
-            f"{folder} holds no finished curve ({RESULT}); create it with `ddo curve --out={folder}`"
-        ) from None
+    with parsing(f"{folder} holds no finished curve", f"create it with `ddo curve --out={folder}`"):
+        return [_point(**point) for point in json.loads(read_bytes(folder / RESULT))["points"]]
+
+
+def _point(scale: Any, fid: Any, inception_score: Any, file: str) -> Point:
+    point = Point(float(scale), float(fid), float(inception_score), file)
+    if not math.isfinite(point.scale + point.fid + point.inception_score):
+        raise ValueError("a number is not finite")
+    return point
 
 
 def table(points: Sequence[Point]) -> str:

@@ -16,6 +16,7 @@ from ddo_plugin.base.archives import DEFLATE, Zip, array_header, open_zip, read_
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.base.files import sha256_file
 from ddo_plugin.base.image_files import MOST_PIXELS, files_below, image_names, read_image
+from ddo_plugin.base.limits import raised
 from ddo_plugin.base.reading import read_bytes
 from ddo_plugin.sampling.refsets import format as refset
 
@@ -122,7 +123,7 @@ class NpzImages:
         shape, is_fortran, dtype = array_header(file)
         if dtype != np.uint8 or len(shape) != 4 or shape[-1] not in (1, 3) or is_fortran:
             raise UserError(f"{self._path}: {NPZ_KEY} is {dtype} {list(shape)}, but must be uint8 [N, H, W, C]")
-        if not 0 < shape[1] * shape[2] <= MOST_PIXELS or shape[0] > DEFLATE * self._path.stat().st_size:
+        if not 0 < shape[1] * shape[2] <= raised(MOST_PIXELS) or shape[0] > DEFLATE * self._path.stat().st_size:
             raise UserError(f"{self._path}: {NPZ_KEY} claims {list(shape)}, which it cannot hold; download it again")
         return shape
 

@@ -55,7 +55,8 @@ def features_named(name: str) -> Features:
     extractor = plugins.manager().hook.ddo_features(name=name)
     if extractor is None:
         raise UserError(
-            f"no plugin has the features {name!r}; 'inception' and 'dinov2' are built in, and `ddo plugins` lists the plugins"
+            f"no plugin has the features {name!r}; 'inception' and 'dinov2' are built in, and `ddo plugins` lists the "
+            "plugins"
         )
     return Features(name, extractor)
 

@@ -21,6 +21,7 @@ from ddo_plugin.base.archives import open_zip
 from ddo_plugin.base.download import local_file
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.base.files import atomic_write, sha256_file
+from ddo_plugin.base.limits import advice, raised
 from ddo_plugin.base.reading import parsing
 from ddo_plugin.evaluation.image_sets import NPZ_FILE, NPZ_KEY, Images, NpzImages, image_set_sha256, read_images
 from ddo_plugin.evaluation.metrics.frechet import Moments
@@ -139,8 +140,8 @@ def _moments(source: str, mean: Any, covariance: Any) -> Moments:
         raise UserError(
             f"--ref={source}: the shapes of mu {list(mean.shape)} and sigma {list(covariance.shape)} do not match"
         )
-    if len(mean) > _MOST_FEATURES:
-        raise UserError(f"--ref={source}: statistics of {len(mean)} features, more than {_MOST_FEATURES}; pass images")
+    if len(mean) > (most := raised(_MOST_FEATURES)):
+        raise UserError(f"--ref={source}: statistics of {len(mean)} features, more than {most:,}; {advice()}")
     with parsing(f"--ref={source}: mu and sigma are not arrays of numbers"):
         mean, covariance = np.asarray(mean, np.float64), np.asarray(covariance, np.float64)
     if not (np.isfinite(mean).all() and np.isfinite(covariance).all()):

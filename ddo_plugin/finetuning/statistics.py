@@ -100,12 +100,12 @@ class StatisticsLog:
 
 
 def read(path: Path) -> list[dict[str, float]]:
-    """Return the lines of a statistics file. Leave out damaged lines, such as one that a kill left incomplete."""
+    """Return the lines of a statistics file. Leave out damaged ones, such as a last one that a kill cut short."""
     rows = []
     for line in path.read_text(errors="replace").splitlines():
         with contextlib.suppress(ValueError, RecursionError):
             row = json.loads(line)
-            if isinstance(row, dict) and all(isinstance(value, int | float) for value in row.values()):
+            if isinstance(row, dict) and "step" in row and all(type(value) in (int, float) for value in row.values()):
                 rows.append(row)
     return rows
 

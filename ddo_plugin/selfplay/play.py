@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,7 +18,7 @@ from ddo_plugin.hooks import plugins
 from ddo_plugin.jobs.executor import StepFailedError
 from ddo_plugin.jobs.parallel import run_in_parallel
 from ddo_plugin.jobs.runner import Runner
-from ddo_plugin.selfplay import pruning, repair
+from ddo_plugin.selfplay import evaluation_file, pruning, repair
 from ddo_plugin.selfplay.recipe.plan import Candidate, Plan, Search
 from ddo_plugin.selfplay.steps import Steps
 from ddo_plugin.selfplay.survivors import survivors
@@ -239,7 +238,7 @@ class _Play:
                 raise
             self._continue_without(number, failure)
             return None
-        evaluation = json.loads(task.out.read_text())
+        evaluation = evaluation_file.read(task.out)
         self._record(
             "compared" if search else "evaluated",
             round=number,

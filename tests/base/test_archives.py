@@ -99,7 +99,7 @@ ZIPS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "bzip2": (lambda path: zip_of(path, zipfile.ZIP_BZIP2, a_png=bytes(BIG)), "another method than deflate"),
     "lzma": (lambda path: zip_of(path, zipfile.ZIP_LZMA, a_png=png_bytes()), "another method than deflate"),
     "encryption": (encrypted, "it is encrypted"),
-    "many pixels": (lambda path: zip_of(path, a_png=huge_png()), "pixels"),
+    "many pixels": (lambda path: zip_of(path, a_png=huge_png()), "is more than 16,777,216 pixels"),
     "deep labels": (lambda path: zip_of(path, a_png=png_bytes(), dataset_json=b"[" * 100_000), "read dataset.json"),
     "large labels": (lambda path: zip_of(path, a_png=png_bytes(), dataset_json=bytes(BIG)), "the limit for this file"),
     "many labels": (

@@ -142,11 +142,39 @@ def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
 
 def test_a_script_for_a_shell_gets_no_folder_that_it_would_misread(tmp_path) -> None:
     for name in ("a $(touch pwned)", "two words", "quote'"):
-        command = ["curve", "--scales=1", f"--out={tmp_path / name}", "--", "sh", "-c", "echo {scale} > {out}"]
-        result = CliRunner().invoke(main, command)
-        assert result.exit_code == 2
-        assert "choose a folder without blanks" in result.output
+        for script in ("echo {scale} > {out}", "echo>{out}"):
+            command = ["curve", "--scales=1", f"--out={tmp_path / name}", "--", "sh", "-c", script, "{scale}"]
+            result = CliRunner().invoke(main, command)
+            assert result.exit_code == 2
+            assert "choose a folder without blanks" in result.output
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"x",
+        b"\xff",
+        b"[" * 200_000,
+        b"[]",
+        b'{"points": 1}',
+        b'{"points": [1]}',
+        b'{"points": [{"scale": 1, "fid": "x", "inception_score": 2, "file": "a"}]}',
+        b'{"points": [{"scale": 1, "fid": 9' + b"9" * 400 + b', "inception_score": 2, "file": "a"}]}',
+        b'{"points": [{"scale": NaN, "fid": 3, "inception_score": 2, "file": "a"}]}',
+    ],
+)
+def test_a_damaged_curve_and_a_damaged_measurement_are_one_line(measure, tmp_path, content) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/curve.json").write_bytes(content)
+    copy = "import shutil, sys; shutil.copy(sys.argv[3][:-3] + 'other/curve.json', sys.argv[2])"
+    for result, words in (
+        (measure("1", f"--beside={tmp_path / 'other'}"), "holds no finished curve ("),
+        (measure("1", code=copy), "holds no finite metrics fid and is ("),
+    ):
+        assert result.exit_code == 2, result.output
+        [line] = [line for line in result.output.splitlines() if line.startswith("Error: ")]
+        assert words in line
 
 
 def test_the_command_gets_every_digit_of_a_scale(measure, tmp_path) -> None:

@@ -10,8 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from ddo_plugin.base.errors import UserError
+from ddo_plugin.base.progress import read_fraction
+from ddo_plugin.cli import main
+from ddo_plugin.finetuning import statistics
 from ddo_plugin.hooks import plugins
 from ddo_plugin.jobs import disk_space
 from ddo_plugin.jobs.disk_space import DiskSpace, OutOfSpaceError
@@ -163,6 +167,51 @@ def test_a_snapshot_that_went_away_before_it_was_evaluated_is_trained_again_unle
         assert world.notes().count(f"train {folder.name}") == 2
 
 
+DAMAGED = {
+    "no JSON": b"x",
+    "empty": b"",
+    "no text": b"\xff\xfe",
+    "deep": b"[" * 200_000,
+    "a long number": b'{"score": ' + b"9" * 5000 + b"}",
+    "a number beyond floats": b'{"score": ' + b"9" * 400 + b"}",
+    "a list": b"[1]",
+    "a number": b"1",
+    "nothing in it": b"{}",
+    "null": b'{"score": null, "step": null}',
+    "text for numbers": b'{"score": "x", "step": "x"}',
+    "a list for numbers": b'{"score": [1], "step": [1]}',
+}
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
+@pytest.mark.parametrize("pattern", ["base/*-eval-*.json", "play/*/*-eval-*.json", "play/*/*.ddo.json"])
+def test_a_damaged_result_is_one_line_for_self_play_and_its_report(
+    world: Any, played: Play, content: bytes, pattern: str
+) -> None:
+    played(rounds=1, alphas=(2.0,))
+    for file in world.out.glob(pattern):
+        file.write_bytes(content)
+    with pytest.raises(UserError, match=r"(delete it to repeat the evaluation|restore it, or delete .*)$") as refusal:
+        played(rounds=1, alphas=(2.0,))
+    assert "\n" not in refusal.value.message
+    reported = CliRunner().invoke(main, ["report", str(world.out)])
+    assert reported.exit_code in (0, 2), reported.output  # it needs no step
+    assert reported.exit_code == 2 or pattern.endswith(".ddo.json")
+    assert len(reported.output.splitlines()) == 1
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
+def test_damaged_statistics_and_progress_are_left_out(world: Any, played: Play, content: bytes) -> None:
+    played(rounds=1, alphas=(2.0,))
+    [training] = trainings(world)
+    (training / statistics.FILE_NAME).write_bytes(content + b'\n{"step": 1, "rewards/real": 0.5}\n')
+    for progress in (training.with_name(training.name + ".progress"), world.out / "base" / "x.progress"):
+        progress.write_bytes(content)
+        assert read_fraction(progress) == 0
+    assert statistics.read(training / statistics.FILE_NAME) == [{"step": 1, "rewards/real": 0.5}]
+    assert CliRunner().invoke(main, ["report", str(world.out)]).exit_code == 0
+
+
 # -- room on the disk -----------------------------------------------------------------------------------------------
 
 
@@ -270,6 +319,20 @@ def test_training_states_do_not_outlive_their_round(world: Any, played: Play, ke
     before = world.notes()
     played(keep=keep)
     assert world.notes() == before
+
+
+def test_the_training_state_of_an_unfinished_round_stays(world: Any, played: Play) -> None:
+    """It is needed if the training is to continue, and if its snapshots are damaged."""
+    script = world.folder / "site" / "standin_step.py"
+    whole = script.read_text()
+    failing = 'elif "r02-train" in str(source):\n    sys.exit(5)\nelse:\n    write(out'
+    script.write_text(whole.replace("else:\n    write(out", failing))
+    with pytest.raises(StepFailedError):
+        played(keep="best", alphas=(2.0,))
+    assert [state.parent.name[:9] for state in world.out.rglob("state")] == ["r02-train"]
+    script.write_text(whole)
+    played(keep="best", alphas=(2.0,))
+    assert list(world.out.rglob("state")) == []
 
 
 def test_what_was_not_evaluated_is_never_pruned(world: Any, played: Play) -> None:

@@ -9,13 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from ddo_plugin.base.reading import parsing, read_json
+from ddo_plugin.base.reading import parsing
 from ddo_plugin.finetuning import statistics
 from ddo_plugin.jobs.journal import FILE_NAME, Fact, read
+from ddo_plugin.selfplay import evaluation_file
 from ddo_plugin.selfplay.recipe.plan import Candidate
-
-_DRAWN = ("score", "spread", "logp_real")
-_REMEDY = "delete it and run the same command again to repeat this evaluation"
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class Point:
     @property
     def score(self) -> float:
         """The score; lower is better."""
-        return float(self.evaluation["score"])
+        return self.evaluation["score"]
 
     @property
     def rank(self) -> float:
@@ -41,7 +39,7 @@ class Point:
     @property
     def spread(self) -> float:
         """The standard deviation of the score over sampling seeds; 0 if there is only one seed."""
-        return float(self.evaluation.get("spread") or 0.0)
+        return self.evaluation.get("spread", 0.0) or 0.0
 
     def images(self) -> np.ndarray | None:
         """Return a few samples, uint8 [N, C, H, W], if the evaluation kept them."""
@@ -126,17 +124,7 @@ def _exists(root: Path, fact: Fact) -> bool:
 
 def _point(root: Path, fact: Fact) -> Point:
     file = root / fact["evaluation"]
-    evaluation, grid = _evaluation(file), file.with_suffix(".grid.npy")
+    evaluation, grid = evaluation_file.read(file), file.with_suffix(".grid.npy")
     if fact["candidate"]:
         fact["candidate"].fill(Candidate)  # refuses a damaged one
     return Point(fact["round"], root / fact["network"], evaluation, grid, fact["candidate"])
-
-
-def _evaluation(file: Path) -> dict[str, Any]:
-    """Return what an evaluation measured. Its numbers are drawn, so they must be numbers."""
-    evaluation = read_json(file, _REMEDY)
-    with parsing(f"{file} is not the result of an evaluation", _REMEDY):
-        drawn = {name: float(evaluation[name]) for name in _DRAWN if evaluation.get(name) is not None}
-        if "score" not in drawn or drawn.get("spread", 0.0) < 0:
-            raise ValueError("it has no score, or a negative spread")
-        return {**evaluation, **drawn}

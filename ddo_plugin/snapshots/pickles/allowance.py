@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ddo_plugin.snapshots.pickles.nodes import BrokenError
+from ddo_plugin.base.limits import advice, raised
+from ddo_plugin.snapshots.pickles.nodes import LimitError
 
 MOST_OPCODES = 1_000_000  # the largest published network needs less than a tenth; each opcode costs time
 _TIMES, _SPARE = 4, 256 << 20
@@ -15,18 +16,18 @@ class Allowance:
     """The memory and the instructions that one file may use, pickles inside the pickle included."""
 
     def __init__(self, size: int) -> None:
-        self.nbytes = _TIMES * size + _SPARE
-        self.opcodes = MOST_OPCODES
+        self.nbytes = raised(_TIMES * size + _SPARE)
+        self.opcodes = raised(MOST_OPCODES)
 
     def step(self) -> None:
         """Count one opcode."""
         self.opcodes -= 1
         if self.opcodes < 0:
-            raise BrokenError(f"more than {MOST_OPCODES} opcodes")
+            raise LimitError(f"more than {raised(MOST_OPCODES):,} opcodes; {advice()}")
         self.take(_OPCODE)
 
     def take(self, nbytes: int) -> None:
         """Count memory, if possible before it is reserved."""
         self.nbytes -= nbytes
         if self.nbytes < 0:
-            raise BrokenError("it asks for much more memory than it has bytes")
+            raise LimitError(f"it asks for much more memory than it has bytes; {advice()}")

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from ddo_plugin.base.limits import advice, raised
+
 _TIMES, _SPARE = 2, 4 << 20  # a file in half precision holds half of what the constructor creates
 _SPARE_CALLS = 100_000  # iDDPMPrecond alone needs about ten thousand for its noise levels
 _CALLS_FOR_EACH_TENSOR = 100
@@ -20,7 +22,8 @@ class TooBigError(Exception):
     """The constructor would create a much larger network than the file holds."""
 
     def __init__(self, detail: str = "") -> None:
-        super().__init__(f"its constructor arguments ask for a much larger network than the file holds{detail}")
+        problem = f"its constructor arguments ask for a much larger network than the file holds{detail}"
+        super().__init__(f"{problem}; {advice()}")
 
 
 def build(construct: Callable[[], nn.Module], held: Iterable[Tensor]) -> nn.Module:
@@ -29,7 +32,7 @@ def build(construct: Callable[[], nn.Module], held: Iterable[Tensor]) -> nn.Modu
     Tensors on torch's `meta` device have a shape and no memory, so that any size can be measured.
     """
     held = list(held)
-    room = _TIMES * sum(tensor.nbytes for tensor in held) + _SPARE
+    room = raised(_TIMES * sum(tensor.nbytes for tensor in held) + _SPARE)
     with torch.random.fork_rng(devices=[]), torch.device("meta"), _Measured(room, len(held)):
         measured = construct()
     if sum(tensor.nbytes for tensor in itertools.chain(measured.parameters(), measured.buffers())) > room:
@@ -43,7 +46,7 @@ class _Measured(TorchFunctionMode):
     def __init__(self, room: int, tensors: int) -> None:
         super().__init__()
         self.room = room
-        self.calls = _CALLS_FOR_EACH_TENSOR * tensors + _SPARE_CALLS
+        self.calls = raised(_CALLS_FOR_EACH_TENSOR * tensors + _SPARE_CALLS)
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

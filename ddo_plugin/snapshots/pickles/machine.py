@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any, cast
 
 from ddo_plugin.snapshots.pickles.allowance import Allowance
-from ddo_plugin.snapshots.pickles.nodes import BrokenError, ForbiddenError, Unknown
+from ddo_plugin.snapshots.pickles.nodes import BrokenError, ForbiddenError, LimitError, Unknown
 
 LONGEST_NAME = 120
 _LONGEST_GLOBAL = 1000  # characters
@@ -191,6 +191,8 @@ class Machine:
                 self.stack.append(function.make(*arguments))
             except ForbiddenError as error:
                 self.stack.append(self._forbid(str(error)))
+            except LimitError:
+                raise
             except BrokenError as error:
                 if not self.survey:
                     raise

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from ddo_plugin.base.errors import UserError
+from ddo_plugin.base.limits import raised
 from ddo_plugin.snapshots.pickles import budget, unpickler
 from ddo_plugin.snapshots.pickles.budget import TooBigError
 from ddo_plugin.snapshots.pickles.contents import (
@@ -132,11 +133,11 @@ def _check_arguments(upstream: ModuleType, arguments: Mapping[str, Any]) -> None
     for name, argument in arguments.items():
         for value in _values(argument):
             size += len(value) if isinstance(value, str | bytes) else 1
-            if isinstance(value, int | np.integer) and abs(int(value)) > _LARGEST_ARGUMENT:
+            if isinstance(value, int | np.integer) and abs(int(value)) > raised(_LARGEST_ARGUMENT):
                 raise TooBigError(f" ({one_line(name)} is {value})")
             if isinstance(value, str) and value in vars(upstream) and not _is_network(vars(upstream)[value], upstream):
                 raise BrokenError(f"{one_line(name)} is {one_line(value)}, which is no network of {upstream.__name__}")
-    if size > _MOST_ARGUMENTS:
+    if size > raised(_MOST_ARGUMENTS):
         raise TooBigError(f" (they are {size} numbers and characters)")
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ddo_plugin.base.limits import advice, raised
+
 DEEPEST_MODULE = 64
 LONGEST_INTEGER = 1024  # bits; Python refuses to print integers of more than 4,300 digits
 LONGEST_KEY = 128  # characters of a module's name in its parent
@@ -20,6 +22,10 @@ class ForbiddenError(Exception):
 
 class BrokenError(Exception):
     """The file is damaged, or its parts contradict each other."""
+
+
+class LimitError(BrokenError):
+    """Reading the file would cost more than a limit allows. The message says how to raise the limit."""
 
 
 @dataclass(eq=False)
@@ -78,12 +84,15 @@ class Unknown:
 
 def plain(value: Any, *, limit: int = 1000) -> Any:
     """Return a copy of plain data, such as constructor arguments. Refuse other data, or more than `limit` items."""
-    left = [limit]
+    most = raised(limit)
+    left = [most]
 
     def copy(item: Any, depth: int) -> Any:
         left[0] -= 1
-        if left[0] < 0 or depth > 8:
-            raise BrokenError(f"arguments of more than {limit} items, or nested deeper than 8")
+        if left[0] < 0:
+            raise LimitError(f"arguments of more than {most:,} items; {advice()}")
+        if depth > 8:
+            raise BrokenError("arguments nested deeper than 8")
         if isinstance(item, dict):
             return {copy(key, depth + 1): copy(entry, depth + 1) for key, entry in item.items()}
         if type(item) in (list, tuple):

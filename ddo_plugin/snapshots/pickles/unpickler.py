@@ -11,7 +11,7 @@ from ddo_plugin.snapshots.pickles.allowance import Allowance
 from ddo_plugin.snapshots.pickles.constructors import constructors
 from ddo_plugin.snapshots.pickles.file_kind import FileKind, kind_of
 from ddo_plugin.snapshots.pickles.machine import Findings, Machine
-from ddo_plugin.snapshots.pickles.nodes import BrokenError, ForbiddenError
+from ddo_plugin.snapshots.pickles.nodes import BrokenError, ForbiddenError, LimitError
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ def read(path: Path, *, trust_option: str = "--trust") -> Any:
             f"{path}: refused, because loading it may run code ({error}), which no network needs; "
             f"if you trust its author, add {trust_option}"
         ) from None
+    except LimitError as error:
+        raise UserError(f"{path}: {error}") from None
     except BrokenError as error:
         raise UserError(f"{path}: not a network pickle, or damaged ({error}); download or copy it again") from None
 

@@ -105,11 +105,11 @@ def test_a_constant_that_differs_in_its_last_digits_is_taken_from_the_file(save)
         (lambda outer, inner: outer.update(_init_kwargs={"unknown": 1}), "TypeError"),
         (lambda outer, inner: outer.update(_init_kwargs={"model_type": "gadget"}), "model_type is gadget"),
         (lambda outer, inner: outer.update(_init_kwargs={"model_type": "torch"}), "model_type is torch"),
-        (lambda outer, inner: outer.update(_init_kwargs={"gain": [[0] * 999] * 999}), "more than 1000 items"),
+        (lambda outer, inner: outer.update(_init_kwargs={"gain": [[0] * 999] * 999}), "more than 1,000 items"),
         (lambda outer, inner: outer.update(_init_args=(4, 8, 1, 0, "gadget")), "is gadget, which is no network of"),
         (lambda outer, inner: outer.update(_init_args=(100_000,)), "larger network than the file holds"),
         (lambda outer, inner: outer.update(_init_args=(2000,)), "larger network than the file holds"),
-        (lambda outer, inner: outer.update(_init_args=([0] * 1100,)), "more than 1000 items"),
+        (lambda outer, inner: outer.update(_init_args=([0] * 1100,)), "more than 1,000 items"),
         (
             lambda outer, inner: inner["_buffers"].update(more=inner["_parameters"]["weight"]),
             "model.more shares its numbers with another tensor",
