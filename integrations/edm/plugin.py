@@ -53,7 +53,7 @@ class EDM(Integration):
         },
         patch=PATCHES / "edm.patch",
         digests=PATCHES / "edm.json",
-        paths=("data", "ref"),
+        paths=("data", "ref", "real"),
         reserved={
             "outdir": "self-play sets it",
             "resume": "a round starts from its reference and resumes by itself",

@@ -55,7 +55,7 @@ class EDM2(Integration):
         },
         patch=PATCHES / "edm2.patch",
         digests=PATCHES / "edm2.json",
-        paths=("data", "ref", "gnet"),
+        paths=("data", "ref", "gnet", "real"),
         reserved={"outdir": "self-play sets it"},
         states=("training-state-*.pt",),
         family=FAMILY,

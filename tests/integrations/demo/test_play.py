@@ -65,6 +65,15 @@ def test_every_hook_is_called(hook: str, finished: tuple[Path, str]) -> None:
     assert f"[hook] {hook}(" in printed
 
 
+def test_each_evaluation_measures_recall_beside_the_distance(finished) -> None:
+    evaluations = [json.loads(path.read_text()) for path in finished[0].rglob("*-eval-*.json")]
+    assert evaluations
+    for found in evaluations:
+        assert found["metrics"].keys() == {"fd", "precision", "recall"}
+        assert found["score"] == found["metrics"]["fd"]
+        assert all(0 <= one["recall"] <= 1 for one in found["by_seed"])
+
+
 @pytest.mark.thorough  # quick: tests/selfplay/test_kill.py with stand-ins for the steps
 def test_what_a_kill_interrupted_goes_on_to_the_same_numbers(tmp_path: Path, start_tiny, finished) -> None:
     out = tmp_path / "killed"
