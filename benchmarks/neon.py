@@ -35,7 +35,7 @@ WEIGHTS = (1.0, -1.0, -1.5, -2.0, -2.5, -3.0)
 TRAINING_SEEDS, SAMPLING_SEEDS, COUNT = (0, 1, 2), (201, 202, 203), 2000
 ARMS: dict[str, dict[str, object]] = {
     "neon": {},
-    "ddo": {"ddo-alpha": 2.0, "ddo-beta": 0.3},  # the better of the values in recipes/digits.toml
+    "ddo": {"ddo-alpha": 2.0, "ddo-beta": 0.3},
     "mle": {},
 }
 

@@ -150,7 +150,7 @@ class _Play:
 
     def _keep(self, start: Start, best: Evaluated) -> None:
         """Make the best network again if it is a merged one, which was deleted after its evaluation."""
-        if best.variant.is_merged and self.runner.policy.keep != "all":
+        if best.variant.is_merged:
             self.runner.run(self.steps.merge(start.number, best.variant, start.reference))
 
     def _delete_states(self, start: Start) -> None:

@@ -30,12 +30,9 @@ def prune(runner: Runner, plan: str, number: int, ranked: Sequence[Path]) -> Non
 
 
 def discard(runner: Runner, merged: Path) -> None:
-    """Delete a merged network after its evaluation, unless the policy keeps all or it was selected.
-
-    It can be merged again from its parents.
-    """
+    """Delete a merged network after its evaluation, unless it was selected. It can be merged again from its parents."""
     selected = {fact["network"] for name in ("selected", "winner") for fact in runner.journal.find(name)}
-    if runner.policy.keep != "all" and runner.relative(merged) not in selected:
+    if runner.relative(merged) not in selected:
         merged.unlink(missing_ok=True)
 
 
