@@ -7,6 +7,7 @@ The attacks, the damage and the wrong input come from the tests, which check the
 from __future__ import annotations
 
 import random
+import subprocess
 import sys
 import tempfile
 import time
@@ -16,17 +17,27 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import click
 import pytest
 
 from tests import test_damaged_files
+from tests.base import test_hostile_downloads
 from tests.cli import test_races, test_wrong_input
+from tests.conftest import upstreams
+from tests.faults import injection
+from tests.faults import world as fault_world
+from tests.faults.cases import CASES, PATCHING, fill_with_checkouts
+from tests.faults.shim import FAULTS, SIGNALS
 from tests.processes import run_python
 from tests.security import attacks, test_attacks, test_mutations
 from tests.security.readers import TIMES
+from tests.upstream import test_patch_mutations
 
 QUICK_MUTATIONS, MUTATIONS = 200, 10_000
+QUICK_PATCHES, PATCHES = 50, 2000  # mutations of each file
+QUICK_SHARE, SHARE = 0.03, 0.2  # of all pairs of an operation on the disk and a fault, drawn with a seed
 MIB = 1 << 20
 
 
@@ -116,10 +127,68 @@ def races(folder: Path, quick: bool) -> Row:
     return Row("of two commands at once, one creates the output", count * commands, failures, f"{commands} commands")
 
 
+def faults(folder: Path, quick: bool) -> Row:
+    """EIO, ENOSPC and SIGKILL at operations of each command on the disk."""
+    return _injected("a disk error or a kill costs one line, no result", folder, quick, FAULTS)
+
+
+def signals(folder: Path, quick: bool) -> Row:
+    """Ctrl-C and SIGTERM at operations of each command on the disk."""
+    return _injected("a signal costs one line, no result", folder, quick, SIGNALS)
+
+
+def _injected(promise: str, folder: Path, quick: bool, kinds: Sequence[str]) -> Row:
+    own, share = folder / "injected", QUICK_SHARE if quick else SHARE
+    own.mkdir()
+    with _world(folder, lambda world, _, data: fault_world.fill(world, data)) as (world, _):
+        cases = [(name, case, world) for name, case in CASES.items()]
+        for upstream in _checkouts():
+            worlds = fill_with_checkouts(folder / upstream.name, upstream)
+            cases += [(f"{name} {upstream.name}", PATCHING[name], world) for name, world in worlds.items()]
+        outcomes = [*injection.inject_each(cases, own, share=share, faults=kinds)]
+    return Row(
+        promise,
+        sum(outcome.injected for outcome in outcomes),
+        [problem for outcome in outcomes for problem in outcome.problems],
+        f"{len(outcomes)} commands; {share:.0%} of the faults at {sum(outcome.operations for outcome in outcomes):,} "
+        "operations on the disk",
+    )
+
+
+def patches(folder: Path, quick: bool) -> Row:
+    """Mutations of the files that the patches are for, judged by their bytecode."""
+    count, files, patchable = QUICK_PATCHES if quick else PATCHES, 0, 0
+    failures: list[str] = []
+    for upstream in _checkouts():
+        for patch, old in test_patch_mutations.patches_of(upstream, upstream.name):
+            states, wrong = test_patch_mutations.judge(patch, old, count, seed=16)
+            files, patchable, failures = files + 1, patchable + states["patchable"], failures + wrong
+    figure = f"{files} files; {patchable:,} mutations called patchable" if files else f"no checkout in {upstreams()}"
+    return Row("a patch is placed only where it works", count * files, failures, figure)
+
+
+def _checkouts() -> list[Path]:
+    return [upstreams() / name for name in test_patch_mutations.UPSTREAMS if (upstreams() / name).is_dir()]
+
+
+def downloads(folder: Path, quick: bool) -> Row:
+    """Servers that lie. As these tests share little, pytest runs and counts them."""
+    report = folder / "report.xml"
+    options = ["-q", "-p", "no:cacheprovider", f"--basetemp={folder / 'tests'}", f"--junitxml={report}"]
+    argv = [sys.executable, "-m", "pytest", *options, str(test_hostile_downloads.__file__)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if not report.exists():
+        raise click.ClickException(f"the tests of downloads did not run:\n{done.stdout}{done.stderr}")
+    cases = [case for case in ElementTree.parse(report).iter("testcase") if case.find("skipped") is None]
+    failed = [case for case in cases if case.find("failure") is not None or case.find("error") is not None]
+    return Row("a download is the file of its address, or none", len(cases), [case.attrib["name"] for case in failed])
+
+
 # The rows of the table, in its order. To add one, write a function (empty folder, quick) -> Row and name it here.
 ROWS: tuple[Callable[[Path, bool], Row], ...] = (
     *(code, exhaustion, mutations, damage),  # files
-    *(wrong_input, races),  # commands
+    *(wrong_input, races, faults, signals),  # commands
+    *(patches, downloads),
 )
 
 

@@ -175,6 +175,11 @@ class World:
         return [fact for fact in read(self.out / FILE_NAME) if not names or fact["fact"] in names]
 
 
+def upstreams() -> Path:
+    """Return the folder with the checkouts of the upstreams, as far as this machine has them."""
+    return Path(os.environ.get("DDO_UPSTREAMS") or Path.home() / ".cache" / "ddo-plugin" / "upstreams")
+
+
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
     """A function: name, what fills a folder -> the folder, which all workers of this test run share unchanged."""
@@ -197,23 +202,25 @@ def demo_data(shared) -> Path:
     return shared("demo-data", lambda out: run_python([*prepare, f"--out={out / 'data'}"]).check_returncode()) / "data"
 
 
-@pytest.fixture(scope="session")
-def make_world() -> Callable[[Path], World]:
-    def make(folder: Path, recipe: str = RECIPE) -> World:
-        site = folder / "site"
-        info = site / "standin-1.0.dist-info"
-        info.mkdir(parents=True)
-        (site / "standin_plugin.py").write_text(PLUGIN)
-        (site / "standin_step.py").write_text(STEP)
-        (site / "standin_train.py").write_text(TRAIN)
-        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: standin\nVersion: 1.0\n")
-        (info / "entry_points.txt").write_text("[ddo_plugin]\nstandin = standin_plugin\n")
-        (folder / "recipe.toml").write_text(recipe)
-        (folder / "base.net").write_text("100 base")
-        env = {**os.environ, "PYTHONPATH": str(site), "STANDIN_NOTES": str(folder / "notes")}
-        return World(folder, env)
+def stand_in_world(folder: Path, recipe: str = RECIPE) -> World:
+    """Fill a folder with the stand-in's plugin, its base network and a recipe."""
+    site = folder / "site"
+    info = site / "standin-1.0.dist-info"
+    info.mkdir(parents=True)
+    (site / "standin_plugin.py").write_text(PLUGIN)
+    (site / "standin_step.py").write_text(STEP)
+    (site / "standin_train.py").write_text(TRAIN)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: standin\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[ddo_plugin]\nstandin = standin_plugin\n")
+    (folder / "recipe.toml").write_text(recipe)
+    (folder / "base.net").write_text("100 base")
+    env = {**os.environ, "PYTHONPATH": str(site), "STANDIN_NOTES": str(folder / "notes")}
+    return World(folder, env)
 
-    return make
+
+@pytest.fixture(scope="session")
+def make_world() -> Callable[..., World]:
+    return stand_in_world
 
 
 @pytest.fixture

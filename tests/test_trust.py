@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -23,3 +24,8 @@ def test_a_promise_that_fails_is_told_and_makes_the_status_1(
     assert result.exit_code == status
     assert result.stdout.splitlines()[1].split()[:5] == ["no", "code", "is", "run", "1,234"]
     assert result.stderr.split("\n") == ["", *failures, ""] if failures else not result.stderr
+
+
+def test_the_page_lists_the_rows_in_their_order() -> None:
+    page = (Path(__file__).parents[1] / "docs/security.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| [^|]+ \| `(\w+)` \|", page, re.MULTILINE) == [row.__name__ for row in trust.ROWS]

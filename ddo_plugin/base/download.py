@@ -26,7 +26,7 @@ import filelock
 from tqdm import tqdm
 
 from ddo_plugin.base.errors import UserError
-from ddo_plugin.base.files import sha256_file, sync_folder, writing
+from ddo_plugin.base.files import sha256_file, sync_folder, write_json, writing
 from ddo_plugin.base.http import MAX_GIB, InterruptedDownloadError, Response, ask, min_rate, most_bytes, words
 
 ATTEMPTS = 10
@@ -257,7 +257,7 @@ class _Version:
         return version if version.tag else None
 
     def write(self, record: Path) -> None:
-        record.write_text(json.dumps(asdict(self)), encoding="utf-8")
+        write_json(record, asdict(self))
 
     @property
     def tag(self) -> str:

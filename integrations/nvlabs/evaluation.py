@@ -31,6 +31,7 @@ from ddo_plugin import (
     ShellWords,
     Standard,
     UserError,
+    atomic_write,
     check_place,
     checkout_command,
     combine_seeds,
@@ -366,9 +367,9 @@ def _unpack(samples: Path, folder: Path) -> None:
     with progress("pictures", len(images)) as bar:
         for batch in images.batches(1000):
             part = folder / f"{bar.done:06d}"
-            part.mkdir()
             for number, image in enumerate(batch, bar.done):
-                Image.fromarray(image.transpose(1, 2, 0).squeeze()).save(part / f"{number:06d}.png")
+                with atomic_write(part / f"{number:06d}.png", durable=False) as file:
+                    Image.fromarray(image.transpose(1, 2, 0).squeeze()).save(file, "png")
             bar.update(len(batch))
 
 

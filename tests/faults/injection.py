@@ -9,15 +9,20 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from ddo_plugin.base.environment import core_count
 from tests.faults.shim import FAULTS, KILL, SIGNALS
 
 ROOT = Path(__file__).parents[2]
 ENDS = {"SIGINT": (130, "Interrupted by Ctrl-C."), "SIGTERM": (143, "Interrupted by SIGTERM.")}
+SERVER = "{server}"
 REASONS = {"EIO": "Input/output error", "ENOSPC": "No space left on device"}
 TIMED = re.compile(  # files whose bytes differ from run to run
     r"\.(log|lock|zip|npz|progress)$|(^|/)lock$|(journal\.jsonl|report\.html|training-state\.pt|ddo-stats\.jsonl)$"
@@ -26,7 +31,10 @@ TIMED = re.compile(  # files whose bytes differ from run to run
 
 @dataclass(frozen=True)
 class Case:
-    """A command in a folder. `exists` is said by a command that refuses to replace what it finished before a kill."""
+    """A command in a folder. `exists` is said by a command that refuses to replace what it finished before a kill.
+
+    In its arguments, {server} is the address of the folder that it finds, as files on a server.
+    """
 
     arguments: Sequence[str]
     exists: str = ""
@@ -46,7 +54,10 @@ class Outcome:
 
 def inject(case: Case, world: Path, work: Path, *, share: float = 1.0, faults: Sequence[str] = FAULTS) -> Outcome:
     """Run the command with a share of all faults, each in a copy of `world`."""
-    order = {"world": str(world), "work": str(work / "work"), "arguments": list(case.arguments), "faults": list(faults)}
+    arguments = [
+        server(world) + text.removeprefix(SERVER) if text.startswith(SERVER) else text for text in case.arguments
+    ]
+    order = {"world": str(world), "work": str(work / "work"), "arguments": arguments, "faults": list(faults)}
     order["env"] = {name: value.format(beside=world.parent) for name, value in case.env.items()}
     first, *rest = _drive({**order, "share": share, "seed": 0})
     clean = first["clean"]
@@ -55,9 +66,25 @@ def inject(case: Case, world: Path, work: Path, *, share: float = 1.0, faults: S
     return Outcome(len(clean["seen"]), len(rest), problems)
 
 
+def inject_each(
+    cases: Sequence[tuple[str, Case, Path]], work: Path, *, share: float, faults: Sequence[str]
+) -> Iterator[Outcome]:
+    """As `inject` for each name, command and world, on all cores of the machine."""
+
+    def run(number: int) -> Outcome:
+        name, case, world = cases[number]
+        own = work / str(number)
+        own.mkdir()
+        outcome = inject(case, world, own, share=share, faults=faults)
+        return replace(outcome, problems=[f"{name}: {problem}" for problem in outcome.problems])
+
+    with ThreadPoolExecutor(core_count()) as pool:
+        yield from pool.map(run, range(len(cases)))
+
+
 def _drive(order: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the answers of the driver, a process that all tests share."""
-    driver = _driver()
+    """Return the answers of the driver, a process that all tests of a thread share."""
+    driver = _driver(threading.get_ident())
     print(json.dumps(order), file=driver.stdin, flush=True)
     answers: list[dict[str, Any]] = []
     while "end" not in (answer := json.loads(driver.stdout.readline())):
@@ -66,12 +93,24 @@ def _drive(order: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 @functools.cache
-def _driver() -> Any:
+def _driver(_thread: int) -> Any:
     env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
     argv, pipe = [sys.executable, "-m", "tests.faults.driver"], subprocess.PIPE
     process = subprocess.Popen(argv, stdin=pipe, stdout=pipe, cwd=ROOT, env=env, text=True)
     atexit.register(process.communicate)  # closes its stdin, so that it ends
     return process
+
+
+@functools.cache
+def server(folder: Path) -> str:
+    """Serve the files of a folder until this process ends, and return the address."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None: ...
+
+    listening = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
+    threading.Thread(target=listening.serve_forever, daemon=True).start()
+    return f"http://127.0.0.1:{listening.server_address[1]}"
 
 
 def told(fault: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.conftest import upstreams
 from tests.processes import run_python
 
 CLASSES, COUNT = 3, 96
@@ -148,7 +149,7 @@ def one_image(world, tmp_path: Path) -> Callable[[str], Path]:
 @pytest.fixture(scope="session")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """A clone of an upstream's checkout, by name: the checkout itself is left alone. Skips where there is none."""
-    folder = Path(os.environ.get("DDO_UPSTREAMS") or Path.home() / ".cache" / "ddo-plugin" / "upstreams")
+    folder = upstreams()
     clones: dict[str, Path] = {}
 
     def find(name: str) -> Path:

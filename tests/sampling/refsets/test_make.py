@@ -199,6 +199,24 @@ def test_ranks_make_the_same_log_probabilities(scored: Path, tmp_path: Path, wor
     assert checksums(tmp_path / "set") == checksums(scored)
 
 
+def test_a_kill_while_the_manifest_is_written_leaves_nothing_in_the_finished_set(whole: Path, tmp_path: Path) -> None:
+    out, replace = tmp_path / "set", Path.replace
+
+    def die_before_the_manifest_has_its_name(self: Path, target: Path) -> Path:
+        if target.name == refset.MANIFEST:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return replace(self, target)
+
+    def make_and_die() -> None:
+        Path.replace = die_before_the_manifest_has_its_name  # type: ignore[assignment, method-assign]
+        run(out)
+
+    assert os.waitpid(in_a_process(make_and_die), 0)[1] == signal.SIGKILL
+    assert [path.name for path in (tmp_path / ".set.unfinished" / "set").glob(".*.tmp")], "nothing was left"
+    assert run(out)
+    assert {path.name for path in out.iterdir()} == {path.name for path in whole.iterdir()}
+
+
 def test_a_set_with_log_probabilities_goes_on_after_kills(scored: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(unfinished, "SYNC_S", 0.0)
     draw, out, kills = random.Random(1), tmp_path / "set", 0
