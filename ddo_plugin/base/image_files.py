@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP")  # of any other format, Pillow may start a program to read it
 MOST_PIXELS = 1 << 24  # of an image: 4096 x 4096
+JPEG, SCAN = b"\xff\xd8", b"\xff\xda"  # beginnings of a file and of a scan
+MOST_SCANS = 100  # of a JPEG, which has about ten; each costs the time of all its pixels
 MOST_FILES = 10_000_000  # in a folder
 HIDDEN = (".", "__MACOSX")  # macOS adds such entries to zips; they are not images
 
@@ -51,9 +53,13 @@ def _is_image(name: PurePosixPath) -> bool:
 def read_image(read: Callable[[str], bytes], name: str, source: Path) -> np.ndarray:
     """Return an image of a folder or zip as uint8 [C, H, W] with one or three channels."""
     pillow = _pillow(source)
+    with parsing(f"{source}: cannot read {name} as an image", "create it again"):
+        data = read(name)
+        if data.startswith(JPEG) and data.count(SCAN) > (most := raised(MOST_SCANS)):
+            raise ValueError(f"more than {most:,} scans; {advice()}")
     with (
         parsing(f"{source}: cannot read {name} as an image", "create it again"),
-        pillow.open(io.BytesIO(read(name)), formats=FORMATS) as image,
+        pillow.open(io.BytesIO(data), formats=FORMATS) as image,
     ):
         if math.prod(image.size) > (most := raised(MOST_PIXELS)):
             raise ValueError(f"{image.width}×{image.height} is more than {most:,} pixels; {advice()}")

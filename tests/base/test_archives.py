@@ -8,6 +8,7 @@ import json
 import os
 import stat
 import struct
+import time
 import tracemalloc
 import zipfile
 import zlib
@@ -173,7 +174,7 @@ def test_statistics_of_many_features_are_refused_before_they_are_converted(tmp_p
     sigma = np.zeros((4500, 4500), "i1")
     np.savez_compressed(tmp_path / "a.npz", mu=sigma[0], sigma=sigma)
     tracemalloc.start()
-    with pytest.raises(UserError, match="4500 features, more than 4096"):
+    with pytest.raises(UserError, match="4500 features, more than 4,096"):
         open_standard(str(tmp_path / "a.npz"))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -217,6 +218,19 @@ def test_other_formats_are_refused_whatever_the_name(tmp_path: Path, kind: str) 
         pytest.skip("this Pillow does not write it")
     with pytest.raises(UserError, match=r"cannot read a\.png as an image"):
         list(read_images(tmp_path).batches(1))
+
+
+def test_a_jpeg_of_thousands_of_scans_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    """An empty scan of a progressive JPEG takes few bytes, and decoding takes time for each of its pixels."""
+    buffer = io.BytesIO()
+    Image.new("L", (2048, 2048)).save(buffer, "jpeg", progressive=True)
+    data = buffer.getvalue()
+    first = data.rindex(b"\xff\xc4", 0, data.rindex(b"\xff\xda"))
+    (tmp_path / "a.jpg").write_bytes(data[:-2] + data[first:-2] * 5000 + data[-2:])
+    started = time.process_time()
+    with pytest.raises(UserError, match="more than 100 scans"):
+        list(read_images(tmp_path).batches(1))
+    assert time.process_time() - started < 1
 
 
 def test_what_is_no_regular_file_is_no_image(tmp_path: Path) -> None:

@@ -191,7 +191,7 @@ def test_a_damaged_result_is_one_line_for_self_play_and_its_report(
     played(rounds=1, alphas=(2.0,))
     for file in world.out.glob(pattern):
         file.write_bytes(content)
-    with pytest.raises(UserError, match=r"(delete it to repeat the evaluation|restore it, or delete .*)$") as refusal:
+    with pytest.raises(UserError, match=r"(repeat the evaluation|delete it and its snapshot)$") as refusal:
         played(rounds=1, alphas=(2.0,))
     assert "\n" not in refusal.value.message
     reported = CliRunner().invoke(main, ["report", str(world.out)])

@@ -38,7 +38,7 @@ def test_the_file_of_an_evaluation(tmp_path: Path, text: str) -> None:
     (tmp_path / "eval.json").write_text(text)
     said = report(tmp_path)
     assert "eval.json" in said
-    assert "repeat this evaluation" in said
+    assert "repeat the evaluation" in said
 
 
 @pytest.mark.parametrize("name", GRIDS)
