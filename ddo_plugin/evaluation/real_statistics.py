@@ -126,10 +126,8 @@ def _read_pkl(source: str, path: Path) -> dict[str, Moments]:
 
 
 def _check_entries(source: str, names: Collection[str]) -> None:
-    if len(names) > _MOST_ENTRIES:
-        raise UserError(
-            f"--ref={source}: statistics of {len(names)} kinds, more than {_MOST_ENTRIES}; pass a file with fewer"
-        )
+    if len(names) > (most := raised(_MOST_ENTRIES)):
+        raise UserError(f"--ref={source}: statistics of {len(names)} kinds, more than {most:,}; {advice()}")
 
 
 def _moments(source: str, mean: Any, covariance: Any) -> Moments:
