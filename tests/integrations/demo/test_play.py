@@ -50,8 +50,8 @@ def results(out: Path) -> dict[str, object]:
     return {"facts": sorted(map(str, facts)), **evaluations}
 
 
-# VAR's loop, `ddo convert`, recipes and `ddo plan` call these
-ELSEWHERE = {"ddo_loader", "ddo_convert", "ddo_evaluation_options", "ddo_count", "ddo_effort"}
+# VAR's loop, `ddo convert`, `ddo merge`, recipes and `ddo plan` call these
+ELSEWHERE = {"ddo_loader", "ddo_convert", "ddo_merge", "ddo_evaluation_options", "ddo_count", "ddo_effort"}
 
 
 @pytest.mark.parametrize("hook", [hook for hook in HOOKS if hook not in ELSEWHERE])
