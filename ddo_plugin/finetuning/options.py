@@ -11,7 +11,16 @@ import click
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.base.option_types import Number
 
+AUTO = "auto"
+PROBE_STEPS = 200
 COLLAPSE_BOUND = 2.0  # at a mean β·r of −2, the implicit discriminator takes real data for fake with 88 %
+
+
+class Beta(Number):
+    """A finite number above 0, or "auto"."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return AUTO if value == AUTO else super().convert(value, param, ctx)
 
 
 def finetuning_options(*, alpha: float, beta: float) -> list[click.Option]:
@@ -44,10 +53,19 @@ def finetuning_options(*, alpha: float, beta: float) -> list[click.Option]:
         ),
         click.Option(
             ["--ddo-beta"],
-            type=Number(0, min_open=True),
+            type=Beta(0, min_open=True),
             default=beta,
             show_default=True,
-            help="Factor β of the log-likelihood ratio in the loss. Data of more dimensions need smaller values.",
+            help="Factor β of the log-likelihood ratio in the loss. Data of more dimensions need smaller values. With "
+            "auto, the first steps choose β.",
+        ),
+        click.Option(
+            ["--ddo-probe"],
+            type=click.IntRange(min=1),
+            default=PROBE_STEPS,
+            show_default=True,
+            metavar="N",
+            help="Number of steps in which --ddo-beta=auto chooses β.",
         ),
         click.Option(
             ["--ddo-stop-on-collapse"],

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from ddo_plugin.base import ranks
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.base.files import sha256_file
-from ddo_plugin.finetuning.options import ddo_values
+from ddo_plugin.finetuning.calibration import Calibration
+from ddo_plugin.finetuning.options import AUTO, ddo_values
 from ddo_plugin.hooks import plugins
 from ddo_plugin.hooks.types import DEPARTS, Fakes, OnlineFakes, Reference, Run
 
@@ -45,6 +46,7 @@ class Session:
     fakes: Fakes | None  # None: the objective needs none, or the integration samples the reference itself
     settings: dict[str, Any] = field(default_factory=dict)  # settings that a resumed run must share, by name
     position: Any = None  # the integration's own object that knows where the training loop is
+    calibration: Calibration | None = None  # chooses β in the first steps, if --ddo-beta=auto
     _pauses: bool = field(default=False, init=False)  # the run ends before its next step; a later start continues it
 
     @property
@@ -71,7 +73,7 @@ class Session:
         """Apply the objective, and on the first rank report its statistics to the plugins."""
         if self._pauses:
             self._stop()
-        outcome = self.objective(terms)
+        outcome = self.objective(terms) if self.calibration is None else self.calibration.judge(terms, step)
         if step == 0:
             _check_agreement(outcome.statistics)
         if ranks.is_first():
@@ -120,7 +122,10 @@ class Session:
 
     def report_snapshot(self, path: Path, step: int) -> None:
         """Tell the plugins that a snapshot was written; called on the first rank only."""
-        plugins.manager().hook.ddo_snapshot(run=self.spec, path=path, step=step)
+        run = self.spec
+        if self.calibration is not None:
+            run = replace(run, provenance={**run.provenance, "calibration": self.calibration.record()})
+        plugins.manager().hook.ddo_snapshot(run=run, path=path, step=step)
 
     def report_pause(self, step: int) -> None:
         """Tell the plugins that the run can be interrupted here; called on every rank.
@@ -176,7 +181,9 @@ def prepare_session(upstream: str, outdir: Path, options: Mapping[str, Any]) -> 
     global _current
     _check_folder(outdir)
     hook = plugins.manager().hook
-    objective = _objective(hook, options)
+    build = _objective_factory(hook, options)
+    usual = _usual_beta(hook, upstream) if options.get("ddo_beta") == AUTO else None
+    objective = build(options.get("ddo_beta") if usual is None else usual)
     source = options["ddo"]
     reference = hook.ddo_reference(upstream=upstream, source=source, options=options)
     if reference is None:
@@ -198,6 +205,8 @@ def prepare_session(upstream: str, outdir: Path, options: Mapping[str, Any]) -> 
     spec = Run(upstream, outdir, ddo_values(options), provenance)
     drawn = None if isinstance(fakes, OnlineFakes) else fakes
     _current = Session(spec, objective, reference, drawn, _settings(spec))
+    if usual is not None and objective.trains_on == "both":
+        _current.calibration = Calibration(build, usual, options["ddo_probe"], outdir)
     return _current
 
 
@@ -209,6 +218,8 @@ def _plain(value: Any) -> Any:
 def _settings(spec: Run) -> dict[str, Any]:
     """Return the settings that a resumed run must share: our options, and the digest of the fakes."""
     options = {name: value for name, value in spec.options.items() if name not in FREE}
+    if options.get("ddo_beta") != AUTO:
+        options.pop("ddo_probe", None)  # without a probe, its length has no effect
     fakes = spec.provenance.get("fakes") or {}
     return {**options, "ddo_fakes": fakes.get("sha256") or fakes.get("images")}
 
@@ -271,17 +282,28 @@ def _check_origin(
         print(f"ddo: {message}", file=sys.stderr)
 
 
-def _objective(hook: Any, options: Mapping[str, Any]) -> Objective:
+def _objective_factory(hook: Any, options: Mapping[str, Any]) -> Callable[[Any], Objective]:
+    """Return a function that builds the objective with a β."""
     # pluggy lists the latest plugin first. Its objectives must come last here, so that they replace earlier ones.
     offers = reversed(hook.ddo_objectives())
     known = {name: factory for offer in offers for name, factory in offer.items()}
     name = options["ddo_objective"]
     if name not in known:
         raise UserError(f"--ddo-objective={name}: unknown objective; available are {', '.join(sorted(known))}")
-    try:
-        return known[name](options)
-    except ValueError as error:
-        raise UserError(f"--ddo-objective={name}: {error}") from None
+
+    def build(beta: Any) -> Objective:
+        try:
+            return known[name]({**options, "ddo_beta": beta})
+        except ValueError as error:
+            raise UserError(f"--ddo-objective={name}: {error}") from None
+
+    return build
+
+
+def _usual_beta(hook: Any, upstream: str) -> float:
+    """Return the default of --ddo-beta."""
+    options = plugins.collect(hook.ddo_options(upstream=upstream))
+    return next(float(option.default) for option in options if option.name == "ddo_beta")
 
 
 def _fakes(hook: Any, upstream: str, reference: Reference, options: Mapping[str, Any]) -> Fakes | OnlineFakes:

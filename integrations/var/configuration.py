@@ -36,7 +36,7 @@ CLASSES, VOCABULARY = 1000, 4096  # upstream pretrains every network with so man
 SCHEDULES = r"cos|exp|lin(0|00|0?\.\d+)?"
 SAME = (  # arguments that a resumed run must share with the run before
     *("ddo_fakes", "ddo_fakes_from", "ddo_fakes_cfg", "ddo_fakes_precision"),
-    *("ddo_iters", "ddo_schedule", "ddo_objective", "ddo_alpha", "ddo_beta", "ddo_round"),
+    *("ddo_iters", "ddo_schedule", "ddo_objective", "ddo_alpha", "ddo_beta", "ddo_probe", "ddo_round"),
     *("bs", "ac", "tblr", "sche", "wp", "wpe", "twd", "tclip", "fp16", "hflip", "workers", "seed"),
     "same_seed_for_all_ranks",
 )

@@ -19,7 +19,7 @@ from ddo_integrations.demo.families import build, load_snapshot
 from ddo_integrations.demo.names import FAMILIES
 from ddo_integrations.demo.plugin import FinetuningLoss
 from ddo_integrations.demo.train import MaximumLikelihood
-from ddo_plugin.finetuning import statistics
+from ddo_plugin.finetuning import calibration, statistics
 from ddo_plugin.finetuning.session import Session
 from ddo_plugin.hooks.types import Reference, Run
 from ddo_plugin.objective.ddo import MLE
@@ -187,3 +187,40 @@ def test_a_run_resumed_in_the_middle_does_not_expect_r_to_be_0(tmp_path, data, b
     process.communicate()
     done = run("train", **flags, steps=60)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_beta_chosen_in_a_probe_is_the_same_if_the_run_is_interrupted(family: str, tmp_path, data, base) -> None:
+    """Interrupted in the probe (after 8 steps of 12), at its end and after it."""
+    drawn = tmp_path / "fakes"
+    assert refset(family, data, base(family), drawn, "--count=50").returncode == 0
+    flags = {"family": family, "data": data, "ddo": base(family), "ddo_fakes": drawn, "steps": 24, "snap": 4}
+    flags |= {"ddo_beta": "auto", "ddo_probe": 12, "ddo_stop_on_collapse": 2, "lr": 1e-3}
+    whole = run("train", **flags, outdir=tmp_path / "whole")
+    assert whole.returncode == 0, whole.stderr
+    assert "from now on: after 12 steps" in whole.stdout
+    for pause_after in (2, 3, 5):
+        paused = run("train", **flags, outdir=tmp_path / "paused", ddo_pause_after=pause_after)
+        assert paused.returncode == 0, paused.stderr
+    assert run("train", **flags, outdir=tmp_path / "paused").returncode == 0
+    for file in ("network-000024.safetensors", statistics.FILE_NAME, calibration.FILE_NAME):
+        assert (tmp_path / "paused" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+    rows = statistics.read(tmp_path / "whole" / statistics.FILE_NAME)
+    chosen = json.loads((tmp_path / "whole" / calibration.FILE_NAME).read_text())["beta"]
+    assert [row["probe"] for row in rows] == [1] * 12 + [0] * 12
+    assert {row["beta"] for row in rows[12:]} == {chosen}
+    assert rows[0]["loss/real"] == pytest.approx(math.log(2), rel=1e-6)
+    early, late = (sidecar.read(tmp_path / "whole" / f"network-{step:06d}.safetensors") for step in (4, 24))
+    assert (early["calibration"]["fixed"], late["calibration"]["fixed"]) == (False, True)
+    assert late["calibration"]["beta"] == chosen
+    assert late["options"]["ddo_beta"] == "auto"
+
+
+def test_a_run_with_a_chosen_beta_is_not_resumed_with_another(tmp_path, data, base, fakes) -> None:
+    flags = {"family": "diffusion", "data": data, "ddo": base("diffusion"), "ddo_fakes": fakes, "outdir": tmp_path}
+    flags |= {"steps": 12, "snap": 4, "ddo_probe": 6, "ddo_beta": "auto"}
+    assert run("train", **flags, ddo_pause_after=2).returncode == 0
+    (tmp_path / calibration.FILE_NAME).unlink()
+    refused = run("train", **flags)
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "no such file, but the probe of --ddo-beta=auto is over" in refused.stderr
