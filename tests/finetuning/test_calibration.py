@@ -1,4 +1,4 @@
-"""The probe of --ddo-beta=auto: what it chooses for a known measure, and that a resumed run chooses the same."""
+"""The probe of --ddo-beta=auto: what it chooses for a known spread, and that a resumed run chooses the same."""
 
 from __future__ import annotations
 
@@ -11,34 +11,36 @@ import torch
 from torch import Tensor
 
 from ddo_plugin.base.errors import UserError
-from ddo_plugin.finetuning.calibration import FILE_NAME, LARGEST, SIZE, TARGET, Calibration, measure
+from ddo_plugin.finetuning.calibration import FILE_NAME, SPREAD, Calibration, likelihood_spread
 from ddo_plugin.finetuning.statistics import FILE_NAME as STATISTICS
 from ddo_plugin.finetuning.statistics import StatisticsLog
 from ddo_plugin.objective.ddo import DDO, Outcome, Terms
 
-Q90 = 1.6449  # of |x| for a standard normal x
-ALPHA, USUAL, STEPS = 2.0, 0.05, 40
+ALPHA, USUAL, STEPS = 2.0, 0.05, 12
+COUNT = 4096
 
 
 def calibration(folder: Path, steps: int = STEPS) -> Calibration:
     return Calibration(lambda beta: DDO(ALPHA, beta), USUAL, steps, folder)
 
 
-def terms(r: Tensor) -> Terms:
-    real, fake = r.chunk(2)
-    return Terms(torch.zeros_like(real), r_real=real, r_fake=fake)
+def terms(real: Tensor, fake: Tensor, r: Tensor | None = None, kept: Tensor | None = None) -> Terms:
+    """Return terms with these log-likelihoods under the reference; r is 0 unless given."""
+    r_real, r_fake = (torch.zeros_like(real), torch.zeros_like(fake)) if r is None else r.split([len(real), len(fake)])
+    return Terms(real, real, r_real, r_fake, fake, fake, kept)
 
 
-def gaussian(step: int, std: float, count: int = 4096) -> Terms:
-    return terms(std * torch.randn(count, generator=torch.Generator().manual_seed(step)))
+def gaussian(seed: int, std: float = 7.0) -> Terms:
+    real, fake = std * torch.randn(2, COUNT, generator=torch.Generator().manual_seed(seed))
+    return terms(real - 50, fake - 60)
 
 
 def play(of: Calibration, steps: range, log: StatisticsLog | None = None) -> list[float]:
-    """Run steps, each in two parts; return the β of each. r grows with the step, and is 0 at step 0."""
+    """Run steps, each in two parts; return the β of each."""
     found = []
     for step in steps:
         for part in (0, 1):
-            outcome = of.judge(gaussian(2 * step + part, 0.5 * step), step)
+            outcome = of.judge(gaussian(2 * step + part), step)
             if log is not None:
                 log.add(step, outcome.statistics)
         found.append(of.beta)
@@ -47,51 +49,50 @@ def play(of: Calibration, steps: range, log: StatisticsLog | None = None) -> lis
     return found
 
 
-@pytest.mark.parametrize("std", [1.0, 7.0, 300.0])
-def test_nine_tenths_of_gaussian_rewards_are_below_the_target(tmp_path: Path, std: float) -> None:
+@pytest.mark.parametrize("std", [0.2, 7.0, 300.0])
+def test_beta_is_one_over_the_standard_deviation_of_gaussian_log_likelihoods(tmp_path: Path, std: float) -> None:
     probe = calibration(tmp_path)
     for step in range(STEPS + 1):
         probe.judge(gaussian(step, std), step)
-    assert probe.fixed
-    assert probe.beta * std * Q90 == pytest.approx(TARGET, rel=0.02)
+    assert probe.beta * std == pytest.approx(1, rel=0.02)
 
 
-def test_the_measure_is_a_quantile_over_real_and_fake_log_ratios_together() -> None:
-    r = torch.arange(1.0, 11.0) * torch.tensor([1.0, -1.0] * 5)
-    assert measure(terms(r)) == pytest.approx(9.1)
-    assert measure(terms(torch.zeros(8))) == 0
-    assert not math.isfinite(measure(terms(torch.tensor([1.0, math.nan]))))
+def test_what_a_real_sample_and_its_fake_share_does_not_count() -> None:
+    """With paired noise, the noise level changes the likelihoods of both alike."""
+    own, shared = gaussian(0), 100 * torch.randn(COUNT)
+    both = terms(own.logp_ref_real + shared, own.logp_ref_fake + shared)
+    assert likelihood_spread(both) == pytest.approx(7, rel=0.05)
 
 
-def test_beta_is_at_most_that_of_theorem_3_1(tmp_path: Path) -> None:
-    probe = calibration(tmp_path)
-    for step in range(STEPS + 1):
-        probe.judge(gaussian(step, 1e-3), step)
-    assert probe.beta == LARGEST
+def test_real_samples_without_fakes_do_not_count() -> None:
+    found = likelihood_spread(terms(torch.tensor([1e9, 4.0, 1e9, 2.0]), torch.zeros(2), kept=torch.tensor([1, 3])))
+    assert found == pytest.approx(1.0)
+
+
+def test_the_log_ratios_do_not_count(tmp_path: Path) -> None:
+    """They depend on the learning rate, the step, α and β itself."""
+    still, moved = gaussian(0), gaussian(0)
+    moved = terms(moved.logp_ref_real, moved.logp_ref_fake, r=1e3 * torch.randn(2 * COUNT))
+    assert likelihood_spread(still) == likelihood_spread(moved)
 
 
 def test_the_first_step_has_the_usual_loss_and_no_beta_changes_the_gradient_at_0(tmp_path: Path) -> None:
-    probe = calibration(tmp_path)
+    probe = calibration(tmp_path, steps=2)
+    real, fake = torch.tensor([1.0, 2.0, 3.0, 5.0]), torch.tensor([1.0, -2.0, 3.0, -5.0])
     r = torch.zeros(8, requires_grad=True)
-    first = probe.judge(terms(r), 0)
-    assert first.mean().item() == pytest.approx((1 + ALPHA) * math.log(2))
-    gradients = []
-    for step, std in ((1, 0.0), (2, 3.0), (3, 50.0)):
-        probe.judge(gaussian(step, std), step)
-        (gradient,) = torch.autograd.grad(probe.judge(terms(r), step).mean(), r)
-        gradients.append(gradient)
+    betas, gradients = [], []
+    for step in range(3):
+        loss = probe.judge(terms(real, fake, r), step).mean()
+        gradients.append(torch.autograd.grad(loss, r)[0])
+        betas.append(probe.beta)
+        if step == 0:
+            assert loss.item() == pytest.approx((1 + ALPHA) * math.log(2))
+    assert betas[0] == betas[1] == USUAL != betas[2]
     expected = torch.tensor([-0.5 * USUAL / 4] * 4 + [0.5 * ALPHA * USUAL / 4] * 4)
     assert all(torch.allclose(gradient, expected) for gradient in gradients)
 
 
-def test_after_the_probe_nothing_changes_beta(tmp_path: Path) -> None:
-    betas = play(calibration(tmp_path), range(STEPS + 20))
-    assert betas[STEPS - 1] > betas[STEPS]
-    assert len(set(betas[STEPS:])) == 1
-    assert json.loads((tmp_path / FILE_NAME).read_text())["beta"] == betas[-1]
-
-
-def test_the_file_is_there_before_the_first_step_that_uses_it(tmp_path: Path) -> None:
+def test_the_file_is_there_before_the_first_step_that_uses_it_and_nothing_changes_beta_later(tmp_path: Path) -> None:
     probe = calibration(tmp_path)
     play(probe, range(STEPS))
     assert not (tmp_path / FILE_NAME).exists()
@@ -101,14 +102,13 @@ def test_the_file_is_there_before_the_first_step_that_uses_it(tmp_path: Path) ->
         return DDO(ALPHA, beta)
 
     probe.build = build
-    play(probe, range(STEPS, STEPS + 1))
+    assert len(set(play(probe, range(STEPS, STEPS + 9)))) == 1
 
 
 @pytest.mark.parametrize("resumed", [1, 7, STEPS - 1, STEPS, STEPS + 1, STEPS + 9])
 def test_a_resumed_run_has_the_same_beta(tmp_path: Path, resumed: int) -> None:
-    """The statistics may hold steps that the resumed run repeats."""
-    log = StatisticsLog(tmp_path / STATISTICS)
-    expected = play(calibration(tmp_path), range(STEPS + 12), log)
+    """The statistics hold steps that the resumed run repeats."""
+    expected = play(calibration(tmp_path), range(STEPS + 12), StatisticsLog(tmp_path / STATISTICS))
     if resumed <= STEPS:
         (tmp_path / FILE_NAME).unlink()
     again = play(calibration(tmp_path), range(resumed, STEPS + 12), StatisticsLog(tmp_path / STATISTICS))
@@ -117,26 +117,35 @@ def test_a_resumed_run_has_the_same_beta(tmp_path: Path, resumed: int) -> None:
 
 def test_the_statistics_name_beta_and_the_phase(tmp_path: Path) -> None:
     probe = calibration(tmp_path, steps=2)
-    found: list[Outcome] = [probe.judge(gaussian(step, step), step) for step in range(4)]
+    found: list[Outcome] = [probe.judge(gaussian(step), step) for step in range(4)]
     assert [float(outcome.statistics["probe"]) for outcome in found] == [1, 1, 0, 0]
-    assert [SIZE in outcome.statistics for outcome in found] == [True, True, False, False]
-    assert [float(outcome.statistics["beta"]) for outcome in found][:2] == [USUAL, LARGEST]
-    assert float(found[3].statistics["beta"]) == probe.beta
+    assert [SPREAD in outcome.statistics for outcome in found] == [True, True, False, False]
+    assert [float(outcome.statistics["beta"]) for outcome in found] == [USUAL, USUAL, probe.beta, probe.beta]
 
 
-def test_steps_without_finite_log_ratios_are_left_out(tmp_path: Path) -> None:
+def test_steps_without_finite_likelihoods_are_left_out_and_a_probe_without_any_is_refused(tmp_path: Path) -> None:
+    lost = terms(torch.full((8,), math.nan), torch.zeros(8))
     probe = calibration(tmp_path)
     for step in range(STEPS + 1):
-        r = gaussian(step, 7.0)
-        probe.judge(terms(torch.full((8,), math.nan)) if step % 3 == 1 else r, step)
-    assert probe.beta * 7 * Q90 == pytest.approx(TARGET, rel=0.02)
+        probe.judge(lost if step % 3 == 1 else gaussian(step), step)
+    assert probe.beta * 7 == pytest.approx(1, rel=0.02)
+    probe = calibration(tmp_path, steps=2)
+    with pytest.raises(UserError, match="none of the 2 steps of the probe has finite log-likelihoods that differ"):
+        for step in range(3):
+            probe.judge(lost, step)
 
 
-def test_a_probe_without_any_measure_is_refused(tmp_path: Path) -> None:
-    probe = calibration(tmp_path, steps=3)
-    with pytest.raises(UserError, match="--ddo-beta=auto: all log-ratios of the 3 steps of the probe are 0"):
-        for step in range(4):
-            probe.judge(terms(torch.zeros(8)), step)
+def test_a_beta_far_from_the_default_is_pointed_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for std, far in ((20.0, False), (300.0, True)):
+        probe = calibration(tmp_path, steps=1)
+        for step in range(2):
+            probe.judge(gaussian(step, std), step)
+        assert ("far from the default, 0.05" in capsys.readouterr().out) == far
+
+
+def test_an_upstream_without_the_likelihoods_of_the_reference_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--ddo-beta=auto needs the reference's log-likelihoods"):
+        calibration(tmp_path).judge(Terms(torch.zeros(4), r_real=torch.zeros(4), r_fake=torch.zeros(4)), 0)
 
 
 @pytest.mark.parametrize(
@@ -144,13 +153,13 @@ def test_a_probe_without_any_measure_is_refused(tmp_path: Path) -> None:
     [
         (None, "no such file, but the probe of --ddo-beta=auto is over in this run; restore the file"),
         ("{", "cannot be read"),
-        ("[1]", "does not hold a positive beta and q90"),
-        ('{"beta": "1", "q90": 1}', "does not hold a positive beta and q90"),
-        ('{"beta": NaN, "q90": 1}', "does not hold a positive beta and q90"),
+        ("[1]", "does not hold a positive beta and spread"),
+        ('{"beta": "1", "spread": 1}', "does not hold a positive beta and spread"),
+        ('{"beta": NaN, "spread": 1}', "does not hold a positive beta and spread"),
     ],
 )
 def test_a_resumed_run_refuses_a_missing_or_damaged_file(tmp_path: Path, content: str | None, message: str) -> None:
     if content is not None:
         (tmp_path / FILE_NAME).write_text(content)
     with pytest.raises(UserError, match=message):
-        calibration(tmp_path).judge(gaussian(0, 1.0), STEPS + 1)
+        calibration(tmp_path).judge(gaussian(0), STEPS + 1)

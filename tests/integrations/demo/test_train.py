@@ -198,7 +198,7 @@ def test_beta_chosen_in_a_probe_is_the_same_if_the_run_is_interrupted(family: st
     flags |= {"ddo_beta": "auto", "ddo_probe": 12, "ddo_stop_on_collapse": 2, "lr": 1e-3}
     whole = run("train", **flags, outdir=tmp_path / "whole")
     assert whole.returncode == 0, whole.stderr
-    assert "from now on: after 12 steps" in whole.stdout
+    assert "from now on, chosen in 12 steps" in whole.stdout
     for pause_after in (2, 3, 5):
         paused = run("train", **flags, outdir=tmp_path / "paused", ddo_pause_after=pause_after)
         assert paused.returncode == 0, paused.stderr
@@ -211,8 +211,8 @@ def test_beta_chosen_in_a_probe_is_the_same_if_the_run_is_interrupted(family: st
     assert {row["beta"] for row in rows[12:]} == {chosen}
     assert rows[0]["loss/real"] == pytest.approx(math.log(2), rel=1e-6)
     early, late = (sidecar.read(tmp_path / "whole" / f"network-{step:06d}.safetensors") for step in (4, 24))
-    assert (early["calibration"]["fixed"], late["calibration"]["fixed"]) == (False, True)
-    assert late["calibration"]["beta"] == chosen
+    assert early["calibration"] == {"beta": 0.3, "probe_steps": 12, "spread": None}
+    assert late["calibration"]["beta"] == chosen == 1 / late["calibration"]["spread"]
     assert late["options"]["ddo_beta"] == "auto"
 
 
