@@ -19,6 +19,7 @@ MOST_STEPS = 10_000  # of a sampler
 LAST_SEED = (1 << 32) - 1  # a larger one would repeat the noise of another
 LONGEST_NAME = 255  # bytes of a file or folder; known before the folders above it are made
 LAST_CLASS = (1 << 31) - 1
+AUTO = "auto"  # instead of a number: the run chooses it
 Parameter = click.Parameter | None
 Context = click.Context | None
 

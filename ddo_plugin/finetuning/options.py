@@ -9,9 +9,8 @@ from typing import Any
 import click
 
 from ddo_plugin.base.errors import UserError
-from ddo_plugin.base.option_types import Number
+from ddo_plugin.base.option_types import AUTO, Number
 
-AUTO = "auto"
 PROBE_STEPS = 20
 COLLAPSE_BOUND = 2.0  # at a mean β·r of −2, the implicit discriminator takes real data for fake with 88 %
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from ddo_plugin.base import ranks
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.base.files import sha256_file
+from ddo_plugin.base.option_types import AUTO
 from ddo_plugin.finetuning.calibration import Calibration
-from ddo_plugin.finetuning.options import AUTO, ddo_values
+from ddo_plugin.finetuning.options import ddo_values
 from ddo_plugin.hooks import plugins
 from ddo_plugin.hooks.types import DEPARTS, Fakes, OnlineFakes, Reference, Run
 

@@ -217,7 +217,7 @@ class RoundStep:
     out: Path
     objective: str
     alpha: float
-    beta: float
+    beta: float | str  # a number, or "auto"
     seed: int
     settings: Mapping[str, Any] = field(default_factory=dict)
 

@@ -18,11 +18,16 @@ class Candidate:
 
     objective: str
     alpha: float
-    beta: float
+    beta: float | str  # a number, or "auto"
     needs_fakes: bool = True
 
     def __str__(self) -> str:
-        return f"{self.objective} α={self.alpha:g} β={self.beta:g}"
+        return f"{self.objective} α={self.alpha:g} β={shown(self.beta)}"
+
+
+def shown(value: float | str) -> str:
+    """Return a value of a sweep as text."""
+    return value if isinstance(value, str) else f"{value:g}"
 
 
 LIKELIHOOD = Candidate("mle", 1.0, 1.0, needs_fakes=False)  # of the control

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ddo_plugin.base.option_types import MOST_AT_A_TIME, MOST_SAMPLES
+from ddo_plugin.base.option_types import AUTO, MOST_AT_A_TIME, MOST_SAMPLES
 
 REQUIRED = object()
 
@@ -98,8 +98,8 @@ TABLES: Mapping[str, Mapping[str, Key]] = {
             lambda v: _several(v, lambda alpha: _number(alpha) and 0 <= alpha < 1e9),
         ),
         "beta": Key(
-            "a list of different numbers > 0",
-            lambda v: _several(v, lambda beta: _number(beta) and 0 < beta < 1e9),
+            'a list of different numbers > 0 or "auto"',
+            lambda v: _several(v, lambda beta: beta == AUTO or (_number(beta) and 0 < beta < 1e9)),
         ),
     },
     "search": {

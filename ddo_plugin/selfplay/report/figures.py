@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ddo_plugin.base.plots import COLORS, FAINT, INK, LABELS, STYLE, canvas, png, svg
-from ddo_plugin.selfplay.report.history import History
+from ddo_plugin.selfplay.recipe.plan import shown
+from ddo_plugin.selfplay.report.history import Cell, History
 
 matplotlib.use("svg")
 
@@ -89,23 +90,21 @@ def scores(history: History) -> str:
         return svg(figure)
 
 
-def sweep(
-    best: Mapping[int, Mapping[tuple[float, float], float]], dropped: Collection[tuple[int, float, float]] = ()
-) -> str:
+def sweep(best: Mapping[int, Mapping[Cell, float]], dropped: Collection[tuple[int, float, float | str]] = ()) -> str:
     """Draw the best score of each (α, β) by round. Pairs in `dropped` get no colour."""
     return _heat_maps(best, "β", "α", {(number, (alpha, beta)) for number, alpha, beta in dropped})
 
 
-def merges(best: Mapping[int, Mapping[tuple[float, float], float]]) -> str:
+def merges(best: Mapping[int, Mapping[Cell, float]]) -> str:
     """Draw the best score of each (α, w) by round."""
     return _heat_maps(best, "w", "α", set())
 
 
 def _heat_maps(
-    scores: Mapping[int, Mapping[tuple[float, float], float]],
+    scores: Mapping[int, Mapping[Cell, float]],
     xlabel: str,
     ylabel: str,
-    colourless: Collection[tuple[int, tuple[float, float]]],
+    colourless: Collection[tuple[int, Cell]],
 ) -> str:
     """Draw the score of each (row, column) by round, all on one colour scale."""
     through = {
@@ -115,7 +114,7 @@ def _heat_maps(
     with matplotlib.rc_context(STYLE):
         figure, maps = canvas(len(scores), width=max(9.0, 2.2 * len(scores)), height=2.6)
         for axes, (number, grid) in zip(maps, scores.items(), strict=True):
-            rows, columns = sorted({row for row, _ in grid}), sorted({column for _, column in grid})
+            rows, columns = sorted({row for row, _ in grid}), sorted({column for _, column in grid}, key=_rank)
             cells = np.array([[grid.get((row, column), np.nan) for column in columns] for row in rows])
             coloured = np.array([[through[number].get((row, column), np.nan) for column in columns] for row in rows])
             axes.imshow(coloured, "viridis_r", aspect="auto", vmin=min(finite, default=0), vmax=max(finite, default=1))
@@ -125,10 +124,15 @@ def _heat_maps(
                 label = f"{score:.3g}" if np.isfinite(score) else "–"
                 axes.text(j, i, label, ha="center", va="center", fontsize=8, color=ink)
             axes.set(title=f"round {number}", xlabel=xlabel, ylabel=ylabel)
-            axes.set_xticks(range(len(columns)), [f"{column:g}" for column in columns])
+            axes.set_xticks(range(len(columns)), [shown(column) for column in columns])
             axes.set_yticks(range(len(rows)), [f"{row:g}" for row in rows])
             axes.grid(visible=False)
         return svg(figure)
+
+
+def _rank(value: float | str) -> tuple[bool, float]:
+    """Return a key that sorts numbers by size, and text after them."""
+    return isinstance(value, str), 0.0 if isinstance(value, str) else value
 
 
 def drift(history: History) -> str:

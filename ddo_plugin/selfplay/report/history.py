@@ -16,6 +16,8 @@ from ddo_plugin.selfplay import evaluation_file
 from ddo_plugin.selfplay.recipe.plan import Candidate
 from ddo_plugin.selfplay.variants import training_of
 
+Cell = tuple[float, float | str]  # α, and β or w
+
 
 @dataclass(frozen=True)
 class Point:
@@ -71,7 +73,7 @@ class History:
     compared: list[Point] = field(
         default_factory=list
     )  # networks that a search compared; their scores have a scale of their own
-    dropped: set[tuple[int, float, float]] = field(
+    dropped: set[tuple[int, float, float | str]] = field(
         default_factory=set
     )  # (round, α, β) of the candidates that a search stopped
     ended: str = ""  # why the plan ended before its last round; empty if it did not

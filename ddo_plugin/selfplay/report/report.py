@@ -11,9 +11,9 @@ from typing import Any
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.jobs.journal import FILE_NAME, read
 from ddo_plugin.selfplay import judged
-from ddo_plugin.selfplay.recipe.plan import Candidate
+from ddo_plugin.selfplay.recipe.plan import Candidate, shown
 from ddo_plugin.selfplay.report import figures, history, page
-from ddo_plugin.selfplay.report.history import History, Point
+from ddo_plugin.selfplay.report.history import Cell, History, Point
 from ddo_plugin.selfplay.status import now
 from ddo_plugin.snapshots import sidecar
 
@@ -60,7 +60,7 @@ def _rounds(out: Path, histories: Mapping[str, History]) -> page.Table:
 def _setting(point: Point) -> Sequence[str]:
     if point.candidate is None:
         return ("", "", "")
-    return (point.candidate["objective"], f"{point.candidate['alpha']:g}", f"{point.candidate['beta']:g}")
+    return (point.candidate["objective"], f"{point.candidate['alpha']:g}", shown(point.candidate["beta"]))
 
 
 def _score(point: Point) -> str:
@@ -119,9 +119,9 @@ def _scores(plan: History) -> page.Section:
     return page.Section("Score by round", [plan.name], shown)
 
 
-def _best(points: Sequence[Point], by_w: bool = False) -> dict[int, dict[tuple[float, float], float]]:
+def _best(points: Sequence[Point], by_w: bool = False) -> dict[int, dict[Cell, float]]:
     """Return the best score of each α and β, or of each α and w, by round."""
-    best: dict[int, dict[tuple[float, float], float]] = {}
+    best: dict[int, dict[Cell, float]] = {}
     for point in points:
         if point.candidate is not None:
             setting = (point.candidate["alpha"], point.w if by_w else point.candidate["beta"])

@@ -96,7 +96,7 @@ FOUND = """1: start: is missing; it must be a path or URL
 12: training.ddo-alpha: cannot be set here; self-play sets it from [sweep]
 13: training.ddo-strict: 1 is not true or false
 14: training.ddo-pause-after: cannot be set here; self-play sets it from search.rungs
-16: sweep.beta: is missing; it must be a list of different numbers > 0
+16: sweep.beta: is missing; it must be a list of different numbers > 0 or "auto"
 17: sweep.objective: no installed plugin offers 'dd'; did you mean 'ddo'?
 18: sweep.alpha: [1, -2] is not a list of different numbers >= 0
 22: sweep.bta: unknown key; did you mean 'beta'?
@@ -114,7 +114,7 @@ FOUND = """1: start: is missing; it must be a path or URL
 41: change[1].training.lr: 0.0 is not in the range x>0
 42: change[1].refset: 3 is not a table
 44: change[2].from_round: is missing; it must be a whole number >= 2
-45: change[2].sweep.beta: [] is not a list of different numbers > 0
+45: change[2].sweep.beta: [] is not a list of different numbers > 0 or "auto"
 """
 
 
@@ -160,6 +160,14 @@ def test_overrides_are_checked_too_and_told_as_they_were_typed(write) -> None:
         "--set rounds=no: rounds: 'no' is not a whole number from 1 to 1,000",
         "--set training.lrr=1: training.lrr: unknown option; did you mean 'lr'?",
     ]
+
+
+def test_a_candidate_may_choose_its_own_beta(write) -> None:
+    path = write(DIGITS)
+    candidates = load(path, ['sweep.beta=["auto", 0.1]']).rounds[0].candidates
+    assert [str(candidate) for candidate in candidates][:2] == ["ddo α=1 β=auto", "ddo α=1 β=0.1"]
+    (line,) = problems(path, 'sweep.beta=["atuo"]')[1:]
+    assert line.endswith("sweep.beta: ['atuo'] is not a list of different numbers > 0 or \"auto\"")
 
 
 def test_an_upstream_with_a_repository_needs_a_checkout(write) -> None:

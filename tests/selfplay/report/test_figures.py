@@ -46,6 +46,9 @@ FIGURES: dict[str, Callable[[Path], str]] = {
     "training without statistics": lambda folder: figures.training(a_history(folder, steps=0)),
     "grids": lambda folder: figures.grids({"real": IMAGES, "fake": IMAGES[:10]}),
     "grids of few images": lambda folder: figures.grids({"real": IMAGES[:3]}),
+    "a sweep with a β that the runs choose": lambda folder: figures.sweep(
+        {1: {(2.0, "auto"): 1.5, (2.0, 0.1): 1.7, (2.0, 0.3): 2.0}}, {(1, 2.0, "auto")}
+    ),
     "clouds": lambda folder: figures.clouds({"data": CLOUD, "model": CLOUD[:100]}),
 }
 

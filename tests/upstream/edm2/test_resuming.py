@@ -22,15 +22,19 @@ LAST = "training-state-0000004.pt"
 LAUNCHERS = {1: "", 2: "--standalone --nproc_per_node=2"}
 
 
-@pytest.mark.parametrize("ranks", LAUNCHERS)
-def test_a_killed_or_paused_round_ends_as_an_uninterrupted_one_bit_for_bit(ranks: int, world, completed) -> None:
-    whole, killed = (world.root / f"{name}-{ranks}" for name in ("whole", "killed"))
-    completed(world.finetune(*FLAGS, f"--outdir={whole}", torchrun=LAUNCHERS[ranks]))
-    flags = [f"--ddo={world.base}", f"--ddo-fakes={world.fakes}", "--ddo-beta=0.5", "--ddo-alpha=2", *FLAGS]
+@pytest.mark.parametrize(("ranks", "beta"), [(1, "0.5"), (2, "0.5"), (1, "auto")])
+def test_a_killed_or_paused_round_ends_as_an_uninterrupted_one_bit_for_bit(
+    ranks: int, beta: str, world, completed
+) -> None:
+    """With auto, the probe of 20 steps ends between the first state and the second."""
+    whole, killed, paused = (world.root / f"{name}-{ranks}-{beta}" for name in ("whole", "killed", "paused"))
+    settings = [*FLAGS, f"--ddo-beta={beta}"]
+    completed(world.finetune(*settings, f"--outdir={whole}", torchrun=LAUNCHERS[ranks]))
+    flags = [f"--ddo={world.base}", f"--ddo-fakes={world.fakes}", "--ddo-alpha=2", *settings]
     command = [sys.executable, *world.train_command(*flags, f"--outdir={killed}", torchrun=LAUNCHERS[ranks])]
     moment = kill_at_a_random_moment(world, command, killed)
 
-    printed = completed(world.finetune(*FLAGS, f"--outdir={killed}", torchrun=LAUNCHERS[ranks]))
+    printed = completed(world.finetune(*settings, f"--outdir={killed}", torchrun=LAUNCHERS[ranks]))
     assert "Training from 0 kimg" not in printed
     ours, theirs = (digests(world, folder / LAST, completed) for folder in (killed, whole))
     assert {name.split("/")[1] for name in ours} >= {"net", "ema", "optimizer", "state", "loss_fn"}
@@ -40,10 +44,9 @@ def test_a_killed_or_paused_round_ends_as_an_uninterrupted_one_bit_for_bit(ranks
     names = [path.name for path in sidecar.snapshots(whole)]
     assert [path.name for path in sidecar.snapshots(killed)] == names
 
-    paused = world.root / f"paused-{ranks}"
     for pause_after in (1, 3, 9):
         done = world.finetune(
-            *FLAGS, f"--outdir={paused}", f"--ddo-pause-after={pause_after}", torchrun=LAUNCHERS[ranks]
+            *settings, f"--outdir={paused}", f"--ddo-pause-after={pause_after}", torchrun=LAUNCHERS[ranks]
         )
         completed(done)
         assert len(sidecar.steps(paused)) == min(pause_after, 4)

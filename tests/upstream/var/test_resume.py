@@ -72,8 +72,13 @@ def killed_after(world, command: list[str], snapshot: Path) -> None:
 
 @pytest.mark.parametrize(
     ("flags", "torchrun"),
-    [([], ""), (["--workers=1", "--ddo_fakes_from=tokens"], ""), ([], "--standalone --nproc_per_node=2")],
-    ids=["alone", "with a worker, from tokens", "two ranks"],
+    [
+        ([], ""),
+        (["--workers=1", "--ddo_fakes_from=tokens"], ""),
+        ([], "--standalone --nproc_per_node=2"),
+        (["--ddo_beta=auto", "--ddo_probe=3"], "--standalone --nproc_per_node=2"),
+    ],
+    ids=["alone", "with a worker, from tokens", "two ranks", "two ranks, beta chosen"],
 )
 def test_killed_or_paused_and_resumed_equals_uninterrupted(flags, torchrun, start, world, completed, tmp_path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
