@@ -26,8 +26,7 @@ class Judged:
     @property
     def score(self) -> str:
         """The mean over the seeds that selected nothing, and their standard deviation."""
-        spread = self.evaluation.get("spread")
-        return f"{self.evaluation['score']:.4g}" + (f" ± {spread:.2g}" if spread else "")
+        return evaluation_file.shown(self.evaluation["score"], self.evaluation.get("spread"))
 
     @property
     def others(self) -> dict[str, float]:
@@ -65,4 +64,4 @@ def rows(judged: Sequence[Judged]) -> list[list[str]]:
 
 
 def _values(judged: Judged, names: Sequence[str]) -> list[str]:
-    return [f"{judged.others[name]:.3g}" if name in judged.others else "" for name in names]
+    return [evaluation_file.digits(judged.others[name], 3) if name in judged.others else "" for name in names]

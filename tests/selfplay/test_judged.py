@@ -56,7 +56,7 @@ def test_the_terminal_the_status_and_the_report_show_both_numbers_named(play: Ca
     world.ddo("report", str(world.out)).check_returncode()
     page = (world.out / "report.html").read_text()
     fact = judged(world)["recipe", "winner"]
-    row = ["winner", f"{fact['score']:.4g} ± 0.1", f"{fact['selected_by']:.4g}", "0.5"]
+    row = ["winner", f"{fact['score']:.4g} ± 0.10", f"{fact['selected_by']:.4g}", "0.500"]
     for shown in (again.stdout, status):
         lines = [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in shown.splitlines()]
         assert ["fresh seeds", "selection", "recall"] in lines and row in lines

@@ -10,7 +10,7 @@ from typing import Any
 
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.jobs.journal import FILE_NAME, read
-from ddo_plugin.selfplay import judged
+from ddo_plugin.selfplay import evaluation_file, judged
 from ddo_plugin.selfplay.recipe.plan import Candidate
 from ddo_plugin.selfplay.report import figures, history, page
 from ddo_plugin.selfplay.report.history import History, Point
@@ -64,7 +64,7 @@ def _setting(point: Point) -> Sequence[str]:
 
 
 def _score(point: Point) -> str:
-    return f"{point.score:.4g} ± {point.spread:.2g}" if point.spread else f"{point.score:.4g}"
+    return evaluation_file.shown(point.score, point.spread)
 
 
 def _judged(out: Path) -> list[page.Section]:
@@ -74,9 +74,9 @@ def _judged(out: Path) -> list[page.Section]:
         return []
     head, *rows = judged.rows(networks)
     note = (
-        "“fresh seeds” is the score by sampling seeds that selected no network, with the standard deviation over these "
-        "seeds. “selection” is the score by which the network was selected. It is too good, because it is the best of "
-        "many."
+        "Publish “fresh seeds”: the mean and the standard deviation of the score over sampling seeds that selected no "
+        "network. “selection” is the score over the seeds that selected the winner. For the winner it is too good, "
+        "because it is the best of many."
     )
     return [page.Section("Numbers to publish", table=page.Table(head, rows, note, best=1))]
 
