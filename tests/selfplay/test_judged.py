@@ -84,6 +84,12 @@ def test_seeds_that_select_are_refused(tmp_path: Path, make_world: Callable[...,
     assert "report.seeds: 1 is also in evaluation.seeds, which selects networks; use another seed" in done.stderr
 
 
+def test_a_control_that_nothing_would_judge_is_refused(tmp_path: Path, make_world: Callable[..., Any]) -> None:
+    done = make_world(tmp_path, CONTROLLED).ddo("validate", "recipe.toml", "--set", "report.enabled=false")
+    assert done.returncode == 2
+    assert "report.control: has no effect with report.enabled = false" in done.stderr
+
+
 def test_what_is_judged_at_the_end_does_not_make_the_rounds_new() -> None:
     each = Round((Candidate("ddo", 1.0, 0.1),), 8, (1,))
     plan = Plan("recipe", "standin", Path("base.net"), (each,), 0)
