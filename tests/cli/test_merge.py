@@ -153,7 +153,7 @@ def test_damaged_and_missing_files_are_refused(refused):
 
 def test_the_upstream_must_be_known(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for own, told in ([], "cannot determine the network's upstream"), (["--upstream=edm"], "--upstream=edm needs a"):
+    for own, told in ([], "--checkout=PATH, or --upstream=NAME"), (["--upstream=edm"], "--upstream=edm needs a"):
         result = CliRunner().invoke(main, ["merge", A, B, "--w=1", "--outdir=new", *own])
         assert (result.exit_code, told in result.output) == (2, True)
 
