@@ -55,7 +55,8 @@ def _current(facts: Sequence[Fact]) -> Sequence[Fact]:
 def _plan(plan: Fact, facts: Sequence[Fact]) -> Iterator[str]:
     mine = [fact for fact in facts if fact.get("plan") == plan["plan"]]
     evaluated = [fact for fact in mine if fact["fact"] == "evaluated"]
-    yield f"{plan['plan']} ({plan['upstream']}), {len(plan['rounds'])} rounds"
+    count = len(plan["rounds"])
+    yield f"{plan['plan']} ({plan['upstream']}), {count} round{'s' * (count > 1)}"
     for number, announced in enumerate([None, *plan["rounds"]]):
         in_round = [fact for fact in evaluated if fact["round"] == number]
         selected = [fact["network"] for fact in mine if fact["fact"] == "selected" and fact["round"] == number]
