@@ -42,11 +42,11 @@ def command(ctx: click.Context, /, file: str, sha256: str | None, source: bool, 
     FILE|URL is the network file. Prints the networks and other objects in the file, how they were constructed, the
     Python source that the file carries, and every name that it refers to.
 
-    Of a file of torch.save, such as weights of VAR, the command says whether it can be read without running code.
+    For a file of torch.save, such as weights of VAR, prints whether it can be read without running code.
 
     The exit status is 0 if the file is a network pickle that can be loaded without running its code. With --checkout,
     the network must also load into the checkout's classes. The exit status is 1 for all other files, and 2 if the
-    file cannot be opened.
+    command itself fails, for example because the file does not exist.
     """
     from ddo_plugin.base.download import local_file
     from ddo_plugin.base.files import sha256_file
