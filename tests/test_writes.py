@@ -23,7 +23,7 @@ OPENS = ("open", "fdopen", "open_memmap")
 GROWS = "the file grows line by line, so an incomplete last line is removed by the next run"
 FOLDER = "creates a folder, whose files are written by other functions"
 MEMORY = "writes to memory"
-HIDDEN = "fills a hidden folder, which files.py renames when it is complete"
+HIDDEN = "fills a hidden folder; files.py renames it, or what is in it, when it is complete"
 OTHER = "writes nothing: a function of the same name"
 ALLOWED = {  # file:function -> why it may write by itself
     "ddo_plugin/base/download.py:_cached": FOLDER,
@@ -51,8 +51,12 @@ ALLOWED = {  # file:function -> why it may write by itself
     "ddo_plugin/sampling/refsets/partial.py:_reserve": HIDDEN,
     "ddo_plugin/selfplay/repair.py:discard_damaged": "renames a damaged folder to a hidden name",
     "ddo_plugin/snapshots/training_state.py:set_state_aside": "renames a damaged file",
+    "integrations/demo/families.py:_bytes": MEMORY,
+    "integrations/demo/families.py:merge": HIDDEN,
     "integrations/demo/train.py:training_loop": FOLDER,
     "integrations/nvlabs/evaluation.py:empty_folder": FOLDER,
+    "integrations/nvlabs/merging.py:merge": HIDDEN,
+    "integrations/var/merging.py:merge": HIDDEN,
 }
 
 

@@ -115,6 +115,49 @@ def publish(folder: Path, path: Path, *, replace: bool) -> None:
     _sync_new(path, replace)
 
 
+@contextlib.contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """Create a folder for drafts of `path` and its neighbours, and remove it with whatever is left in it.
+
+    The drafts lie on the file system of `path`, so that `publish_file` can move them there.
+    """
+    with writing(str(path), ours=path), _folder_of(path), contextlib.ExitStack() as locks:
+        temporary = _mkdir_locked(path, locks)
+        try:
+            yield temporary
+        except BaseException as error:
+            if (origin := _origin(error)) is not error:
+                raise origin from None
+            raise
+        finally:
+            _remove(temporary)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a lock on a folder, where the file system has such locks."""
+    if os.name != "posix":
+        yield
+        return
+    import fcntl
+
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(number, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(number)
+
+
+def publish_file(draft: Path, path: Path) -> None:
+    """Move a finished file to `path`, durably. Whatever exists there is refused."""
+    with draft.open("rb+") as file:
+        os.fsync(file.fileno())
+    _create(draft, path)
+    _sync_new(path, replace=False)
+
+
 def append(path: Path, text: str, *, durable: bool = True) -> None:
     """Append to a file, and take back what was written if the disk fails."""
     whole = path.stat().st_size if path.exists() else 0

@@ -13,9 +13,9 @@ from ddo_plugin.base.files import write_json, writing
 _BLOCK = 4096  # bytes; a full disk has no room for them
 
 
-def check_place(out: Path) -> None:
+def check_place(out: Path, option: str = "--out") -> None:
     """Refuse a file that cannot be written. Leave nothing behind, not even its folder."""
-    with writing(f"--out={out}"):
+    with writing(f"{option}={out}"):
         if out.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         folder = next(parent for parent in out.absolute().parents if parent.exists())

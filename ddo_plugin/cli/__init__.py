@@ -20,7 +20,7 @@ from ddo_plugin.base.interrupts import interruptible
 GROUP = "ddo_plugin.commands"  # the entry point group with which an integration adds a command
 SECTIONS: Mapping[str, tuple[str, ...]] = {
     "Checkout": ("apply", "revert", "status", "run", "doctor"),
-    "Network": ("inspect", "convert", "sample", "refset"),
+    "Network": ("inspect", "convert", "merge", "sample", "refset"),
     "Measure": ("eval", "curve"),
     "Self-play": ("ls", "cp", "validate", "plan", "selfplay", "report"),
 }

@@ -1,4 +1,4 @@
-"""What `ddo refset make` and `ddo sample` share: the options of the upstream's sampler, and opening the network."""
+"""What the commands that open networks share: finding the upstream, the options of its sampler, opening a network."""
 
 from __future__ import annotations
 
@@ -34,12 +34,7 @@ class GeneratingCommand(click.Command):
         upstream, ready = _upstream(values["checkout"], values["upstream"])
         ctx.meta[META] = (upstream, list(args))
         if not ready and not any(name in args for name in ctx.help_option_names):
-            why = (
-                "cannot determine the network's upstream"
-                if upstream is None
-                else f"--upstream={upstream} needs a checkout"
-            )
-            raise UserError(f"{why}: run this command in the upstream's checkout, or add --checkout=PATH")
+            raise _without_checkout(upstream)
         return super().parse_args(ctx, args)
 
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
@@ -61,6 +56,14 @@ class GeneratingCommand(click.Command):
             formatter.write_text(
                 "To list the options of an upstream's sampler, run this in its checkout or add --upstream."
             )
+
+
+def upstream_named(checkout: Path | None, name: str | None) -> str:
+    """Return the name of the upstream whose networks a command reads, and make its checkout importable."""
+    upstream, ready = _upstream(checkout, name)
+    if upstream is None or not ready:
+        raise _without_checkout(upstream)
+    return upstream
 
 
 def open_generator(network: str, options: Mapping[str, Any]) -> Generator:
@@ -98,6 +101,11 @@ def _peek(wanted: list[click.Parameter], args: list[str]) -> dict[str, Any]:
     peek = click.Command("peek", params=wanted, context_settings=settings, add_help_option=False)
     with peek.make_context("peek", list(args), resilient_parsing=True) as context:
         return context.params
+
+
+def _without_checkout(upstream: str | None) -> UserError:
+    why = "cannot determine the network's upstream" if upstream is None else f"--upstream={upstream} needs a checkout"
+    return UserError(f"{why}: run this command in the upstream's checkout, or add --checkout=PATH")
 
 
 def _upstream(checkout: Path | None, name: str | None) -> tuple[str | None, bool]:

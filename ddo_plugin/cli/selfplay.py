@@ -58,6 +58,7 @@ def command(recipe: Path, out: Path | None, overrides: tuple[str, ...], dry_run:
 def _run(recipe: Recipe, out: Path) -> None:
     from ddo_plugin.base.interrupts import resumable
     from ddo_plugin.jobs.executor import StepFailedError
+    from ddo_plugin.selfplay import judged
     from ddo_plugin.selfplay.run import run
 
     try:
@@ -65,16 +66,20 @@ def _run(recipe: Recipe, out: Path) -> None:
             best = run(recipe, out)
     except StepFailedError as failure:
         raise click.ClickException(failure.line()) from None
-    click.echo(f"Best: {best.score:.4g}, {best.network}")
+    table = list(judged.table(judged.of(out)))
+    click.echo(f"Best: {best.network}" if table else f"Best: {best.score:.4g}, {best.network}")
+    for line in table:
+        click.echo(line)
     click.echo(f"`ddo report {out}` writes a report of the run")
 
 
 def _dry_run(recipe: Recipe, out: Path) -> None:
     from ddo_plugin.selfplay import dry_run
-    from ddo_plugin.selfplay.run import planned
+    from ddo_plugin.selfplay.run import planned, played
 
-    for line in dry_run.lines(planned(recipe), out):
-        click.echo(printable(line))
+    for plan in played(planned(recipe)):
+        for line in dry_run.lines(plan, out):
+            click.echo(printable(line))
 
 
 def _status(out: Path) -> None:

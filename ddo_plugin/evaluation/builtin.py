@@ -1,4 +1,4 @@
-"""The feature extractor that is built in, as a plugin like the others."""
+"""The feature extractors that are built in, as a plugin like the others."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ from ddo_plugin.hooks.types import FeatureExtractor
 
 @hookimpl
 def ddo_features(name: str) -> FeatureExtractor | None:
-    if name != "inception":
-        return None
-    from ddo_plugin.evaluation.metrics import inception
+    if name == "inception":
+        from ddo_plugin.evaluation.metrics import inception
 
-    return inception.load()
+        return inception.load()
+    if name == "dinov2":
+        from ddo_plugin.evaluation.metrics import dinov2
+
+        return dinov2.load()
+    return None

@@ -1,4 +1,4 @@
-"""Files for upstream's scripts, which unpickle what they are given: written anew from what was read safely.
+"""Networks for upstream's scripts, which unpickle what they are given: written anew from what was read safely.
 
 A network's own file never reaches such a script, because an object anywhere in a pickle can carry a stranger's code.
 """
@@ -10,11 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ddo_plugin.base.files import atomic_write
 from ddo_plugin.checkouts.checkout import Checkout, make_importable
-from ddo_plugin.evaluation.real_statistics import Standard
 from ddo_plugin.snapshots.pickles import network
 
 
@@ -28,13 +25,3 @@ def write_network(source: Path, to: Path, checkout: Checkout, beside: Callable[[
     with atomic_write(to) as file:
         pickle.dump({"ema": loaded.module, **beside()}, file)
     return loaded.source_matches
-
-
-def write_statistics(standard: Standard, to: Path) -> None:
-    """Write statistics as plain arrays, as .npz or in the form of EDM2's .pkl, which the suffix of `to` says."""
-    arrays = {name: {"mu": stored.mean, "sigma": stored.covariance} for name, stored in standard.moments.items()}
-    with atomic_write(to) as file:
-        if to.suffix == ".npz":
-            np.savez(file, mu=arrays["fid"]["mu"], sigma=arrays["fid"]["sigma"])
-        else:
-            pickle.dump(arrays, file)

@@ -24,6 +24,7 @@ def ddo_objectives() -> Mapping[str, ObjectiveFactory]:
     return {
         "ddo": lambda options: DDO(options["ddo_alpha"], options["ddo_beta"]),
         "mle": lambda options: MLE(),
+        "neon": lambda options: MLE(trains_on="fakes"),
     }
 
 

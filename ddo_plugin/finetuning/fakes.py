@@ -1,4 +1,4 @@
-"""The batch of a training step: real samples, then as many fakes."""
+"""The batch of a training step: real samples, then as many fakes; or fakes alone."""
 
 from __future__ import annotations
 
@@ -17,13 +17,18 @@ def with_fakes(fakes: Fakes | None, real: Tensor, labels: Tensor) -> tuple[Tenso
     """
     if fakes is None:
         return real, labels
+    drawn, conditions = fakes_alone(fakes, real, labels)
+    return torch.cat([real, drawn]), torch.cat([labels, conditions])
+
+
+def fakes_alone(fakes: Fakes, real: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return as many fakes as there are real samples, and their labels, in the same form and on the same device."""
     drawn, numbers = fakes.draw(len(real))
     drawn = to_device(drawn, real.device)
     scaled = drawn.to(torch.float32) / 127.5 - 1 if drawn.dtype == torch.uint8 else drawn.to(torch.float32)
     if numbers is None:
-        return torch.cat([real, scaled]), labels.repeat(2, 1)
-    conditions = one_hot(to_device(numbers, labels.device), labels.shape[1]).to(labels.dtype)
-    return torch.cat([real, scaled]), torch.cat([labels, conditions])
+        return scaled, labels
+    return scaled, one_hot(to_device(numbers, labels.device), labels.shape[1]).to(labels.dtype)
 
 
 def to_device(drawn: Tensor, device: torch.device) -> Tensor:

@@ -32,7 +32,8 @@ def finetuning_options(*, alpha: float, beta: float) -> list[click.Option]:
             metavar="NAME",
             default="ddo",
             show_default=True,
-            help="Training objective. Use mle (maximum likelihood) for a control run without DDO.",
+            help="Training objective. Use mle (maximum likelihood) for a control run without DDO, and neon (maximum "
+            "likelihood on the fakes) to extrapolate away from the result.",
         ),
         click.Option(
             ["--ddo-alpha"],

@@ -91,7 +91,7 @@ class Session:
                 f"{state} belongs to a round with another reference (SHA-256 {record['reference'][:12]}…) than "
                 f"--ddo={self.reference.source}; {remedy}"
             )
-        earlier = (BEFORE if self.objective.needs_fakes else {}) | record.get("settings", {})
+        earlier = (BEFORE if self.objective.trains_on == "both" else {}) | record.get("settings", {})
         for name, value in self.settings.items():
             if name in earlier and _plain(earlier[name]) != _plain(value):
                 flag = "--" + name.replace("_", "-") if name.startswith("ddo_") else name
@@ -183,9 +183,9 @@ def prepare_session(upstream: str, outdir: Path, options: Mapping[str, Any]) -> 
         raise UserError(
             f"--ddo={source}: no plugin can load a reference for {upstream}; `ddo plugins` lists the installed plugins"
         )
-    fakes = _fakes(hook, upstream, reference, options) if objective.needs_fakes else None
+    fakes = None if objective.trains_on == "real" else _fakes(hook, upstream, reference, options)
     if fakes is not None:
-        _check_origin(fakes, reference, options)
+        _check_origin(fakes, reference, options, any_sampler=objective.trains_on == "fakes")
     provenance = {
         "reference": {"source": reference.source, "sha256": reference.sha256},
         "fakes": dict(fakes.description) if fakes else None,
@@ -242,10 +242,16 @@ def _check_agreement(statistics: Mapping[str, Tensor]) -> None:
         )
 
 
-def _check_origin(fakes: Fakes | OnlineFakes, reference: Reference, options: Mapping[str, Any]) -> None:
-    """Warn of fakes that are not known to be samples of the reference, or refuse them if --ddo-strict is given."""
+def _check_origin(
+    fakes: Fakes | OnlineFakes, reference: Reference, options: Mapping[str, Any], any_sampler: bool
+) -> None:
+    """Warn of fakes that are not known to be samples of the reference, or refuse them if --ddo-strict is given.
+
+    Only an objective that compares with the reference needs samples of its very distribution; Neon trains on what the
+    usual sampler gives, which `any_sampler` allows.
+    """
     sampled_from = fakes.description.get("reference_sha256")
-    departures = fakes.description.get("sampler", {}).get(DEPARTS)
+    departures = None if any_sampler else fakes.description.get("sampler", {}).get(DEPARTS)
     if sampled_from == reference.sha256 and not departures:
         return
     source = f"--ddo-fakes={options['ddo_fakes']}"

@@ -117,8 +117,11 @@ def _reduce(name: str, values: Tensor) -> Tensor:
 
 def _count_judged(statistics: Mapping[str, Tensor]) -> int:
     """Return the number of log-ratios, or of likelihoods if the objective compares nothing."""
-    compared = [statistics[name].numel() for name in ("rewards/real", "rewards/fake") if name in statistics]
-    return sum(compared) if compared else statistics.get("logps/real", torch.empty(0)).numel()
+    for kind in ("rewards", "logps"):
+        judged = [statistics[f"{kind}/{of}"].numel() for of in ("real", "fake") if f"{kind}/{of}" in statistics]
+        if judged:
+            return sum(judged)
+    return 0
 
 
 def _combine(name: str, values: list[float]) -> float:

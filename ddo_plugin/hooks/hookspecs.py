@@ -132,6 +132,14 @@ def ddo_convert(source: Path, out: Path, like: Path | None) -> str | None:
     """
 
 
+@hookspec(firstresult=True)
+def ddo_merge(upstream: str, a: Path, b: Path, outs: Mapping[Path, float], options: Mapping[str, Any]) -> str | None:
+    """Merge two networks, θ = θ_a + w·(θ_b − θ_a), into the files `outs`, each with its w.
+
+    Return a line that describes the network.
+    """
+
+
 # -- recipes ---------------------------------------------------------------------------------------------------------
 
 

@@ -69,6 +69,9 @@ class Integration:
     def convert(self, source: Path, out: Path, like: Path | None) -> str | None:
         """Write the network in `source` to `out` in upstream's other format, and return a line that says so."""
 
+    def merge(self, a: Path, b: Path, outs: Mapping[Path, float], options: Mapping[str, Any]) -> str | None:
+        """Merge two networks into the files `outs`, each with its w, and return a line that describes the network."""
+
     def evaluation_options(self) -> Sequence[click.Parameter]:
         """Return the options of the command that evaluates a network."""
         return []
@@ -136,6 +139,12 @@ class Integration:
     @hookimpl
     def ddo_convert(self, source: Path, out: Path, like: Path | None) -> str | None:
         return self.convert(source, out, like)
+
+    @hookimpl
+    def ddo_merge(
+        self, upstream: str, a: Path, b: Path, outs: Mapping[Path, float], options: Mapping[str, Any]
+    ) -> str | None:
+        return self.merge(a, b, outs, options) if upstream == self.upstream.name else None
 
     @hookimpl
     def ddo_evaluation_options(self, upstream: str) -> Sequence[click.Parameter]:

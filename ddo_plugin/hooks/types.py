@@ -33,6 +33,17 @@ class Classifier(Protocol):
         """Return features [N, D] and class logits [N, K], before any softmax."""
 
 
+@runtime_checkable
+class SpatialExtractor(Protocol):
+    """A feature extractor with features that keep positions, as sFID needs."""
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Return features [N, D]."""
+
+    def with_spatial(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+        """Return features [N, D], class logits [N, K] or None, and spatial features [N, S], from one forward pass."""
+
+
 @dataclass(frozen=True)
 class Family:
     """Checkouts whose imported modules are recognised in the same way."""

@@ -21,11 +21,25 @@ REMEDY = "delete the line to repeat that step"
 Whole = TypeVar("Whole")
 
 # What the fields hold, in whichever fact they stand. A journal can be damaged, or come from a stranger.
-_TEXT = "fact settings out task kind log why plan upstream network evaluation sha256 objective"
+_TEXT = "fact settings out task kind log why plan upstream network evaluation sha256 objective role"
 _TYPES: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(_TEXT.split(), str),
-    **dict.fromkeys(("round", "attempt", "attempts", "status", "snapshots", "part", "candidates"), int),
-    **dict.fromkeys(("score", "alpha", "beta", "trainings", "seconds", "bytes"), (int, float)),
+    **dict.fromkeys(
+        (
+            "round",
+            "attempt",
+            "attempts",
+            "status",
+            "snapshots",
+            "part",
+            "candidates",
+            "judgements",
+            "weights",
+            "merged",
+        ),
+        int,
+    ),
+    **dict.fromkeys(("score", "selected_by", "w", "alpha", "beta", "trainings", "seconds", "bytes"), (int, float)),
     "rounds": list,
     "measured": dict,
     "candidate": (dict, NoneType),

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
+
+TrainsOn = Literal["real", "fakes", "both"]
 
 
 @dataclass(frozen=True)
 class Terms:
     """Log-likelihoods and log-ratios of a batch; r(x) = log p_θ(x) − log p_ref(x)."""
 
-    logp_real: Tensor  # [N] log p_θ of the real samples, up to a constant
+    logp_real: Tensor  # [N] log p_θ of the real samples, or of fakes in their place, up to a constant
     logp_ref_real: Tensor | None = None  # [N] the same under the reference
     r_real: Tensor | None = None  # [N] log-ratios of the real samples
     r_fake: Tensor | None = None  # [M] log-ratios of the reference's samples
@@ -51,8 +53,8 @@ class Objective(Protocol):
     """A finetuning objective. Plugins add objectives with the hook `ddo_objectives`."""
 
     @property
-    def needs_fakes(self) -> bool:
-        """Return whether a step needs fakes and the reference."""
+    def trains_on(self) -> TrainsOn:
+        """Return what a step trains on: real samples, fakes in their place, or both, compared with the reference."""
 
     def __call__(self, terms: Terms) -> Outcome: ...
 
@@ -63,7 +65,7 @@ class DDO:
 
     alpha: float
     beta: float
-    needs_fakes: bool = True
+    trains_on: TrainsOn = "both"
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha < math.inf:
@@ -81,17 +83,20 @@ class DDO:
 
 @dataclass(frozen=True)
 class MLE:
-    """The control of every experiment: maximum likelihood, −log p_θ(x), on the real samples only."""
+    """Maximum likelihood, −log p_θ(x): on real samples the control of every experiment, on fakes the training of Neon.
 
-    needs_fakes: bool = False
+    Fakes take the place of the real samples in `Terms` and in `Outcome`; the statistics are named after them.
+    """
+
+    trains_on: Literal["real", "fakes"] = "real"
 
     def __call__(self, terms: Terms) -> Outcome:
-        real = -terms.logp_real
-        no_fakes = real.new_zeros(0)
+        loss = -terms.logp_real
+        kind = "real" if self.trains_on == "real" else "fake"
         with torch.no_grad():
-            stats = {"loss/real": real.detach(), "logps/real": terms.logp_real.detach()}
+            stats = {f"loss/{kind}": loss.detach(), f"logps/{kind}": terms.logp_real.detach()}
             stats["nonfinite"] = count_nonfinite(terms.logp_real)
-        return Outcome(real, no_fakes, stats)
+        return Outcome(loss, loss.new_zeros(0), stats)
 
 
 @torch.no_grad()

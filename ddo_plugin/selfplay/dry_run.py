@@ -7,12 +7,13 @@ from pathlib import Path
 
 from ddo_plugin.jobs.journal import BEGUN, FILE_NAME, read
 from ddo_plugin.jobs.runner import RunFolder, Task
-from ddo_plugin.selfplay.recipe.plan import Plan, identity
+from ddo_plugin.selfplay.recipe.plan import BASE, Candidate, Plan, Search, identity
 from ddo_plugin.selfplay.steps import Steps
+from ddo_plugin.selfplay.variants import Variant
 
 
 def lines(plan: Plan, out: Path) -> Iterator[str]:
-    """Return every command, each after a comment that names it.
+    """Yield every command, each after a comment that names it.
 
     A network that an earlier command would choose appears as a word in capitals, unless the journal already names it.
     """
@@ -26,6 +27,10 @@ def lines(plan: Plan, out: Path) -> Iterator[str]:
         yield from _lines(refset) if refset else ()
         yield from _candidates(steps, number, reference, fakes)
         reference = selected.get(number, root / plan.name / f"BEST_OF_ROUND_{number}{suffix}")
+    if plan.report:
+        for role in plan.roles:
+            network = plan.base if role == BASE else root / plan.name / f"WINNER{suffix}"
+            yield from _lines(steps.judgement(role, network, plan.report))
 
 
 def _candidates(steps: Steps, number: int, reference: Path, fakes: Path | None) -> Iterator[str]:
@@ -39,11 +44,32 @@ def _candidates(steps: Steps, number: int, reference: Path, fakes: Path | None) 
             training = steps.training(number, candidate, reference, fakes, part)
             yield from _lines(training)
             yield "# … and for each snapshot that it writes:"
-            yield from _lines(steps.evaluation(number, training.out / f"SNAPSHOT{suffix}", candidate, this.search))
+            snapshot = training.out / f"SNAPSHOT{suffix}"
+            for w in this.weights_at_once:
+                yield from _network(steps, number, Variant(snapshot, w), reference, candidate, this.search)
     if this.search:
         yield f"# Round {number}, the best {this.search.finalists} of all snapshots:"
         finalist = steps.folder.root / steps.plan.name / f"FINALIST_OF_ROUND_{number}{suffix}"
         yield from _lines(steps.evaluation(number, finalist))
+    if this.merge and this.merged_later:
+        count = this.merged_later // len(this.merge.others)
+        yield f"# Round {number}, each of the best {count} snapshots:"
+        snapshot = steps.folder.root / steps.plan.name / f"SNAPSHOT_OF_ROUND_{number}{suffix}"
+        for w in this.merge.others:
+            yield from _network(steps, number, Variant(snapshot, w), reference)
+
+
+def _network(
+    steps: Steps,
+    number: int,
+    variant: Variant,
+    reference: Path,
+    candidate: Candidate | None = None,
+    search: Search | None = None,
+) -> Iterator[str]:
+    if variant.is_merged:
+        yield from _lines(steps.merge(number, variant, reference))
+    yield from _lines(steps.evaluation(number, variant.network, candidate, search))
 
 
 def _lines(task: Task) -> Iterator[str]:

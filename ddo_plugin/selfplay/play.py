@@ -19,9 +19,10 @@ from ddo_plugin.jobs.executor import StepFailedError
 from ddo_plugin.jobs.parallel import run_in_parallel
 from ddo_plugin.jobs.runner import Runner
 from ddo_plugin.selfplay import evaluation_file, pruning, repair
-from ddo_plugin.selfplay.recipe.plan import Candidate, Plan, Search
+from ddo_plugin.selfplay.recipe.plan import BASE, Candidate, Plan, Report, Search
 from ddo_plugin.selfplay.steps import Steps
 from ddo_plugin.selfplay.survivors import survivors
+from ddo_plugin.selfplay.variants import Variant
 from ddo_plugin.snapshots import sidecar
 
 Result = TypeVar("Result")
@@ -29,10 +30,15 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Evaluated:
-    """A network and the result of its evaluation."""
+    """A network, the result of its evaluation, and the candidate whose training it comes from."""
 
-    network: Path
+    variant: Variant
     evaluation: Mapping[str, Any]
+    candidate: Candidate | None = None  # None: the base
+
+    @property
+    def network(self) -> Path:
+        return self.variant.network
 
     @property
     def score(self) -> float:
@@ -78,8 +84,9 @@ class _Play:
 
     def play(self) -> Evaluated:
         rounds = [planned.workload.announcement() for planned in self.plan.rounds]
-        self._record("plan", upstream=self.plan.upstream, rounds=rounds)
-        base = self._evaluate(0, self.plan.base)
+        judgements = {"judgements": len(self.plan.roles)} if self.plan.report else {}
+        self._record("plan", upstream=self.plan.upstream, rounds=rounds, **judgements)
+        base = self._evaluate(Start(0, self.plan.base, None), Variant(self.plan.base))
         if base is None:
             raise AssertionError("the evaluation of the base returns a result or raises")
         best = reference = base
@@ -92,16 +99,34 @@ class _Play:
             name = self.runner.relative(reference.network)
             self._record("selected", round=number, network=name)
             self._print(f"round {number}: {reference.score:.4g}, {name}")
-            ranked = [snapshot.network for snapshot in (*snapshots, *others)]
-            pruning.prune(self.runner, self.plan.name, number, ranked)
+            ranked = [*snapshots, *others]
+            files = dict.fromkeys([each.network for each in ranked] + [each.variant.snapshot for each in ranked])
+            pruning.prune(self.runner, self.plan.name, number, [file for file in files if file.exists()])
             best = min(best, reference, key=lambda evaluated: evaluated.score)
         self.runner.check(best.network)
+        if self.plan.report:
+            self._judge({role: base if role == BASE else best for role in self.plan.roles}, self.plan.report)
         sha256 = sidecar.sha256(best.network) or sha256_file(best.network)
         self._record("winner", network=self.runner.relative(best.network), score=best.score, sha256=sha256)
         return best
 
+    def _judge(self, networks: Mapping[str, Evaluated], report: Report) -> None:
+        """Evaluate networks with seeds that selected none of them."""
+        tasks = {role: self.steps.judgement(role, each.network, report) for role, each in networks.items()}
+        self._in_parallel([partial(self.runner.run, task) for task in tasks.values()])
+        for role, task in tasks.items():
+            network = networks[role]
+            self._record(
+                "judged",
+                role=role,
+                network=self.runner.relative(network.network),
+                evaluation=self.runner.relative(task.out),
+                score=evaluation_file.read(task.out)["score"],
+                selected_by=network.evaluation["score"],
+            )
+
     def _round(self, number: int, reference: Evaluated) -> tuple[list[Evaluated], list[Evaluated]]:
-        """Return the snapshots of a round, best first: those with a full evaluation, and those only compared."""
+        """Return the networks of a round, best first: those with a full evaluation, and those only compared."""
         refset = self.steps.refset(number, reference.network)
         start = Start(number, reference.network, self.runner.run(refset) if refset else None)
         search = self.plan.at(number).search
@@ -109,7 +134,24 @@ class _Play:
         if not snapshots:
             self._check_that_all_collapsed(number)
         self._delete_states(start)
-        return _ranked(snapshots), _ranked(others)
+        ranked = _ranked([*snapshots, *self._merged(start, _ranked(snapshots))])
+        for best in ranked[:1]:
+            self._keep(start, best)
+        return ranked, _ranked(others)
+
+    def _merged(self, start: Start, snapshots: Sequence[Evaluated]) -> list[Evaluated]:
+        """Merge the best snapshots, if the recipe asks for this, and return the evaluated networks."""
+        this = self.plan.at(start.number)
+        if not this.merged_later or this.merge is None:
+            return []
+        chosen = snapshots[: this.merge.best]
+        variants = {Variant(each.variant.snapshot, w): each.candidate for each in chosen for w in this.merge.others}
+        return self._evaluate_all(start, variants)
+
+    def _keep(self, start: Start, best: Evaluated) -> None:
+        """Make the best network again if it is a merged one, which was deleted after its evaluation."""
+        if best.variant.is_merged:
+            self.runner.run(self.steps.merge(start.number, best.variant, start.reference))
 
     def _delete_states(self, start: Start) -> None:
         """Delete the training states of a round whose evaluations are all done."""
@@ -152,15 +194,11 @@ class _Play:
                 in_race = {candidate: compared[candidate] for candidate in alive if compared[candidate]}
                 alive = self._survivors(number, rung, in_race, search)
         ranked = _ranked([evaluated for of_candidate in compared.values() for evaluated in of_candidate])
-        made_by = {evaluated.network: candidate for candidate, networks in compared.items() for evaluated in networks}
-        finalists = [evaluated.network for evaluated in ranked[: search.finalists]]
-        tasks = {network: self.steps.evaluation(number, network, made_by[network]) for network in finalists}
-        if any(repair.discard_damaged(self.runner, network.parent, {network: task}) for network, task in tasks.items()):
+        finalists = {each.variant: each.candidate for each in ranked[: search.finalists]}
+        tasks = {each: self.steps.evaluation(number, each.network, made_by) for each, made_by in finalists.items()}
+        if any(repair.discard_damaged(self.runner, each.snapshot.parent, {each: task}) for each, task in tasks.items()):
             return self._adaptive(start, search)
-        evaluations = self._in_parallel(
-            [partial(self._evaluate, number, network, made_by[network]) for network in finalists]
-        )
-        full = [evaluated for evaluated in evaluations if evaluated is not None]
+        full = self._evaluate_all(start, finalists)
         paths = {evaluated.network for evaluated in full}
         return full, [snapshot for snapshot in ranked if snapshot.network not in paths]
 
@@ -180,17 +218,13 @@ class _Play:
         out = self._train(start, candidate, rung.count if rung else None)
         if out is None:
             return []
-        search = rung.search if rung else None
-        tasks = {
-            snapshot: self.steps.evaluation(start.number, snapshot, candidate, search)
-            for snapshot in self._snapshots(out, rung)
-        }
+        number, search = start.number, rung.search if rung else None
+        weights = self.plan.at(number).weights_at_once
+        variants = [Variant(snapshot, w) for snapshot in self._snapshots(out, rung) for w in weights]
+        tasks = {each: self.steps.evaluation(number, each.network, candidate, search) for each in variants}
         if repair.discard_damaged(self.runner, out, tasks):
             return self._try(start, candidate, rung)
-        evaluations = self._in_parallel(
-            [partial(self._evaluate, start.number, snapshot, candidate, search) for snapshot in tasks]
-        )
-        return [evaluated for evaluated in evaluations if evaluated is not None]
+        return self._evaluate_all(start, dict.fromkeys(variants, candidate), search)
 
     def _train(self, start: Start, candidate: Candidate, part: int | None) -> Path | None:
         """Return the folder of the training's snapshots, or None if it collapsed or was abandoned."""
@@ -223,22 +257,36 @@ class _Play:
             )
         return [path for path in sidecar.described(folder) if sidecar.step(path) in steps]
 
+    def _evaluate_all(
+        self, start: Start, variants: Mapping[Variant, Candidate | None], search: Search | None = None
+    ) -> list[Evaluated]:
+        """Evaluate networks, each made by its candidate. Leave out those that `_evaluate` has no result for."""
+        calls = [partial(self._evaluate, start, each, made_by, search) for each, made_by in variants.items()]
+        return [evaluated for evaluated in self._in_parallel(calls) if evaluated is not None]
+
     def _evaluate(
-        self, number: int, network: Path, candidate: Candidate | None = None, search: Search | None = None
+        self, start: Start, variant: Variant, candidate: Candidate | None = None, search: Search | None = None
     ) -> Evaluated | None:
         """Evaluate a network. Return None if the evaluation was abandoned, or if the snapshot was pruned before it."""
+        number, network, snapshot = start.number, variant.network, variant.snapshot
         task = self.steps.evaluation(number, network, candidate, search)
-        if not network.exists() and not self.runner.is_finished(task) and pruning.is_pruned(self.runner, network):
+        finished = self.runner.is_finished(task)
+        if not snapshot.exists() and not finished and pruning.is_pruned(self.runner, snapshot):
             self._warn(f"round {number}: snapshots that were deleted (policy.keep) cannot be evaluated again")
             return None
         try:
+            if variant.is_merged and not finished:
+                self.runner.run(self.steps.merge(number, variant, start.reference), may_fail=True)
             self.runner.run(task, may_fail=candidate is not None)
         except StepFailedError as failure:
             if candidate is None:
                 raise
             self._continue_without(number, failure)
             return None
+        if variant.is_merged:
+            pruning.discard(self.runner, network)
         evaluation = evaluation_file.read(task.out)
+        merged = {"w": variant.w} if variant.is_merged else {}
         self._record(
             "compared" if search else "evaluated",
             round=number,
@@ -246,8 +294,9 @@ class _Play:
             candidate=asdict(candidate) if candidate else None,
             evaluation=self.runner.relative(task.out),
             score=evaluation["score"],
+            **merged,
         )
-        return Evaluated(network, evaluation)
+        return Evaluated(variant, evaluation, candidate)
 
     def _in_parallel(self, calls: Sequence[Callable[[], Result]]) -> list[Result]:
         return run_in_parallel(calls, self.runner.executor.stop)

@@ -29,6 +29,13 @@ def prune(runner: Runner, plan: str, number: int, ranked: Sequence[Path]) -> Non
             snapshot.unlink(missing_ok=True)
 
 
+def discard(runner: Runner, merged: Path) -> None:
+    """Delete a merged network after its evaluation, unless it was selected. It can be merged again from its parents."""
+    selected = {fact["network"] for name in ("selected", "winner") for fact in runner.journal.find(name)}
+    if runner.relative(merged) not in selected:
+        merged.unlink(missing_ok=True)
+
+
 def delete_states(runner: Runner, training: Path, patterns: Sequence[str]) -> None:
     """Delete the training states in the folder of a training whose round is over, unless the policy keeps all."""
     if runner.policy.keep != "all":

@@ -32,9 +32,15 @@ def run(recipe: Recipe, out: Path) -> Evaluated:
         )
     base = local_file(recipe.start, sha256=recipe.sha256).resolve()
     plan = recipe.plan(base, recipe.sha256 or sha256_file(base))
+    plans = played(plan)
     with open_runner(out, _executor(recipe.resources, out), identity(plan), recipe.policy) as runner:
-        (best,) = supervise(runner, plan.cost, [partial(play, plan, runner)])
+        best, *_ = supervise(runner, sum(each.cost for each in plans), [partial(play, each, runner) for each in plans])
     return best
+
+
+def played(plan: Plan) -> list[Plan]:
+    """Return the plans that a run plays: that of its recipe, and its control if the recipe asks for one."""
+    return [plan, plan.control()] if plan.report and plan.report.control else [plan]
 
 
 def planned(recipe: Recipe) -> Plan:

@@ -9,8 +9,9 @@ from pathlib import Path
 from ddo_plugin.base.progress import read_fraction
 from ddo_plugin.jobs.folder_lock import is_held
 from ddo_plugin.jobs.journal import BEGUN, FILE_NAME, Fact, read
+from ddo_plugin.selfplay import judged
 from ddo_plugin.selfplay.recipe.plan import Candidate, Costs, Workload
-from ddo_plugin.selfplay.steps import COMPARISON, EVALUATION, REFSET, TRAINING
+from ddo_plugin.selfplay.steps import COMPARISON, EVALUATION, JUDGEMENT, REFSET, TRAINING
 
 ENDS = ("finished", "failed", "abandoned", "collapsed", "damaged")
 
@@ -20,6 +21,8 @@ def lines(out: Path) -> Iterator[str]:
     current = _current(read(out / FILE_NAME))
     for plan in _plans(current):
         yield from _plan(plan, current)
+    for line in judged.table(judged.of(out)):
+        yield f"  {line}"
     yield from now(out)
 
 
@@ -78,6 +81,7 @@ def _so_far(facts: Sequence[Fact], number: int, announced: Fact) -> str:
 
 def _network(evaluated: Fact) -> str:
     candidate = f"  {evaluated['candidate'].fill(Candidate)}" if evaluated["candidate"] else ""
+    candidate += f" w={evaluated['w']:g}" if "w" in evaluated else ""
     return f"{evaluated['score']:.4g}{candidate}  {evaluated['network']}"
 
 
@@ -109,10 +113,12 @@ def _time_left(out: Path, plans: Sequence[Fact], facts: Sequence[Fact]) -> str:
     The estimate assumes that as many steps run at a time as run now, or one if none runs.
     """
     finished = [fact for fact in facts if fact["fact"] == "finished" and fact.get("kind")]
-    took = {kind: [fact["measured"]["seconds"] for fact in finished if fact["kind"] == kind] for kind in _KINDS}
+    kinds = (*_KINDS, JUDGEMENT)
+    took = {kind: [fact["measured"]["seconds"] for fact in finished if fact["kind"] == kind] for kind in kinds}
     if not took[EVALUATION] or not took[TRAINING]:
         return "the time left is unknown until the first training is evaluated"
     mean = {kind: sum(seconds) / max(len(seconds), 1) for kind, seconds in took.items()}
+    mean[JUDGEMENT] = mean[JUDGEMENT] or mean[EVALUATION]
     costs = Costs(*(mean[kind] for kind in _KINDS))
     snapshots = {
         True: len(took[COMPARISON]) / len(took[TRAINING]),
@@ -123,6 +129,7 @@ def _time_left(out: Path, plans: Sequence[Fact], facts: Sequence[Fact]) -> str:
     total = len(plans) * costs.evaluation + sum(
         costs.refset + work.cost(costs, snapshots[work.finalists is not None]) for work in rounds
     )
+    total += sum(plan.get("judgements", 0) for plan in plans) * mean[JUDGEMENT]
     elapsed = sum(map(sum, took.values())) + sum(
         read_fraction(out / f"{name}.progress") * mean.get(_kind(facts, name), 0.0) for name in running
     )

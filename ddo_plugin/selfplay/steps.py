@@ -7,16 +7,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ddo_plugin.base.commands import Command
+from ddo_plugin.base.commands import Command, flags, module_command
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.hooks import plugins
 from ddo_plugin.hooks.types import EvaluationStep, RefsetStep, RoundStep
 from ddo_plugin.jobs.runner import RunFolder, Task
-from ddo_plugin.selfplay.recipe.plan import Candidate, Plan, Search
+from ddo_plugin.selfplay.recipe.plan import Candidate, Plan, Report, Round, Search
+from ddo_plugin.selfplay.variants import Variant, is_merged
 from ddo_plugin.snapshots import sidecar
 
 REFSET, TRAINING, EVALUATION, COMPARISON = "reference set", "training", "evaluation", "comparison"
-FILES = {EVALUATION: "eval", COMPARISON: "compare"}
+JUDGEMENT, MERGE = "judgement", "merge"
+MERGE_COST = 0.0  # much less than that of a training
+FILES = {EVALUATION: "eval", COMPARISON: "compare", JUDGEMENT: "judge"}
 NETWORKS = ("network", "reference")
 LAUNCH = ("checkout", "torchrun")  # settings that say how a command starts, which does not change its output
 
@@ -56,22 +59,37 @@ class Steps:
         title = self._title(number, TRAINING, candidate)
         return Task(title, out, command, plan.costs.training, TRAINING, (reference,), part)
 
+    def merge(self, number: int, variant: Variant, reference: Path) -> Task:
+        """Return the task that merges a snapshot with the reference of its round."""
+        plan, training = self.plan, self.plan.at(number).training
+        own = {"w": variant.w, "out": variant.network, "upstream": plan.upstream, "checkout": training.get("checkout")}
+        trust = ["--ddo-trust"] if training.get("ddo-trust") else []
+        command = module_command("ddo_plugin", ["merge", str(reference), str(variant.snapshot), *flags(own), *trust])
+        title = f"{self._title(number, MERGE)} at w={variant.w:g} of {variant.snapshot.name}"
+        return Task(title, variant.network, command, MERGE_COST, MERGE, (reference, variant.snapshot))
+
     def evaluation(
         self, number: int, network: Path, candidate: Candidate | None = None, search: Search | None = None
     ) -> Task:
-        """Return the task that evaluates a network; with `search`, the cheaper evaluation that compares candidates.
+        """Return the task that evaluates a network; with `search`, the cheaper evaluation that compares candidates."""
+        costs = self.plan.costs
+        kind, cost = (COMPARISON, costs.comparison) if search else (EVALUATION, costs.evaluation)
+        title = self._title(number, kind, candidate)
+        return self._evaluation(title, kind, network, search or self.plan.at(number), cost)
 
-        Its output lies beside a snapshot; for the base, it lies in the run's folder.
-        """
-        plan, this = self.plan, self.plan.at(number)
-        kind, cost = (COMPARISON, plan.costs.comparison) if search else (EVALUATION, plan.costs.evaluation)
-        settings = search or this
-        stem = self.folder.root / "base" / network.stem if network == plan.base else network.with_suffix("")
-        digest = self._key({"network": network, "seeds": settings.evaluation_seeds}, settings.evaluation)
+    def judgement(self, role: str, network: Path, report: Report) -> Task:
+        """Return the task that judges a network at the end of the run. Its role is base or winner."""
+        title = f"{self.plan.name} {JUDGEMENT} of the {role}"
+        return self._evaluation(title, JUDGEMENT, network, report, self.plan.judgement_cost)
+
+    def _evaluation(self, title: str, kind: str, network: Path, how: Round | Search | Report, cost: float) -> Task:
+        """Return an evaluation. Its output lies beside a snapshot; for the base, it lies in the run's folder."""
+        stem = self.folder.root / "base" / network.stem if network == self.plan.base else network.with_suffix("")
+        digest = self._key({"network": network, "seeds": how.evaluation_seeds}, how.evaluation)
         out = stem.with_name(f"{stem.name}-{FILES[kind]}-{digest}.json")
-        step = EvaluationStep(plan.upstream, network, out, settings.evaluation_seeds, settings.evaluation)
+        step = EvaluationStep(self.plan.upstream, network, out, how.evaluation_seeds, how.evaluation)
         command = self._required(self._hook.ddo_evaluation_command(step=step), "ddo_evaluation_command")
-        return Task(self._title(number, kind, candidate), out, command, cost, kind, (network,))
+        return Task(title, out, command, cost, kind, (network,))
 
     def _out(self, number: int, what: str, made_from: Mapping[str, Any], settings: Mapping[str, Any]) -> Path:
         return self.folder.root / self.plan.name / f"r{number:02d}-{what}-{self._key(made_from, settings)}"
@@ -83,6 +101,8 @@ class Steps:
 
     def _identity(self, network: Path) -> Path | str:
         """Return what identifies a network in a key: its digest if that is known, otherwise its path."""
+        if is_merged(network):  # its path says all of its parents, before and after it is made
+            return network
         sha256 = self.plan.base_sha256 if network == self.plan.base else sidecar.sha256(network)
         return f"sha256 {sha256}" if sha256 else network
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +24,34 @@ def write(run: Run, snapshot: Path, step: int) -> Path:
     return path
 
 
+def write_merge(network: Path, sha256: str, merge: Mapping[str, Any], made_by: Mapping[str, Any]) -> None:
+    """Write the sidecar of a merged network. `merge` names both parents and w."""
+    content = {"snapshot": network.name, "sha256": sha256, "merge": merge, **made_by}
+    write_json(network.with_name(network.name + SUFFIX), content)
+
+
 def read(snapshot: Path) -> dict[str, Any]:
     """Return the content of a snapshot's sidecar."""
     path = snapshot.with_name(snapshot.name + SUFFIX)
     content = read_json(path, _REMEDY)
-    if not (isinstance(content, dict) and type(content.get("step")) is int):
+    if not (isinstance(content, dict) and (type(content.get("step")) is int or isinstance(content.get("merge"), dict))):
         raise UserError(f"{path}: does not describe a snapshot; {_REMEDY}")
     return content
 
 
+def read_if_any(snapshot: Path) -> dict[str, Any]:
+    """Return the content of a snapshot's sidecar, or an empty dict if it has none."""
+    return read(snapshot) if snapshot.with_name(snapshot.name + SUFFIX).exists() else {}
+
+
 def sha256(snapshot: Path) -> str | None:
     """Return the checksum that a snapshot had when it was written, None if no sidecar says."""
-    return read(snapshot).get("sha256") if snapshot.with_name(snapshot.name + SUFFIX).exists() else None
+    return read_if_any(snapshot).get("sha256")
+
+
+def merge(network: Path) -> dict[str, Any] | None:
+    """Return the parents and the w that a network was merged from, None if it was not merged."""
+    return read_if_any(network).get("merge")
 
 
 def step(snapshot: Path) -> int:
@@ -48,9 +65,12 @@ def steps(folder: Path) -> list[int]:
 
 
 def described(folder: Path) -> list[Path]:
-    """Return the snapshots that the sidecars in a run's folder describe, oldest first, including deleted ones."""
+    """Return the snapshots that the sidecars in a run's folder describe, oldest first, including deleted ones.
+
+    Merged networks in the folder are left out: the run did not write them.
+    """
     named = [path.with_name(path.name.removesuffix(SUFFIX)) for path in folder.glob(f"*{SUFFIX}")]
-    return sorted(named, key=lambda path: (step(path), path.name))
+    return sorted((path for path in named if merge(path) is None), key=lambda path: (step(path), path.name))
 
 
 def snapshots(folder: Path) -> list[Path]:

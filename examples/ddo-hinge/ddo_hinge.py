@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import click
 import torch
 
-from ddo_plugin import Outcome, Terms, hookimpl, objective_statistics
+from ddo_plugin import Outcome, Terms, TrainsOn, hookimpl, objective_statistics
 
 
 @dataclass(frozen=True)
@@ -13,7 +13,7 @@ class Hinge:
     alpha: float
     beta: float
     margin: float
-    needs_fakes: bool = True
+    trains_on: TrainsOn = "both"
 
     def __call__(self, terms: Terms) -> Outcome:
         real = torch.relu(self.margin - self.beta * terms.r_real)

@@ -1,4 +1,4 @@
-"""Evaluate one of the demo's networks: Fréchet distance over several seeds, and likelihood of the real data."""
+"""Evaluate one of the demo's networks: Fréchet distance, precision and recall over several seeds, and likelihood."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from ddo_plugin import (
     frechet_distance,
     in_one_line,
     interruptible,
+    precision_recall,
     progress,
     write_json,
 )
@@ -51,27 +52,31 @@ def real_likelihood(family: Family, network: nn.Module, labels: torch.Tensor) ->
 @interruptible()
 @in_one_line()
 def main(family_name: str, data: Path, network: Path, out: Path, seeds: list[int], count: int) -> None:
-    """Write the Fréchet distance and the likelihood of a network.
+    """Write Fréchet distance, precision, recall and likelihood of a network.
 
-    The file holds {"score": mean Fréchet distance, "scores": [one for each seed], "spread": standard deviation, ...}.
+    The file holds {"score": mean Fréchet distance, "scores": [one for each seed], "spread": standard deviation,
+    "metrics": {"fd", "precision", "recall"}, ...}. Recall falls if the samples become less diverse.
     Token models are compared with the digits as their tokenizer renders them, so that they can reach distance 0.
     """
     family, digits = build(family_name, data), Digits(data)
     model = load_snapshot(network, family_name, family)
     features = features_named(f"{FEATURES}{data}").extract
-    real = feature_moments(features(family.to_images(family.real_samples()).numpy()))
+    real = features(family.to_images(family.real_samples()).numpy())
+    moments = feature_moments(real)
     scores = []
     with progress(f"{family_name} evaluation", count * len(seeds)) as bar:
         for seed in seeds:
             images = family.to_images(draw(family, model, count, seed, bar)[0]).numpy()
-            scores.append({"seed": seed, "fd": frechet_distance(feature_moments(features(images)), real)})
+            found = features(images)
+            distance = frechet_distance(feature_moments(found), moments)
+            scores.append({"seed": seed, "fd": distance, **precision_recall(found, real)._asdict()})
             if seed == seeds[0]:
                 with atomic_write(out.with_suffix(".grid.npy")) as file:
                     np.save(file, images[: GRID_ROWS * CLASSES])
     write_json(
         out,
         {
-            **combine_seeds(scores, ["fd"]),
+            **combine_seeds(scores, ["fd", "precision", "recall"]),
             "count": count,
             "logp_real": real_likelihood(family, model, torch.from_numpy(digits.labels)),
         },

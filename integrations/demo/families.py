@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ddo_integrations.demo.data import Digits
 from ddo_integrations.demo.diffusion import DiffusionFamily
 from ddo_integrations.demo.tokens import TokensFamily
-from ddo_plugin import Fakes, SampleGenerators, SampleKind, Terms, UserError, atomic_write
+from ddo_plugin import Fakes, SampleGenerators, SampleKind, Terms, UserError, atomic_write, check_finite, interpolate
 
 
 class Family(Protocol):
@@ -50,19 +50,42 @@ def build(name: str, data: Path) -> Family:
 def save_snapshot(network: nn.Module, family: str, path: Path) -> None:
     """Write a network to a safetensors file that names its family."""
     with atomic_write(path) as file:
-        file.write(save(network.state_dict(), metadata={"family": family}))
+        file.write(_bytes(network.state_dict(), family))
+
+
+def merge(a: Path, b: Path, outs: Mapping[Path, float]) -> str:
+    """Write snapshots with the merged weights of two networks."""
+    (family, weights), (other, others) = _load_state(a), _load_state(b)
+    if family != other:
+        raise UserError(
+            f"{a} is a snapshot of the family '{family}', and {b} of '{other}'; merge networks of one family"
+        )
+    for path, state in ((a, weights), (b, others)):
+        check_finite(state, path)
+    for out, w in outs.items():
+        out.write_bytes(_bytes(interpolate(weights, others, w), family))
+    return f"a network of the family '{family}'"
 
 
 def load_snapshot(path: Path, family_name: str, family: Family) -> nn.Module:
     """Load the network of a snapshot, without dropout."""
-    try:
-        with safe_open(path, "pt") as file:
-            made_for = (file.metadata() or {}).get("family")
-        state = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is not a snapshot of the demo ({error})") from None
+    made_for, state = _load_state(path)
     if made_for != family_name:
         raise UserError(f"{path} is a snapshot of the family '{made_for}', not '{family_name}'")
     network = family.network()
     network.load_state_dict(state)
     return network.eval()
+
+
+def _bytes(state: Mapping[str, Tensor], family: str) -> bytes:
+    return save(dict(state), metadata={"family": family})
+
+
+def _load_state(path: Path) -> tuple[str, dict[str, Tensor]]:
+    """Return the family and the tensors of a snapshot."""
+    try:
+        with safe_open(path, "pt") as file:
+            family = (file.metadata() or {}).get("family", "")
+        return family, load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is not a snapshot of the demo ({error})") from None

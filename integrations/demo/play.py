@@ -8,14 +8,14 @@ from pathlib import Path
 
 from ddo_integrations.demo.names import UPSTREAM
 from ddo_integrations.demo.plugin import command
-from ddo_integrations.demo.settings import CONTROL, Setting, Settings, training_flags
+from ddo_integrations.demo.settings import Setting, Settings, training_flags
 from ddo_plugin.base.environment import core_count
 from ddo_plugin.jobs.executor import LocalExecutor
 from ddo_plugin.jobs.journal import Journal
 from ddo_plugin.jobs.runner import Runner, Task, key
 from ddo_plugin.jobs.supervise import open_runner, supervise
 from ddo_plugin.selfplay.play import play
-from ddo_plugin.selfplay.recipe.plan import Candidate, Plan, Round
+from ddo_plugin.selfplay.recipe.plan import LIKELIHOOD, Candidate, Plan, Round
 
 DATA_COST, TOY_COST = 5.0, 12.0
 MOST_SLOTS = 4  # two families with two arms each
@@ -37,7 +37,7 @@ class Demo:
 
     def arms(self) -> list[tuple[str, Candidate]]:
         """Return each family with DDO and with the control."""
-        return [(family, arm) for family in self.families for arm in (self.setting(family).candidate, CONTROL)]
+        return [(family, arm) for family in self.families for arm in (self.setting(family).candidate, LIKELIHOOD)]
 
 
 def run(demo: Demo) -> Journal:

@@ -92,6 +92,11 @@ class DigitsIntegration(Integration):
 
         return generator(source, options)
 
+    def merge(self, a: Path, b: Path, outs: Mapping[Path, float], options: Mapping[str, Any]) -> str:
+        from ddo_integrations.demo.families import merge
+
+        return merge(a, b, outs)
+
     def evaluation_options(self) -> Sequence[click.Parameter]:
         from ddo_integrations.demo.evaluate import main
 
@@ -127,12 +132,23 @@ class FinetuningLoss:
 
     def __init__(self, session: Session, family: Family):
         self.session, self.family = session, family
-        self.reference = session.reference.network if session.objective.needs_fakes else None
+        self.trains_on = session.objective.trains_on
+        self.reference = session.reference.network if self.trains_on == "both" else None
         self.paired = session.options["ddo_noise"] == "paired"
 
     def __call__(self, network: nn.Module, real: Tensor, labels: Tensor, step: int) -> Tensor:
-        terms = self.family.terms(network, self.reference, real, labels, self.session.fakes, self.paired)
+        fakes = self.session.fakes
+        if self.trains_on == "fakes":
+            real, labels, fakes = *self._drawn(len(real)), None
+        terms = self.family.terms(network, self.reference, real, labels, fakes, self.paired)
         return self.session.judge(terms, step).mean()
+
+    def _drawn(self, count: int) -> tuple[Tensor, Tensor]:
+        """Draw fakes that take the place of real samples."""
+        assert self.session.fakes is not None
+        samples, labels = self.session.fakes.draw(count)
+        assert labels is not None
+        return samples, labels
 
 
 def command(module: str, settings: Mapping[str, Any]) -> Command:

@@ -9,8 +9,6 @@ from typing import Any
 from ddo_plugin.finetuning.options import COLLAPSE_BOUND
 from ddo_plugin.selfplay.recipe.plan import Candidate, Costs
 
-CONTROL = Candidate("mle", 1.0, 1.0, needs_fakes=False)
-
 
 @dataclass(frozen=True)
 class Setting:

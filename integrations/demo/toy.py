@@ -76,7 +76,7 @@ def train(
     torch.manual_seed(seed)
     target, average = copy.deepcopy(network), copy.deepcopy(network)
     optimizer = torch.optim.Adam(target.parameters(), lr=lr)
-    reference = denoiser(network) if objective.needs_fakes else None
+    reference = denoiser(network) if objective.trains_on == "both" else None
     for step in range(steps):
         for group in optimizer.param_groups:
             group["lr"] = lr * min(1.0, 2 - 2 * step / steps)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,8 +28,21 @@ from ddo_plugin import (
     target_settings,
 )
 
-# A round of the paper on CIFAR-10 (Appendix C), for the flags that were not given.
-DURATION_MIMG, LR, EMA_MIMG, SNAPSHOT_TICKS, DUMP_TICKS = 1.5, 1.5e-4, 0.25, 1, 10
+
+class Defaults(NamedTuple):
+    """A schedule on CIFAR-10, for the flags that were not given."""
+
+    duration: float  # million images, as the next two
+    ema: float
+    rampup: float | None  # None: the whole run
+    lr: float
+    snap: int  # ticks
+    dump: int
+
+
+PAPER = Defaults(duration=1.5, ema=0.25, rampup=None, lr=1.5e-4, snap=1, dump=10)  # a round, Appendix C
+# The script that the authors of Neon published; dump is ours. Upstream's EMA and ramp-up.
+NEON = Defaults(duration=6, ema=0.5, rampup=10, lr=1e-4, snap=10, dump=10)
 
 SEEDS = 1 << 31  # number of seeds that upstream draws from
 
@@ -60,19 +73,23 @@ def configure(c: MutableMapping[str, Any], options: Mapping[str, Any]) -> None:
     session = prepare_session("edm", _same_on_all_ranks(c["run_dir"]), options)
     info: NetworkInfo = session.reference.info
     _refuse_contradictions(c, options, info)
+    if session.objective.trains_on != "fakes":
+        checks.check_exactness(options)
     dataset = construct_class_by_name(**c["dataset_kwargs"])
     checks.check_real(options, info, dataset, info.channels or 0)
     checks.check_fakes(options, session)
     if options["ddo_pause_after"] and not options["ddo_continue"]:
         raise UserError("--ddo-pause-after needs --ddo-continue, so that the same command can resume later; add it")
-    _set_schedule(c, options)
-    session.settings |= _settings(c, len(dataset))
+    own_loss = session.objective.trains_on == "fakes"
+    _set_schedule(c, options, NEON if own_loss else PAPER)
+    own = checks.own_settings(options, c["network_kwargs"]["dropout"]) if own_loss else {}
+    session.settings |= _settings(c, len(dataset)) | {f"--{name}": value for name, value in own.items()}
     if options["ddo_continue"] and not typed("resume"):
         _resume_from_newest(c, session)
     if c.get("resume_state_dump"):
         _check_resume(c, session)
     checks.check_batch(c["batch_size"], c.get("batch_gpu"), dist.get_world_size())
-    _set_network(c, session)
+    _set_network(c, session, own)
     if c.get("resume_kimg", 0) >= c["total_kimg"]:
         session.stop_if_continued(Path(c["resume_state_dump"]))
     if c.get("resume_state_dump"):
@@ -107,7 +124,6 @@ def _refuse_contradictions(c: Mapping[str, Any], options: Mapping[str, Any], inf
                 )
     if typed("precond") and requested["class_name"] != f"training.networks.{info.class_name}":
         raise UserError(f"--precond={options['precond']}: the reference is a {info.class_name}; drop --precond")
-    checks.check_exactness(options)
     if typed("augment") and options["augment"] and not info.augment_dim:
         raise UserError(
             f"--augment={options['augment']}: the reference was trained without augmentation; drop --augment"
@@ -152,11 +168,12 @@ def _record(state: Path) -> dict[str, Any] | None:
         return None
 
 
-def _set_network(c: MutableMapping[str, Any], session: Session) -> None:
+def _set_network(c: MutableMapping[str, Any], session: Session, own: Mapping[str, Any]) -> None:
+    """Build the reference's network, with `own` settings on top."""
     c["network_kwargs"] = EasyDict(
         class_name="ddo_integrations.edm.networks.start",
         preconditioning=session.reference.info.class_name,
-        **target_settings(session.reference),
+        **{**target_settings(session.reference), **own},
     )
     if not session.reference.info.augment_dim:
         c.pop("augment_kwargs", None)
@@ -172,20 +189,20 @@ def _settings(c: Mapping[str, Any], images: int) -> dict[str, Any]:
     }
 
 
-def _set_schedule(c: MutableMapping[str, Any], options: Mapping[str, Any]) -> None:
+def _set_schedule(c: MutableMapping[str, Any], options: Mapping[str, Any], defaults: Defaults) -> None:
     """Set the paper's schedule where upstream's own flags were not given."""
     if not typed("duration"):
-        c["total_kimg"] = int(DURATION_MIMG * 1000)
+        c["total_kimg"] = int(defaults.duration * 1000)
     if not typed("lr"):
-        c["optimizer_kwargs"]["lr"] = LR
+        c["optimizer_kwargs"]["lr"] = defaults.lr
     if not typed("ema"):
-        c["ema_halflife_kimg"] = int(EMA_MIMG * 1000)
+        c["ema_halflife_kimg"] = int(defaults.ema * 1000)
     if not typed("snap"):
-        c["snapshot_ticks"] = SNAPSHOT_TICKS
+        c["snapshot_ticks"] = defaults.snap
     if options["ddo_pause_after"]:
         c["state_dump_ticks"] = c["snapshot_ticks"]  # a paused run resumes from any snapshot
     elif not typed("dump"):
-        c["state_dump_ticks"] = DUMP_TICKS
-    rampup = options["ddo_rampup"]
+        c["state_dump_ticks"] = defaults.dump
+    rampup = defaults.rampup if options["ddo_rampup"] is None else options["ddo_rampup"]
     c["lr_rampup_kimg"] = c["total_kimg"] if rampup is None else rampup * 1000
     c["ema_rampup_ratio"] = None  # upstream forgets its value when it resumes

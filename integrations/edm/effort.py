@@ -33,8 +33,9 @@ def effort(step: RefsetStep | RoundStep | EvaluationStep, network: NetworkCount,
 def _schedule(step: RoundStep) -> Schedule:
     """Return the schedule; the defaults are those of `configuration.py` and upstream."""
     settings = step.settings
-    kimg, tick = 1000 * number(settings, "duration", 1.5), number(settings, "tick", 50)
-    snap, dump = number(settings, "snap", 1), number(settings, "dump", 10)
+    duration, snap = (6, 10) if step.objective == "neon" else (1.5, 1)
+    kimg, tick = 1000 * number(settings, "duration", duration), number(settings, "tick", 50)
+    snap, dump = number(settings, "snap", snap), number(settings, "dump", 10)
     if "ddo-pause-after" in settings:
         dump = snap  # a paused training resumes from any snapshot
     return Schedule(

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from ddo_integrations.nvlabs.evaluation import Job, Scripts, evaluate, evaluation_options, last_number, scratch_folder
+from ddo_integrations.nvlabs.evaluation import Job, Scripts, evaluate, evaluation_options, last_number
 from ddo_plugin import flags, in_one_line, interruptible
 
 METRICS = ("fid",)
@@ -23,22 +23,15 @@ def judge_samples(job: Job, samples: Path, seed: int) -> dict[str, float]:
     return {"fid": last_number(job.run("fid.py", "calc", *flags(arguments)), "fid")}
 
 
-def judge(job: Job, seed: int) -> dict[str, float]:
-    """Run generate.py, then fid.py."""
-    with scratch_folder(job) as folder:
-        job.generate("generate.py", "network", seed, folder)
-        return judge_samples(job, folder, seed)
-
-
 @click.command(params=evaluation_options(METRICS))
 @interruptible()
 @in_one_line()
 def main(**options: Any) -> None:
-    """Compute the FID of an EDM network and write it as JSON.
+    """Compute the FID of an EDM network and write it as JSON. --real adds precision and recall.
 
     generate.py draws the classes of the samples; --labels=uniform balances them.
     """
-    evaluate(Scripts(METRICS, (".npz",), judge, judge_samples), options)
+    evaluate(Scripts(METRICS, (".npz",), ("generate.py", "network"), judge_samples), options)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ class EDM(Integration):
         },
         patch=PATCHES / "edm.patch",
         digests=PATCHES / "edm.json",
-        paths=("data", "ref"),
+        paths=("data", "ref", "real"),
         reserved={
             "outdir": "self-play sets it",
             "resume": "a round starts from its reference and resumes by itself",
@@ -70,7 +70,8 @@ class EDM(Integration):
             ["--ddo-rampup"],
             type=Number(0),
             metavar="MIMG",
-            help="Increase the learning rate linearly from 0 over this many million images.  [default: the whole run]",
+            help="Increase the learning rate linearly from 0 over this many million images.  [default: the whole "
+            "run; 10 for neon]",
         )
         return [
             *finetuning_options(alpha=4.0, beta=0.05),
@@ -103,6 +104,11 @@ class EDM(Integration):
         from ddo_integrations.edm.generator import generator
 
         return generator(source, options, self.upstream)
+
+    def merge(self, a: Path, b: Path, outs: Mapping[Path, float], options: Mapping[str, Any]) -> str:
+        from ddo_integrations.nvlabs.merging import merge
+
+        return merge(a, b, outs, options, self.upstream)
 
     def evaluation_options(self) -> Sequence[click.Parameter]:
         from ddo_integrations.edm.evaluate import main

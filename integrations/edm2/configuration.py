@@ -49,6 +49,11 @@ def configure(c: MutableMapping[str, Any], options: Mapping[str, Any]) -> None:
     session = prepare_session("edm2", Path(options["outdir"]), options)
     info: NetworkInfo = session.reference.info
     _refuse_contradictions(options, info)
+    own = {}
+    if session.objective.trains_on == "fakes":
+        own = checks.own_settings(options, c["network_kwargs"]["dropout"])
+    else:
+        checks.check_exactness(options)
     dataset = construct_class_by_name(**c["dataset_kwargs"])
     if info.channels not in KINDS:
         raise UserError(
@@ -58,10 +63,10 @@ def configure(c: MutableMapping[str, Any], options: Mapping[str, Any]) -> None:
     checks.check_fakes(options, session)
     _set_schedule(c, options)
     noise = _noise(c, options, session.reference)
-    session.settings |= _settings(c, noise, len(dataset))
+    session.settings |= _settings(c, noise, len(dataset)) | {f"--{name}": value for name, value in own.items()}
     states.check(session, c["total_nimg"], c["batch_size"])
     c["network_kwargs"] = EasyDict(
-        class_name="ddo_integrations.edm2.networks.start", **target_settings(session.reference)
+        class_name="ddo_integrations.edm2.networks.start", **target_settings(session.reference) | own
     )
     c["encoder_kwargs"].update(_encoder_settings(c, options))
     c["loss_kwargs"] = EasyDict(
@@ -73,7 +78,6 @@ def configure(c: MutableMapping[str, Any], options: Mapping[str, Any]) -> None:
 
 
 def _refuse_contradictions(options: Mapping[str, Any], info: NetworkInfo) -> None:
-    checks.check_exactness(options)
     channels = info.init_kwargs.get("model_channels", options["channels"])
     if typed("channels") and options["channels"] != channels:
         raise UserError(f"--channels={options['channels']}, but the reference has {channels}; drop --channels")

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from ddo_integrations.edm2.encoders import encoder_entry
-from ddo_integrations.nvlabs.evaluation import Job, Scripts, evaluate, evaluation_options, named_numbers, scratch_folder
+from ddo_integrations.nvlabs.evaluation import Job, Scripts, evaluate, evaluation_options, named_numbers
 from ddo_plugin import flags, in_one_line, interruptible
 
 METRICS = ("fid", "fd_dinov2")
@@ -23,14 +23,10 @@ def judge_samples(job: Job, samples: Path, seed: int) -> dict[str, float]:
     return _metrics(job, "calc", images=samples, num=job.request.num, seed=seed)
 
 
-def judge(job: Job, seed: int) -> dict[str, float]:
-    """Run `gen`, which writes no images; with extra sampler arguments run generate_images.py, then `calc`."""
+def judge_directly(job: Job, seed: int) -> dict[str, float]:
+    """Run `gen`, which writes no images."""
     request = job.request
-    if not request.sampler:
-        return _metrics(job, "gen", net=request.what, num=request.num, seed=request.image_seeds(seed)[0])
-    with scratch_folder(job) as folder:
-        job.generate("generate_images.py", "net", seed, folder)
-        return judge_samples(job, folder, seed)
+    return _metrics(job, "gen", net=request.what, num=request.num, seed=request.image_seeds(seed)[0])
 
 
 def _metrics(job: Job, subcommand: str, **arguments: object) -> dict[str, float]:
@@ -43,11 +39,13 @@ def _metrics(job: Job, subcommand: str, **arguments: object) -> dict[str, float]
 @interruptible()
 @in_one_line()
 def main(**options: Any) -> None:
-    """Compute metrics of an EDM2 network and write them as JSON.
+    """Compute metrics of an EDM2 network and write them as JSON. --real adds precision and recall.
 
     Upstream's script draws the classes of the samples; --labels=uniform balances them.
     """
-    evaluate(Scripts(METRICS, (".pkl", ".npz"), judge, judge_samples, encoder_entry), options)
+    sampler = ("generate_images.py", "net")
+    scripts = Scripts(METRICS, (".pkl", ".npz"), sampler, judge_samples, judge_directly, encoder_entry)
+    evaluate(scripts, options)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,16 @@ from training.training_loop import EDM2Loss
 
 from ddo_integrations.edm2.networks import normalise
 from ddo_integrations.nvlabs.compiled import compile_alike, drop_graph
-from ddo_plugin import Denoiser, NoiseLevels, current_session, diffusion_terms, upstream_device, with_fakes
+from ddo_plugin import (
+    Denoiser,
+    NoiseLevels,
+    Terms,
+    current_session,
+    diffusion_terms,
+    fakes_alone,
+    upstream_device,
+    with_fakes,
+)
 
 
 class DDOLoss:
@@ -26,25 +35,37 @@ class DDOLoss:
         self.compiled: bool = self.session.options["ddo_compile"]
         self.levels = NoiseLevels(**noise)
         self.paired = self.session.options["ddo_noise"] == "paired"
-        needed = self.session.objective.needs_fakes
-        self.reference = self.session.reference.network.to(upstream_device()) if needed else None
+        self.trains_on = self.session.objective.trains_on
+        compared = self.trains_on == "both"
+        self.reference = self.session.reference.network.to(upstream_device()) if compared else None
 
     def __call__(self, net: DistributedDataParallel, images: Tensor, labels: Tensor) -> Tensor:
         """Return [N] losses of N real images and as many fakes; the loop sums them and divides by its batch size."""
         self.progress.report()
-        clean, labels = with_fakes(self.session.fakes, images, labels)
-        target = _denoiser(net, labels)
-        reference = None if self.reference is None else _denoiser(self.reference, labels)
         if self.compiled:
             compile_alike(net.module, self.reference)
             normalise(net.module)
-            reference = reference and drop_graph(reference)
-        terms = diffusion_terms(target, reference, clean, len(images), self.levels, self.paired)
+        terms = (self._own_terms if self.trains_on == "fakes" else self._terms)(net, images, labels)
         outcome = self.session.judge(terms, step=self.progress.step)
         for name, values in outcome.statistics.items():
             training_stats.report(f"DDO/{name}", values)
         self.progress.nimg += len(images) * dist.get_world_size()
         return outcome.per_sample()
+
+    def _terms(self, net: DistributedDataParallel, images: Tensor, labels: Tensor) -> Terms:
+        """Return the likelihoods of real images, and of fakes if target and reference are compared."""
+        clean, labels = with_fakes(self.session.fakes, images, labels)
+        target = _denoiser(net, labels)
+        reference = None if self.reference is None else _denoiser(self.reference, labels)
+        if self.compiled and reference is not None:
+            reference = drop_graph(reference)
+        return diffusion_terms(target, reference, clean, len(images), self.levels, self.paired)
+
+    def _own_terms(self, net: DistributedDataParallel, images: Tensor, labels: Tensor) -> Terms:
+        """Return minus upstream's own loss, with its uncertainty, of fakes in the place of the real images."""
+        assert self.session.fakes is not None
+        loss: Tensor = self._own()(net, *fakes_alone(self.session.fakes, images, labels))
+        return Terms(-loss.flatten(1).sum(1))
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a training state records of the round; the loop calls this before it writes the state."""
@@ -58,9 +79,12 @@ class DDOLoss:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.progress.resume(state["nimg"])
 
-    def __reduce__(self) -> Any:
+    def _own(self) -> EDM2Loss:
         levels = self.levels
-        return EDM2Loss(P_mean=levels.P_mean, P_std=levels.P_std, sigma_data=levels.sigma_data).__reduce__()
+        return EDM2Loss(P_mean=levels.P_mean, P_std=levels.P_std, sigma_data=levels.sigma_data)
+
+    def __reduce__(self) -> Any:
+        return self._own().__reduce__()
 
 
 def _denoiser(net: nn.Module, labels: Tensor) -> Denoiser:

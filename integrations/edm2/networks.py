@@ -34,7 +34,7 @@ def settle(network: nn.Module, device: torch.device) -> None:
     Otherwise the first forward changes the target (upstream's summary of the network makes one), but not the
     reference, which is in eval(): their log-ratio would not be 0.
     """
-    for weight, normalised in _forced(network):
+    for _, weight, normalised in _forced(network):
         settled = _fixed_point(weight.data.to(device), normalised)
         if not normalised(settled).equal(settled):
             print(
@@ -47,15 +47,25 @@ def settle(network: nn.Module, device: torch.device) -> None:
 @torch.no_grad()
 def normalise(network: nn.Module) -> None:
     """Apply the forced normalisation once, as a forward in train() does before it uses a weight."""
-    for weight, normalised in _forced(network):
+    for _, weight, normalised in _forced(network):
         weight.copy_(normalised(weight))
 
 
-def _forced(network: nn.Module) -> Iterator[tuple[Any, Normalise]]:
-    """Return the weights that upstream normalises, each with upstream's function."""
-    for part in network.modules():
+def normaliser(network: nn.Module) -> Callable[[str, Tensor], Tensor]:
+    """Return a function that normalises a float64 tensor of this name if upstream does."""
+    forced = {name: normalised for name, _, normalised in _forced(network)}
+
+    def prepare(name: str, tensor: Tensor) -> Tensor:
+        return forced[name](tensor.float()).double() if name in forced else tensor
+
+    return prepare
+
+
+def _forced(network: nn.Module) -> Iterator[tuple[str, Any, Normalise]]:
+    """Return the weights that upstream normalises, each with its name and upstream's function."""
+    for name, part in network.named_modules():
         if type(part).__name__ == NORMALISED:
-            yield part.weight, sys.modules[type(part).__module__].normalize
+            yield f"{name}.weight", part.weight, sys.modules[type(part).__module__].normalize
 
 
 def _fixed_point(weight: Tensor, normalised: Normalise) -> Tensor:

@@ -55,7 +55,7 @@ class EDM2(Integration):
         },
         patch=PATCHES / "edm2.patch",
         digests=PATCHES / "edm2.json",
-        paths=("data", "ref", "gnet"),
+        paths=("data", "ref", "gnet", "real"),
         reserved={"outdir": "self-play sets it"},
         states=("training-state-*.pt",),
         family=FAMILY,
@@ -114,6 +114,11 @@ class EDM2(Integration):
         from ddo_integrations.edm2.generator import generator
 
         return generator(source, options, self.upstream)
+
+    def merge(self, a: Path, b: Path, outs: Mapping[Path, float], options: Mapping[str, Any]) -> str:
+        from ddo_integrations.edm2.merging import merge
+
+        return merge(a, b, outs, options, self.upstream)
 
     def evaluation_options(self) -> Sequence[click.Parameter]:
         from ddo_integrations.edm2.evaluate import main

@@ -23,6 +23,15 @@ def check_exactness(options: Mapping[str, Any]) -> None:
             raise UserError(f"--{flag}={options[flag]}: {why}; drop --{flag}")
 
 
+def own_settings(options: Mapping[str, Any], dropout: float | None) -> dict[str, Any]:
+    """Return settings of the network for upstream's own loss, which compares nothing: the dropout is upstream's too."""
+    if typed("fp16"):
+        raise UserError(f"--fp16={options['fp16']}: the network keeps the precision of --ddo; drop --fp16")
+    if dropout and options["ddo_compile"]:
+        raise UserError(f"--ddo-compile compiles without dropout, which is {dropout}; add --dropout=0")
+    return {"dropout": dropout or 0}
+
+
 def check_real(options: Mapping[str, Any], info: NetworkInfo, dataset: Any, channels: int) -> None:
     """Refuse real images that the reference cannot generate; `channels` are those of the dataset for such a network."""
     source = options["ddo"]

@@ -83,12 +83,12 @@ def count(file: Path, upstream: Upstream) -> NetworkCount:
 def training(step: RoundStep, network: NetworkCount, gpus: int, plan: Schedule, rate: Rate, files: Files) -> Effort:
     """Return the effort of a round: one forward and backward pass of the target, and a forward pass of the reference.
 
-    Both take the real images and, except in a control run, as many fakes.
+    Both take the real images and as many fakes. A control run and Neon train the target alone, on one of the two.
     """
-    fakes = step.objective != "mle"
-    passes = 2 * (1 + BACKWARD) + 2 if fakes else 1 + BACKWARD
+    compared = step.objective not in ("mle", "neon")
+    passes = 2 * (1 + BACKWARD) + 2 if compared else 1 + BACKWARD
     share = share_of(plan.batch, gpus)
-    samples = 2 if fakes else 1
+    samples = 2 if compared else 1
     return Effort(
         [rate.of(plan.images * passes * network.forward)],
         snapshots=plan.snapshots,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import re
 import shlex
@@ -32,6 +33,7 @@ from ddo_plugin import (
     Standard,
     UserError,
     atomic_write,
+    check_elsewhere,
     check_place,
     checkout_command,
     combine_seeds,
@@ -55,6 +57,8 @@ from ddo_plugin import (
     write_statistics,
 )
 
+FEATURES = "inception"
+DIVERSITY = ("precision", "recall")
 NETWORKS = ("--net", "--gnet", "--network")  # options of the samplers whose value is unpickled
 
 
@@ -73,6 +77,8 @@ class Request:
     sampler: tuple[str, ...]  # more arguments for upstream's sampler
     labels: str | None = None  # classes of the samples; None: upstream's sampler draws them
     trust: bool = False
+    real: str | None = None  # real images, with which precision and recall are measured
+    features: str = FEATURES  # of precision and recall
 
     def beside(self, what: str) -> Path:
         """Return a hidden path beside the output, for a folder that is needed only while this runs."""
@@ -118,10 +124,25 @@ class Job:
         }
         network = {"checkout": request.checkout.root, "network": request.what, "ddo-trust": request.trust}
         arguments = [*flags({**network, **images, "subdirs": True, "torchrun": request.torchrun}), *request.sampler]
-        self._record("ddo", "sample", *arguments)
-        _, status = _run(module_command("ddo_plugin", ["sample", *arguments]))
+        self._ddo("sample", *arguments)
+
+    def diversity(self, folder: Path) -> dict[str, float]:
+        """Measure precision and recall of images with `ddo eval`, which upstream's scripts do not compute."""
+        request = self.request
+        out = request.beside("diversity.json")
+        measured = {"ref": request.real, "metrics": "pr", "features": request.features, "out": out}
+        try:
+            self._ddo("eval", str(folder), *flags(measured))
+            found = json.loads(out.read_text())["metrics"]
+        finally:
+            out.unlink(missing_ok=True)
+        return {name: found[name] for name in DIVERSITY}
+
+    def _ddo(self, command: str, *arguments: str) -> None:
+        self._record("ddo", command, *arguments)
+        _, status = _run(module_command("ddo_plugin", [command, *arguments]))
         if status != 0:
-            raise UserError(f"`ddo sample` ended with status {status}; see its output above")
+            raise UserError(f"`ddo {command}` ended with status {status}; see its output above")
 
     def _record(self, *command: str) -> None:
         line = shlex.join(command)
@@ -140,8 +161,9 @@ class Scripts:
 
     metrics: tuple[str, ...]  # the default first
     reads: tuple[str, ...]  # suffixes of the files of statistics that the scripts read, the most general first
-    judge: Judge
+    sampler: tuple[str, str]  # the script that makes images, and its option for the network
     judge_samples: JudgeSamples
+    judge_directly: Judge | None = None  # without images, where upstream has a script for this
     beside: Callable[[Path, Contents], Mapping[str, Any]] = (
         lambda *_: {}
     )  # what they read of a snapshot but the network
@@ -202,6 +224,13 @@ def evaluation_options(metrics: Sequence[str]) -> list[click.Parameter]:
             is_flag=True,
             help="Give the network's file to upstream's scripts as it is. They run the code in it.",
         ),
+        click.Option(
+            ["--real"],
+            metavar="IMAGES",
+            help="Real images: a folder, zip or .npz. Precision and recall of the generated images against them are "
+            "measured with `ddo eval`.",
+        ),
+        click.Option(["--features"], help=f"Feature extractor of precision and recall.  [default: {FEATURES}]"),
     ]
 
 
@@ -223,6 +252,7 @@ def evaluate(scripts: Scripts, options: Mapping[str, Any]) -> None:
                 f"--ref={ref} has no statistics for {name}; to create them, run upstream's script with `ref`"
             )
     path = Path(source) if Path(source).is_dir() else local_file(source)
+    real = _check_diversity(path, options)
     request = Request(
         what=path,
         out=options["out"],
@@ -235,16 +265,34 @@ def evaluate(scripts: Scripts, options: Mapping[str, Any]) -> None:
         sampler=tuple(shlex.split(options["sampler"])),
         labels=options["labels"],
         trust=trust,
+        real=options["real"],
+        features=options["features"] or FEATURES,
     )
     with empty_folder(request.beside("files")) as folder:
         job = Job(*hand_over(request, scripts, standard, folder))
         if is_network(path):
-            judge = scripts.judge if request.labels is None else _by_our_samples(scripts.judge_samples)
-            scores = _judge_network(job, judge, seeds)
+            scores = _judge_network(job, scripts, seeds)
         else:
             _check_count(request)
             scores = [{"seed": seeds[0], **_judge_samples(job, scripts.judge_samples, seeds[0])}]
-    _write(request, job.commands, scores, source, standard.description)
+    _write(request, job.commands, scores, source, {"reference": standard.description, **real})
+
+
+def _check_diversity(path: Path, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Refuse now what `ddo eval` would refuse after all images are made. Return what was measured, for the record."""
+    real, features = options["real"], options["features"] or FEATURES
+    if real is None:
+        if options["features"]:
+            raise UserError("--features applies to the metrics of this package only; drop it, or add --real")
+        remedy = "add --real=IMAGES" if is_network(path) else f"`ddo eval {path} --ref=IMAGES --metrics=pr` measures it"
+        click.echo(f"ddo: recall is not measured, because upstream's scripts do not compute it; {remedy}", err=True)
+        return {}
+    if not is_network(path):
+        raise UserError(
+            f"--real applies to networks only; measure {path} with `ddo eval {path} --ref={real} --metrics=pr`"
+        )
+    check_elsewhere(options["num"], ["pr"], features, real)
+    return {"real": open_standard(real).description, "features": {"name": features}}
 
 
 def is_network(path: Path) -> bool:
@@ -266,7 +314,7 @@ def hand_over(request: Request, scripts: Scripts, standard: Standard, folder: Pa
         return str(copy)
 
     statistics = folder / f"ref{scripts.reads[0]}"
-    write_statistics(standard, statistics)
+    write_statistics(standard.moments, statistics)
     handed = dataclasses.replace(request, ref=str(statistics))
     if is_network(request.what) and not request.trust:
         sampler = with_networks(request.sampler, copied)
@@ -314,24 +362,28 @@ def _number(printed: str, pattern: str, name: str) -> float:
         raise UserError(f"upstream's script printed no {name}; see its output above") from None
 
 
-def _judge_network(job: Job, judge: Judge, seeds: Sequence[int]) -> list[dict[str, float]]:
+def _judge_network(job: Job, scripts: Scripts, seeds: Sequence[int]) -> list[dict[str, float]]:
+    request = job.request
+    directly = None if request.labels is not None or request.sampler or request.real else scripts.judge_directly
     scores: list[dict[str, float]] = []
     with progress("evaluation", len(seeds)) as bar:
         for seed in seeds:
-            scores.append({"seed": seed, **judge(job, seed)})
+            found = directly(job, seed) if directly else _judge_images(job, scripts, seed)
+            scores.append({"seed": seed, **found})
             bar.update()
     return scores
 
 
-def _by_our_samples(judge_samples: JudgeSamples) -> Judge:
-    """Return a judge for images of `ddo sample`, whose classes can be chosen."""
-
-    def judge(job: Job, seed: int) -> Mapping[str, float]:
-        with scratch_folder(job) as folder:
-            job.sample(job.request.image_seeds(seed), folder)
-            return judge_samples(job, folder, seed)
-
-    return judge
+def _judge_images(job: Job, scripts: Scripts, seed: int) -> dict[str, float]:
+    """Make images, with `ddo sample` if their classes are chosen, and judge them."""
+    request = job.request
+    with scratch_folder(job) as folder:
+        if request.labels is None:
+            job.generate(*scripts.sampler, seed, folder)
+        else:
+            job.sample(request.image_seeds(seed), folder)
+        diversity = job.diversity(folder) if request.real else {}
+        return {**scripts.judge_samples(job, folder, seed), **diversity}
 
 
 def _check_count(request: Request) -> None:
@@ -394,10 +446,10 @@ def _write(
     commands: Sequence[str],
     scores: Sequence[Mapping[str, float]],
     source: str,
-    reference: Mapping[str, Any],
+    real: Mapping[str, Any],
 ) -> None:
     checkout = request.checkout
-    summary = combine_seeds(scores, request.metrics)
+    summary = combine_seeds(scores, [*request.metrics, *(DIVERSITY if request.real else ())])
     value = {
         **summary,
         "count": request.num,
@@ -405,7 +457,7 @@ def _write(
             "source": source,
             "sha256": image_set_sha256(request.what),
         },
-        "reference": reference,
+        **real,
         "checkout": {
             "upstream": checkout.upstream.name,
             "folder": str(checkout.root),

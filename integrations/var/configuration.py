@@ -29,6 +29,8 @@ from ddo_plugin import (
 # A round of the paper (Appendix C; wpe is from the authors' script), for the arguments that were not given. Upstream's
 # learning rate is for 256 images.
 PAPER = {"bs": 1024, "tblr": 1e-6, "wpe": 0.1}
+# Neon's on ImageNet-256, from the script that its authors published: the learning rate rises to 1e-5.
+NEON = {"bs": 768, "tblr": 1e-5 * 256 / 768, "wp": 1.0, "twd": 0.0}
 UPSTREAMS_WPE = 0.01
 CLASSES, VOCABULARY = 1000, 4096  # upstream pretrains every network with so many
 SCHEDULES = r"cos|exp|lin(0|00|0?\.\d+)?"
@@ -51,10 +53,12 @@ def configure(args: MutableMapping[str, Any], options: Mapping[str, Any]) -> Non
     _check_network(args, session.reference.info, options)
     _check_classes(args, session.reference.info, options)
     _check_fakes(session, options)
-    if session.objective.needs_fakes:
+    trains_on = session.objective.trains_on
+    if trains_on != "real":
         args["ddo_fakes_from"] = _fakes_from(session, options)
         args["ddo_fakes_cfg"] = _guidance(session, options)
-    args.update({name: value for name, value in PAPER.items() if not _typed(name, args)})
+    defaults = NEON if trains_on == "fakes" else PAPER
+    args.update({name: value for name, value in defaults.items() if not _typed(name, args)})
     args["ep"] = 1
     _check_batch(args)
     _check_schedule(args)

@@ -35,18 +35,23 @@ def convert(source: Path, out: Path, like: Path | None) -> str | None:
 
 
 def _write_plain(weights: Mapping[str, Tensor], out: Path) -> str:
+    check_name(out, weights)
+    _save(weights, out)
+    return f"{out}: {described(weights)}"
+
+
+def check_name(out: Path, weights: Mapping[str, Tensor]) -> None:
+    """Refuse a name for plain weights that upstream would misread."""
     if fnmatch.fnmatch(out.name, FOUND_BY_UPSTREAM):
         raise UserError(
-            f"{out}: upstream's trainer would resume from this name and fail on plain weights; name it var.pth"
+            f"{out.name}: upstream's trainer would resume from this name and fail on plain weights; name it var.pth"
         )
     named = NAMED_BY_DEPTH.fullmatch(out.name)
     if named and int(named.group(1)) != depth(weights):
         raise UserError(
-            f"{out}: the name means depth {named.group(1)} to upstream, but the network has {depth(weights)} blocks; "
-            f"name it var_d{depth(weights)}.pth"
+            f"{out.name}: the name means depth {named.group(1)} to upstream, but the network has {depth(weights)} "
+            f"blocks; name it var_d{depth(weights)}.pth"
         )
-    _save(weights, out)
-    return f"{out}: {_described(weights)}"
 
 
 def _write_native(weights: Mapping[str, Tensor], source: Path, out: Path, like: Path) -> str:
@@ -58,7 +63,7 @@ def _write_native(weights: Mapping[str, Tensor], source: Path, out: Path, like: 
         )
     _check_same(weights, network_of(rest) or {}, source, like)
     _save({**rest, "epoch": 0, "iter": 0, "trainer": _begun_anew(rest["trainer"], weights)}, out)
-    return f"{out}: a training checkpoint at epoch 0 with an empty optimizer state, of {_described(weights)}"
+    return f"{out}: a training checkpoint at epoch 0 with an empty optimizer state, of {described(weights)}"
 
 
 def _is_complete(trainer: Mapping[str, Any]) -> bool:
@@ -91,7 +96,8 @@ def _save(state: Any, out: Path) -> None:
         torch.save(state, file)
 
 
-def _described(weights: Mapping[str, Tensor]) -> str:
+def described(weights: Mapping[str, Tensor]) -> str:
+    """Return the depth and the size of a network as text."""
     parameters = sum(
         tensor.numel() for name, tensor in weights.items() if name not in ("lvl_1L", "attn_bias_for_masking")
     )

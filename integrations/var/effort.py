@@ -47,15 +47,14 @@ def _training(step: RoundStep, network: NetworkCount, gpus: int) -> Effort:
     steps, batch, passes = _count(settings, "ddo-iters", 80), _count(settings, "bs", 768), _count(settings, "ac", 1)
     precision: Precision = "half" if settings.get("fp16") else "tf32"
     samples, share = steps * batch, max(batch // gpus, 1)  # upstream rounds, too
-    control = step.objective == "mle"
+    compared = step.objective not in ("mle", "neon")
     stored = step.fakes is not None  # in a reference set, which has the reference's log-probabilities
-    fakes = 0.0 if control else 0.5
-    reference = 0.0 if control else 1.0 if stored or _scores_as_it_draws(settings, precision) else 1.5
-    forward = (1 + fakes) * 3 + reference  # a backward pass takes two forward passes
-    arithmetic = [
-        TRAINING[precision].of(samples * forward * network.forward),
-        TOKENIZER["tf32"].of(samples * network.others["encoding"]),
-    ]
+    real, fakes = {"mle": (1.0, 0.0), "neon": (0.0, 1.0)}.get(step.objective, (1.0, 0.5))
+    reference = 0.0 if not compared else 1.0 if stored or _scores_as_it_draws(settings, precision) else 1.5
+    forward = (real + fakes) * 3 + reference  # a backward pass takes two forward passes
+    arithmetic = [TRAINING[precision].of(samples * forward * network.forward)]
+    if real:
+        arithmetic.append(TOKENIZER["tf32"].of(samples * network.others["encoding"]))
     if fakes and not stored:
         arithmetic += _draws(settings, precision, fakes * samples, network)
     return Effort(
@@ -66,7 +65,7 @@ def _training(step: RoundStep, network: NetworkCount, gpus: int) -> Effort:
         state_bytes=BYTES_OF_STATE * network.parameters,
         memory=Memory(
             fixed=BYTES_ON_GPU * network.parameters + network.kept_once,
-            per_image=(1 + fakes) * network.kept * (1 if precision == "half" else 2),
+            per_image=(real + fakes) * network.kept * (1 if precision == "half" else 2),
             images=max(share // passes, 1),
             share=share,
             option="training.ac = {passes}",

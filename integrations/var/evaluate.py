@@ -7,12 +7,9 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +23,9 @@ from ddo_plugin import (
     Place,
     ShellWords,
     UserError,
-    check_measurable,
+    check_elsewhere,
     check_place,
     combine_seeds,
-    features_named,
     flags,
     in_one_line,
     interruptible,
@@ -37,9 +33,11 @@ from ddo_plugin import (
     open_standard,
     progress,
     record_beside,
+    usual_metrics,
     write_result,
 )
 
+INCEPTION = "inception"
 OWN = [
     click.Option(["--network"], required=True, metavar="PTH|URL", help="Plain weights, as upstream publishes them."),
     click.Option(["--out"], type=Place(dir_okay=False), required=True, help="JSON file to write."),
@@ -53,11 +51,10 @@ OWN = [
     ),
     click.Option(
         ["--metrics"],
-        default="fid,is",
-        show_default=True,
-        help="Metrics of `ddo eval` to compute, separated by commas. The first is the score.",
+        help="Metrics of `ddo eval` to compute, separated by commas. The first is the score.  [default: fid, is with "
+        "inception, and pr if --ref holds images]",
     ),
-    click.Option(["--features"], default="inception", show_default=True, help="Feature extractor, as for `ddo eval`."),
+    click.Option(["--features"], default=INCEPTION, show_default=True, help="Feature extractor, as for `ddo eval`."),
     click.Option(
         ["--num"],
         type=click.IntRange(min=2),
@@ -91,16 +88,19 @@ OWN = [
 @click.command(params=[*OWN, *upstream_options()])
 @interruptible()
 @in_one_line()
-def main(out: Path, seeds: list[int], num: int, metrics: str, **options: Any) -> None:
+def main(out: Path, seeds: list[int], num: int, metrics: str | None, **options: Any) -> None:
     """Compute metrics of a VAR network and write them as JSON.
 
     `ddo sample` makes the images and `ddo eval` measures them. Without --cfg the network is sampled without guidance.
     """
-    names = metrics_named(metrics)
+    names = metrics_named(metrics) if metrics else []
     _refuse_samples(options["network"])
     check_place(out)
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as elsewhere:
-        elsewhere.submit(_check_measuring, num, names, options["features"], options["ref"]).result()
+    others = ["is"] if options["features"] == INCEPTION else []  # other features need not have logits
+    names = names or usual_metrics(open_standard(options["ref"]), *others)
+    if "pr" not in names:
+        click.echo("ddo: recall is not measured; the metric pr measures it if --ref holds images", err=True)
+    check_elsewhere(num, names, options["features"], options["ref"])
     results: list[dict[str, Any]] = []
     commands: list[str] = []
     with progress("evaluation", len(seeds)) as bar:
@@ -119,14 +119,6 @@ def _refuse_samples(network: str) -> None:
             f"{network} holds samples, and upstream has no script that measures them; use `ddo eval {network}` without "
             "--checkout"
         )
-
-
-def _check_measuring(count: int, metrics: Sequence[str], features: str, ref: str) -> None:
-    """Refuse now what `ddo eval` would refuse after all images are made.
-
-    This runs in another process, because a feature extractor keeps its GPU memory as long as its process lives.
-    """
-    check_measurable(count, metrics, features_named(features), open_standard(ref))
 
 
 def _judge(out: Path, seeds: range, metrics: list[str], commands: list[str], options: dict[str, Any]) -> dict[str, Any]:

@@ -101,6 +101,11 @@ class VAR(Integration):
 
         return convert(source, out, like)
 
+    def merge(self, a: Path, b: Path, outs: Mapping[Path, float], options: Mapping[str, Any]) -> str:
+        from ddo_integrations.var.merging import merge
+
+        return merge(a, b, outs)
+
     def evaluation_options(self) -> Sequence[click.Parameter]:
         from ddo_integrations.var.evaluate import main
 

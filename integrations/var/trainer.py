@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import dist
@@ -30,15 +31,18 @@ class DDOTrainer(VARTrainer):  # type: ignore[misc]  # upstream's types are not 
         self.round = self.session.position
         self.target = networks.plain(self.var_wo_ddp)
         networks.fill(self.target, self.session.reference)
-        networks.make_exact(self.target)
-        self.reference = networks.frozen_copy(self.target) if self.session.objective.needs_fakes else None
+        self.trains_on = self.session.objective.trains_on
+        if self.trains_on != "fakes":
+            networks.make_exact(self.target)
+        sampled = self.trains_on == "fakes" and self.session.fakes is None
+        self.reference = networks.frozen_copy(self.target) if sampled or self.trains_on == "both" else None
         self.score = Scorer(self.var, self.target)
         self.score_by_reference = Scorer(self.reference, self.reference)
         self.fakes = self._source()
         self.reports = Reports(tail=f"L_{self.resos[-1]}")
 
     def _source(self) -> Source | None:
-        if self.reference is None:
+        if self.trains_on == "real":
             return None
         stored, options = self.session.fakes, self.session.options
         if stored is not None:
@@ -63,12 +67,18 @@ class DDOTrainer(VARTrainer):  # type: ignore[misc]  # upstream's types are not 
         label_B: Tensor,
         **_: Any,
     ) -> tuple[Tensor | None, float | None]:
-        """Train on one batch of the loop. Half of the labels are dropped; the samples that keep theirs get fakes."""
+        """Train on one batch of the loop. Half of the labels are dropped; the samples that keep theirs get fakes.
+
+        An objective on fakes alone trains as upstream does, on fakes of all labels in the place of the real images.
+        """
         generator = self.round.generator(g_it, dist.get_rank(), label_B.device)
-        labels, kept = drop_labels(label_B, self.target.num_classes, generator=generator)
-        real = self._tokenize(inp_B3HW, labels)
-        with self.var_opt.amp_ctx:
-            batch, logp_ref = self._with_fakes(real, label_B[kept], generator)
+        if self.trains_on == "fakes":
+            kept, real = None, self._fakes_alone(label_B, generator)
+        else:
+            labels, kept = drop_labels(label_B, self.target.num_classes, generator=generator)
+            real = self._tokenize(inp_B3HW, labels)
+        with self.var_opt.amp_ctx, self._own_dropout(generator):
+            batch, logp_ref = (real, None) if kept is None else self._with_fakes(real, label_B[kept], generator)
             self.var.require_backward_grad_sync = stepping
             logp, hidden = self.score(batch)  # [N + M, L]
             if it in metric_lg.log_iters:
@@ -101,17 +111,29 @@ class DDOTrainer(VARTrainer):  # type: ignore[misc]  # upstream's types are not 
         torch.clear_autocast_cache()  # or the reference's converted weights stay in memory while the target trains
         return both, logp_ref
 
+    def _fakes_alone(self, labels: Tensor, generator: torch.Generator) -> Batch:
+        """Return one fake for each label, as the batch that takes the place of the real images."""
+        assert self.fakes is not None
+        with self.var_opt.amp_ctx:
+            fakes, _ = self.fakes.draw(labels, generator)
+        torch.clear_autocast_cache()
+        return fakes
+
+    def _own_dropout(self, generator: torch.Generator) -> AbstractContextManager[None]:
+        """Let upstream's own dropout, of labels and of paths, draw numbers that a resumed run repeats."""
+        return _seeded(generator) if self.trains_on == "fakes" else nullcontext()
+
     @torch.no_grad()
     def _reference_logp(self, batch: Batch) -> Tensor:
         return self.score_by_reference(batch)[0]
 
     def _scaled(self, outcome: Outcome) -> Tensor:
         """Scale the loss: DDO's gradients grow with α and overflow in half precision; MLE's are means over tokens."""
-        scale = max(self.session.options["ddo_alpha"], 1) if self.fakes else self.L
+        scale = max(self.session.options["ddo_alpha"], 1) if self.trains_on == "both" else self.L
         return outcome.mean() / scale
 
     def _log(self, outcome: Outcome, logp: Tensor) -> None:
-        """Keep the statistics of a batch; the cross-entropies of real images have upstream's names."""
+        """Keep the statistics of a batch; the cross-entropies of what it trains on have upstream's names."""
         nats = -logp.mean(0)  # [L]
         cross_entropy = {"Lm": nats.mean()}
         for side, (begin, end) in zip(self.resos, self.begin_ends, strict=True):
@@ -163,6 +185,15 @@ def install(classes: int) -> None:
 def _build(upstreams: Any, classes: int, **settings: Any) -> Any:
     """Build the networks for this number of classes; upstream's loop always asks for 1000."""
     return upstreams(**settings | {"num_classes": classes})
+
+
+@contextmanager
+def _seeded(generator: torch.Generator) -> Iterator[None]:
+    """Draw torch's global random numbers from the generator's seed, and restore their state afterwards."""
+    device = generator.device
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(generator.initial_seed())
+        yield
 
 
 def _of_all_ranks(state: Tensor | None) -> list[Tensor]:

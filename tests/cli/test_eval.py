@@ -67,6 +67,47 @@ def test_the_numbers_are_printed_and_no_file_is_needed(digits: Path) -> None:
     assert [line.split()[0] for line in result.stdout.splitlines()] == ["fid", "is", "is_std"]
 
 
+def test_recall_is_measured_by_default(digits: Path, tmp_path: Path) -> None:
+    result = evaluate(digits, "samples.npz", f"--out={tmp_path / 'e.json'}")
+    assert [line.split()[0] for line in result.stdout.splitlines()] == ["fid", "precision", "recall"]
+    assert json.loads((tmp_path / "e.json").read_text())["metrics"]["recall"] > 0.8
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".pkl"])
+def test_saved_statistics_take_the_place_of_the_images(suffix: str, digits: Path, tmp_path: Path) -> None:
+    path = tmp_path / f"real{suffix}"
+    arguments = [f"--features=digits:{digits / 'data'}", f"--save-statistics={path}"]
+    saved = CliRunner().invoke(main, ["eval", str(digits / "real.npz"), *arguments])
+    assert saved.output == f"{path}: statistics of 899 images\n"
+    found = evaluate(digits, "samples.npz", f"--ref={path}")
+    assert found.stdout == evaluate(digits, "samples.npz", "--metrics=fid").stdout
+    assert f"recall is not measured, because --ref={path} holds no images" in found.stderr
+    again = CliRunner().invoke(main, ["eval", str(digits / "real.npz"), *arguments])
+    assert again.exit_code == 2
+    assert str(path) in again.output
+
+
+STATISTICS_REFUSALS = {
+    "--ref does not apply to --save-statistics": ["--ref=real.npz", "--save-statistics=s.npz"],
+    "--out does not apply to --save-statistics": ["--out=e.json", "--save-statistics=s.npz"],
+    "--checkout does not apply to --save-statistics": ["--checkout=tests", "--save-statistics=s.npz"],
+    "--num needs --checkout": ["--num=10", "--save-statistics=s.npz"],
+    "s.json: the name must end with .npz (as EDM's) or .pkl (as EDM2's)": ["--save-statistics=s.json"],
+    "--metrics=pr: statistics are for fid and sfid only": ["--metrics=fid,pr", "--save-statistics=s.npz"],
+    "keep no positions, which sfid needs": ["--metrics=fid,sfid", "--save-statistics=s.npz"],
+    "--save-statistics=/proc/s.npz cannot be written": ["--save-statistics=/proc/s.npz"],
+}
+
+
+@pytest.mark.parametrize("words", STATISTICS_REFUSALS)
+def test_statistics_that_cannot_be_written_are_one_line(words: str, digits: Path) -> None:
+    arguments = [str(digits / "real.npz"), f"--features=digits:{digits / 'data'}", *STATISTICS_REFUSALS[words]]
+    result = CliRunner().invoke(main, ["eval", *arguments])
+    assert result.exit_code == 2, result.output
+    assert words in result.output
+    assert len(result.output.strip().splitlines()) == 1
+
+
 def test_a_disk_that_fills_up_meanwhile_costs_the_file_alone(digits: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("ddo_plugin.base.result_file.check_place", lambda out: None)
     (tmp_path / "file").touch()

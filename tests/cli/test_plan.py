@@ -36,8 +36,8 @@ def test_the_plan_follows_the_recipe(ddo) -> None:
     ddo("cp", "edm-cifar10-cond")
     whole = ddo("plan", "edm-cifar10-cond.toml").output
     short = ddo("plan", "edm-cifar10-cond.toml", "--set", "rounds=1", "--set", "sweep.alpha=[1]").output
-    assert "20 trainings" in whole and "16 rounds and this:" in whole
-    assert "4 trainings" in short and "1 round and this:" in short
+    assert "20 trainings" in whole and "16 rounds and these:" in whole
+    assert "4 trainings" in short and "1 round and these:" in short
     assert "16 rounds on 2 H100" in ddo("plan", "edm-cifar10-cond", "--gpu=h100", "--gpus=2").output
 
 
@@ -112,3 +112,17 @@ def test_an_unknown_recipe(ddo) -> None:
 def test_the_page_shows_what_the_command_prints(ddo) -> None:
     page = (Path(__file__).parents[2] / "docs/plan.md").read_text()
     assert page.split("```\n")[1] == ddo("plan", "edm-cifar10-cond").output
+
+
+def test_merged_networks_judgements_and_a_control_are_counted(ddo) -> None:
+    def plan(*more: str) -> str:
+        return ddo("plan", "edm-cifar10-cond", *(part for each in more for part in ("--set", each))).output
+
+    usual, one_w = plan(), plan("merge.w=[1]")
+    assert "600 evaluations" in usual and "600 evaluations" in one_w
+    assert "1,800 evaluations" in plan("merge.w=[-1,0.5,1]")
+    assert "604 evaluations" in plan("merge.w=[0.5,1,1.5]", "merge.snapshots=2")
+    assert "2 judgements" in usual and "control" not in usual
+    controlled = plan("report.control=true")
+    assert "3 judgements" in controlled and "control, trained by maximum likelihood" in controlled
+    assert "judgement" not in plan("report.enabled=false")

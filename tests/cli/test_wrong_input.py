@@ -44,6 +44,7 @@ USUAL: dict[str, list[str]] = {
     "run": ["checkout", "train.py"],
     "inspect": ["network.pkl"],
     "convert": ["ar-ckpt-last.pth", "new.pth"],
+    "merge": ["network.safetensors", "network.safetensors", "--w=0.5", "--out=new.safetensors", "--upstream=digits"],
     "sample": [*DIGITS, "--seeds=1", "--grid=new.png"],
     "refset make": [*DIGITS, "--count=2", "--out=new"],
     "refset info": ["set"],

@@ -38,13 +38,16 @@ def torch_fidelity(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 class Pixels:
-    """Features and logits that can be told by looking at an image: its first pixels."""
+    """Features, logits and spatial features that can be told by looking at an image: some of its pixels."""
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         return images.reshape(len(images), -1)[:, :4].astype(np.float32)
 
     def with_logits(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return self(images), self(images)[:, :3] / 16
+
+    def with_spatial(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return *self.with_logits(images), images.reshape(len(images), -1)[:, 4:11].astype(np.float32)
 
 
 @pytest.fixture

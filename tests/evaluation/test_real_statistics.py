@@ -42,8 +42,10 @@ def test_edm2s_pickle_holds_moments_by_metric(protocol: int, tmp_path: Path) -> 
 
 def test_openais_npz_holds_moments_and_images(tmp_path: Path) -> None:
     path = tmp_path / "VIRTUAL_imagenet256_labeled.npz"
-    np.savez(path, mu=MU, sigma=SIGMA, mu_s=MU, sigma_s=SIGMA, arr_0=IMAGES, arr_1=np.arange(5))
+    np.savez(path, mu=MU, sigma=SIGMA, mu_s=MU + 1, sigma_s=2 * SIGMA, arr_0=IMAGES, arr_1=np.arange(5))
     standard = open_standard(str(path))
+    np.testing.assert_array_equal(standard.moments_in("inception", "sfid").mean, MU + 1)
+    np.testing.assert_array_equal(standard.moments_in("inception", "sfid").covariance, 2 * SIGMA)
     np.testing.assert_array_equal(standard.moments_in("inception").mean, MU)
     np.testing.assert_array_equal(next(standard.images.batches(9)), IMAGES.transpose(0, 3, 1, 2))
 
@@ -86,6 +88,11 @@ def write(folder: Path) -> dict[str, Path]:
     np.savez(folder / "nan.npz", mu=MU * np.nan, sigma=SIGMA)
     np.savez(folder / "askew.npz", mu=MU, sigma=SIGMA + np.eye(3, k=1))
     np.savez(folder / "negative.npz", mu=MU, sigma=SIGMA - 2 * np.eye(3))
+    many = {f"{number}": {"mu": MU, "sigma": SIGMA} for number in range(9)}
+    np.savez(
+        folder / "many.npz", **{f"{name}.{key}": array for name, pair in many.items() for key, array in pair.items()}
+    )
+    (folder / "many.pkl").write_bytes(pickle.dumps(many))
     (folder / "cut.npz").write_bytes((folder / "nan.npz").read_bytes()[:100])
     (folder / "list.pkl").write_bytes(pickle.dumps([1]))
     (folder / "cut.pkl").write_bytes(pickle.dumps({"fid": {"mu": MU, "sigma": SIGMA}})[:200])
@@ -96,6 +103,8 @@ def write(folder: Path) -> dict[str, Path]:
         "contain NaN or infinity": folder / "nan.npz",
         "askew.npz: sigma is not a covariance": folder / "askew.npz",
         "negative.npz: sigma is not a covariance": folder / "negative.npz",
+        "many.npz: statistics of 9 kinds, more than 8": folder / "many.npz",
+        "many.pkl: statistics of 9 kinds, more than 8": folder / "many.pkl",
         "cannot be read": folder / "cut.npz",
         "no statistics of EDM2": folder / "list.pkl",
         "no statistics of EDM2 .*ends too early|not a valid pickle": folder / "cut.pkl",

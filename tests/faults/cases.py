@@ -15,6 +15,7 @@ DIGITS = ["--network=network.safetensors", "--upstream=digits", "--family=diffus
 SAMPLE = [*DDO, "sample", *DIGITS, "--seeds=0-2", "--labels=uniform"]
 TRAIN = ["-m", "ddo_integrations.demo.train", "--family=diffusion", "--data=data", "--outdir=trained", "--batch=8"]
 ROUND = ["--ddo=network.safetensors", "--ddo-fakes=fakes", "--steps=4", "--snap=2", "--dump=2"]
+PARENTS = ["network.safetensors", "finetuned.safetensors", "--upstream=digits"]
 EXISTS = "already exists and is not overwritten"
 EVAL = [*DDO, "eval", "samples.npz", "--ref=samples.npz", "--features=digits:data", "--metrics=fid", "--out=new.json"]
 # The process that `ddo eval --checkout` becomes. The file "script" takes the place of upstream's scripts.
@@ -31,6 +32,7 @@ CASES = {  # that which takes longest first
     "sample to an npz": Case([*SAMPLE, "--npz=new.npz"]),
     "sample to a grid": Case([*SAMPLE, "--grid=new.png"]),
     "convert": Case([*DDO, "convert", "ar-ckpt-last.pth", "new.pth"], exists=EXISTS),
+    "merge": Case([*DDO, "merge", *PARENTS, "--w=0.5,2", "--outdir=new"]),
     "eval": Case(EVAL),
     "eval of a network by upstream": Case([*EVAL_EDM, "--network=network.pkl"]),
     "eval of samples by upstream": Case([*EVAL_EDM, "--network=set"]),

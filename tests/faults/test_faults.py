@@ -29,7 +29,7 @@ def assert_survives(case: Case, world: Path, work: Path, share: float = 1.0, fau
     assert not outcome.problems, "\n".join(outcome.problems)
 
 
-@pytest.mark.parametrize("name", ["refset make", "sample to an npz", "convert", "training"])
+@pytest.mark.parametrize("name", ["refset make", "sample to an npz", "convert", "merge", "training"])
 def test_some_faults_cost_one_line_and_nothing_else(name: str, fault_world: Path, tmp_path: Path) -> None:
     assert_survives(CASES[name], fault_world, tmp_path, FEW)
 

@@ -84,7 +84,8 @@ def _checkout_of_edm(folder: Path) -> None:
 def _network_and_fakes_of_the_demo(folder: Path, data: Path) -> None:
     torch.manual_seed(0)
     network = build("diffusion", data).network()
-    save_file(network.state_dict(), folder / "network.safetensors", metadata={"family": "diffusion"})
+    for name in ("network", "finetuned"):
+        save_file(network.state_dict(), folder / f"{name}.safetensors", metadata={"family": "diffusion"})
     digits = ["--network=network.safetensors", "--upstream=digits", "--family=diffusion", "--data=data"]
     command = ["-m", "ddo_plugin", "refset", "make", *digits, "--count=8", "--out=fakes"]
     run_python(command, cwd=folder).check_returncode()

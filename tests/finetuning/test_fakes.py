@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddo_plugin.finetuning.fakes import to_device, with_fakes
+from ddo_plugin.finetuning.fakes import fakes_alone, to_device, with_fakes
 from ddo_plugin.sampling.refsets.format import RefsetFakes, write
 
 
@@ -31,6 +31,17 @@ def test_latents_stay_as_they_are_and_unconditional_networks_need_no_labels(tmp_
     clean, labels = with_fakes(latents, torch.zeros(2, 4, 2, 2), torch.zeros(2, 0))
     assert clean[2:].eq(7.25).all()
     assert labels.shape == (4, 0)
+
+
+@pytest.mark.parametrize("labels", [np.full(5, 2), None])
+def test_fakes_alone_are_the_second_half_of_the_batch_of_both(tmp_path, labels: np.ndarray | None) -> None:
+    refset = fakes(tmp_path, np.arange(20, dtype=np.uint8).reshape(5, 1, 2, 2), labels)
+    real, conditions = torch.zeros(3, 1, 2, 2), torch.eye(3) if labels is not None else torch.zeros(3, 0)
+    torch.manual_seed(0)
+    both = with_fakes(refset, real, conditions)
+    torch.manual_seed(0)
+    alone = fakes_alone(refset, real, conditions)
+    assert all(one[3:].equal(other) for one, other in zip(both, alone, strict=True))
 
 
 def test_without_fakes_the_batch_is_the_reals() -> None:

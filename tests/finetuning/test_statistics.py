@@ -210,7 +210,7 @@ def test_nan_is_a_collapse(path: Path) -> None:
         fill(log, range(WATCH_WINDOW - 1, WATCH_WINDOW), reward=math.nan)
 
 
-@pytest.mark.parametrize("objective", [DDO(1, 0.1), MLE()], ids=["ddo", "mle"])
+@pytest.mark.parametrize("objective", [DDO(1, 0.1), MLE(), MLE(trains_on="fakes")], ids=["ddo", "mle", "neon"])
 @pytest.mark.parametrize("rounds", [1, 3])
 def test_a_run_that_diverged_is_ended_without_a_bound(path: Path, objective: DDO | MLE, rounds: int) -> None:
     log = StatisticsLog(path)

@@ -63,8 +63,9 @@ def test_a_round_of_diffusion_costs_eight_forward_passes_for_each_real_image(ste
     assert (effort.memory.share, effort.memory.images, effort.memory.per_image) == (64, 64, 16.0)
 
 
-def test_a_control_run_of_diffusion_costs_three() -> None:
-    effort = of(training("edm", "mle", duration=1))
+@pytest.mark.parametrize("step", [training("edm", "mle", duration=1), training("edm", "neon", fakes=OUT, duration=1)])
+def test_a_control_run_of_diffusion_and_neon_cost_three(step: RoundStep) -> None:
+    effort = of(step)
     assert operations(effort) == 3 * F * 1_000_000
     assert effort.memory is not None and effort.memory.per_image == 8.0
 
@@ -153,6 +154,11 @@ def test_stored_fakes_of_var_need_no_forward_of_the_reference() -> None:
 
 def test_a_control_run_of_var() -> None:
     assert operations(of(training("var", "mle", **VAR))) == 640 * (3 * F + ENCODING)
+
+
+def test_neon_of_var_tokenizes_no_real_images_and_runs_no_forward_of_the_reference() -> None:
+    assert operations(of(training("var", "neon", fakes=OUT, **VAR))) == 640 * 3 * F
+    assert operations(of(training("var", "neon", **VAR))) == 640 * (3 * F + DRAWING + DECODING + ENCODING)
 
 
 def test_samples_of_var() -> None:

@@ -15,6 +15,7 @@ from ddo_integrations.edm2 import evaluate as edm2
 from ddo_integrations.nvlabs import evaluation
 from ddo_integrations.var import evaluate as var
 from ddo_plugin.checkouts.checkout import Checkout
+from ddo_plugin.evaluation import measure
 from ddo_plugin.hooks.types import Upstream
 from tests.cli.test_wrong_input import PATHS
 
@@ -28,7 +29,7 @@ def test_a_wrong_path_gives_one_message_and_status_2(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DNNLIB_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(evaluation, "open_checkout", lambda _: Checkout(tmp_path, Upstream("edm", "EDM", "train.py")))
-    monkeypatch.setattr(var, "ProcessPoolExecutor", lambda *_: ThreadPoolExecutor(1))
+    monkeypatch.setattr(measure, "ProcessPoolExecutor", lambda *_: ThreadPoolExecutor(1))
     Path("loop").symlink_to("loop")
     known = {option.name for option in command.params}
     usual = {name: value for name, value in USUAL.items() if name in known}

@@ -49,7 +49,9 @@ class Run:
         return succeeded(self.python("ddo_plugin", *arguments))
 
     def play(self, *flags: str) -> str:
-        return self.ddo("selfplay", self.folder / "recipe.toml", f"--out={self.folder}", *flags)
+        """Play the rounds without the judgement at the end, which version 0.1.0 did not have."""
+        unjudged = ("--set", "report.enabled=false")
+        return self.ddo("selfplay", self.folder / "recipe.toml", f"--out={self.folder}", *unjudged, *flags)
 
     def sample(self, family: str, network: Path, out: Path, *flags: str) -> str:
         own = ["--upstream=digits", f"--family={family}", f"--data={self.folder / 'data'}"]
@@ -232,6 +234,9 @@ def test_a_finished_run_is_taken_as_finished_and_nothing_of_it_is_run_again(fini
     finished.play()
     assert (finished.folder / "journal.jsonl").read_bytes() == journal
     assert finished.files() == before
+    finished.play("--set", "report.enabled=true")
+    begun = steps(finished.facts(), "started") - steps(facts, "started")
+    assert len(begun) == 2 and all("-judge-" in name for name in begun)
 
 
 def test_the_report_of_a_finished_run_tells_its_rounds(finished: Run) -> None:

@@ -362,8 +362,16 @@ def test_statistics_hold_no_graph() -> None:
 def test_mle_is_the_negative_log_likelihood_of_the_reals() -> None:
     logp, _, _ = random_terms()
     outcome = MLE()(Terms(logp))
-    assert not MLE().needs_fakes
-    assert DDO(1, 1).needs_fakes
+    assert (MLE().trains_on, DDO(1, 1).trains_on) == ("real", "both")
     torch.testing.assert_close(outcome.per_sample(), -logp)
     torch.testing.assert_close(outcome.mean(), -logp.mean())
     assert outcome.statistics["nonfinite"] == 0
+
+
+def test_neon_is_maximum_likelihood_under_the_names_of_fakes() -> None:
+    logp, _, _ = random_terms()
+    outcome, control = MLE(trains_on="fakes")(Terms(logp)), MLE()(Terms(logp))
+    assert outcome.per_sample().equal(control.per_sample())
+    assert outcome.mean().equal(control.mean())
+    assert outcome.statistics.keys() == {"loss/fake", "logps/fake", "nonfinite"}
+    assert outcome.statistics["logps/fake"].equal(logp.detach())

@@ -20,7 +20,7 @@ from ddo_plugin.base.files import sha256_file
 from ddo_plugin.jobs.journal import FILE_NAME, read
 
 DRIVER = Path(__file__).with_name("driver.py")
-KINDS = ("grid", "adaptive")
+KINDS = ("grid", "adaptive", "merging")
 LIMIT_S = 60
 
 pytestmark = pytest.mark.skipif(not Path("/proc").exists(), reason="finds the processes of a run in /proc")
@@ -94,7 +94,12 @@ def undisturbed(tmp_path: Path, make_world: Callable[..., Any], kind: str) -> An
 
 @pytest.mark.parametrize(
     ("kind", "kills"),
-    [("grid", 10), ("adaptive", 8), *(pytest.param(kind, 50, marks=pytest.mark.thorough) for kind in KINDS)],
+    [
+        ("grid", 10),
+        ("adaptive", 8),
+        ("merging", 5),
+        *(pytest.param(kind, 50, marks=pytest.mark.thorough) for kind in KINDS),
+    ],
 )
 def test_killed_at_random_moments_a_run_ends_with_the_same_facts_and_redoes_nothing_finished(
     kind: str, kills: int, tmp_path: Path, undisturbed: Any, make_world: Callable[..., Any]

@@ -23,6 +23,7 @@ from ddo_plugin.jobs.runner import Runner
 from ddo_plugin.selfplay.play import Evaluated, play
 from ddo_plugin.selfplay.recipe.plan import Candidate, Plan, Round
 from ddo_plugin.selfplay.report import history
+from ddo_plugin.selfplay.variants import Variant
 
 # A "network" is a file with a number, its score. Every script notes that it ran.
 PROLOGUE = """
@@ -277,7 +278,8 @@ def test_training_that_leaves_no_snapshot_is_one_clear_line_and_no_collapse(
 
 def test_a_score_that_is_no_number_never_wins(tmp_path: Path) -> None:
     judged = [
-        Evaluated(tmp_path / str(i), {"score": score}) for i, score in enumerate([float("nan"), 3.0, float("inf")])
+        Evaluated(Variant(tmp_path / str(i)), {"score": score})
+        for i, score in enumerate([float("nan"), 3.0, float("inf")])
     ]
     assert min(judged, key=lambda one: one.score).score == 3.0
     assert min([float("nan"), 3.0]) != 3.0  # why a plain minimum will not do

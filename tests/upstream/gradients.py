@@ -78,9 +78,11 @@ def moved(net: torch.nn.Module) -> torch.nn.Module:
     return net.train().requires_grad_(True)
 
 
-def opened(upstream: str, base: str, fakes: str, out: str, noise: str) -> tuple[Session, torch.Tensor, torch.Tensor]:
+def opened(
+    upstream: str, base: str, fakes: str, out: str, noise: str, objective: str = "ddo"
+) -> tuple[Session, torch.Tensor, torch.Tensor]:
     """A session that hands out its first fakes, and other fakes and their labels as the real batch."""
-    options = {"ddo": base, "ddo_fakes": fakes, "ddo_objective": "ddo", "ddo_alpha": 2.0, "ddo_beta": 0.5}
+    options = {"ddo": base, "ddo_fakes": fakes, "ddo_objective": objective, "ddo_alpha": 2.0, "ddo_beta": 0.5}
     options |= {"ddo_noise": noise, "ddo_compile": False, "ddo_trust": False, "ddo_sha256": None}
     session = prepare_session(upstream, Path(out), options)
     torch.manual_seed(0)

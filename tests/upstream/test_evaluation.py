@@ -132,6 +132,80 @@ def test_the_releases_commands_for_fid_run_on_two_ranks(upstream, script, own, w
     assert found == pytest.approx((means.mean() - 100) ** 2 + (means.std(ddof=1) - 2) ** 2, rel=1e-3)
 
 
+# Stands before the built-in features of the same name: those of the stand-in detector.
+SAME_FEATURES = """
+import numpy as np
+from ddo_plugin import hookimpl
+
+def features(images):
+    rows = np.zeros((len(images), 2048))
+    rows[:, 0] = images.mean((1, 2, 3))
+    return rows
+
+@hookimpl
+def ddo_features(name):
+    return features if name == "inception" else None
+"""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that python takes for one with an installed plugin."""
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "same_features.py").write_text(SAME_FEATURES)
+    about = folder / "same_features-1.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: same_features\nVersion: 1\n")
+    (about / "entry_points.txt").write_text("[ddo_plugin]\nsame_features = same_features\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("upstream", "calc", "suffix"),
+    [
+        ("edm", ["fid.py", "--", "calc"], ".npz"),
+        ("edm2", ["calculate_metrics.py", "--", "calc", "--metrics=fid"], ".pkl"),
+    ],
+)
+def test_upstreams_scripts_read_the_statistics_that_we_save(
+    upstream, calc, suffix, world, site, checkout, completed, tmp_path
+):
+    """Images are at distance 0 from their own statistics."""
+    env = {"DNNLIB_CACHE_DIR": str(world / "cache"), "PYTHONPATH": f"{site}:{world}", "DDO_CACHE": str(world / "ddo")}
+    ref, images = tmp_path / f"mine{suffix}", tmp_path / "images"
+    images.mkdir()
+    for number, image in enumerate(IMAGES):
+        Image.fromarray(image.transpose(1, 2, 0)).save(images / f"{number:02d}.png")
+    completed(run("-m", "ddo_plugin", "eval", images, f"--save-statistics={ref}", **env))
+    if suffix == ".npz":
+        arrays = np.load(ref)
+        assert {name: arrays[name].shape for name in arrays} == {"mu": (2048,), "sigma": (2048, 2048)}
+    arguments = [f"--images={images}", f"--ref={ref}", f"--num={COUNT}"]
+    printed = completed(run("-m", "ddo_plugin", "run", checkout(upstream), *calc, *arguments, **env))
+    assert float(re.findall(r"-?\d+\.?\d*(?:e[+-]\d+)?", printed)[-1]) == pytest.approx(0, abs=1e-3)
+
+
+@pytest.mark.parametrize(("upstream", "ref"), [("edm", "ref.npz"), ("edm2", "ref.pkl")])
+def test_real_images_add_recall_to_upstreams_fid(upstream, ref, world, site, networks, checkout, tmp_path) -> None:
+    out, real = tmp_path / "eval.json", tmp_path / "real.npz"
+    np.savez(real, arr_0=IMAGES.transpose(0, 2, 3, 1))
+    env = {"DNNLIB_CACHE_DIR": str(world / "cache"), "PYTHONPATH": f"{site}:{world}", "DDO_CACHE": str(world / "ddo")}
+    arguments = [
+        f"--checkout={checkout(upstream)}",
+        f"--ref={world / ref}",
+        f"--real={real}",
+        "--num=8",
+        f"--out={out}",
+    ]
+    done = run("-m", "ddo_plugin", "eval", networks[upstream], *arguments, "--", "--steps=2", **env)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())
+    assert found["metrics"].keys() == {"fid", "precision", "recall"}
+    assert 0 <= found["metrics"]["recall"] <= 1
+    assert found["score"] == found["metrics"]["fid"]
+    assert {path.name for path in tmp_path.iterdir()} == {"eval.json", "real.npz"}
+
+
 def test_arguments_after_the_dashes_go_to_the_sampler(world, networks, checkout, completed, tmp_path) -> None:
     """EDM2's `gen` takes none, so images are generated first and then measured."""
     out = tmp_path / "eval.json"

@@ -40,7 +40,7 @@ LAST_CLASS = {"edm-cifar10-uncond": None, "edm-cifar10-cond": 9, "edm2-img64-s":
 
 
 def upstream_of(name: str) -> str:
-    return name.split("-")[0]
+    return name.removeprefix("neon-").split("-")[0]
 
 
 def opened(name: str, checkout, *overrides: str) -> Recipe:
@@ -100,11 +100,12 @@ def configured(networks, checkout, tmp_path):
     """A function: recipe's name, round -> upstream's configuration of that round, from the recipe's own command."""
 
     def run(name: str, number: int) -> dict[str, Any]:
+        of = name.removeprefix("neon-")
         latent = name == "edm2-img512-l"
         side = 32 if "cifar10" in name else 64
-        last = LAST_CLASS[name]
+        last = LAST_CLASS[of]
         write_data(tmp_path / "data.zip", (8 if latent else 3, side, side), last)
-        fakes, network = tmp_path / "fakes", networks[name]
+        fakes, network = tmp_path / "fakes", networks[of]
         samples = np.zeros((2, 4 if latent else 3, side, side), np.float32 if latent else np.uint8)
         labels = None if last is None else np.array([0, last])
         made_by = {"source": str(network), "sha256": sha256_file(network)}
@@ -148,6 +149,15 @@ def test_edm_takes_the_recipes_command_and_its_configuration_is_the_papers(name:
     assert config["seed"] == 1
 
 
+@pytest.mark.parametrize("name", ["neon-edm-cifar10-uncond", "neon-edm-cifar10-cond"])
+def test_edm_takes_the_command_of_neon_and_its_configuration_is_that_of_its_authors(name: str, configured) -> None:
+    config = configured(name, 1)
+    assert (config["total_kimg"], config["lr_rampup_kimg"], config["batch_size"]) == (6000, 10000, 512)
+    assert (config["optimizer_kwargs"]["lr"], config["ema_halflife_kimg"], config["kimg_per_tick"]) == (1e-4, 500, 50)
+    assert (config["augment_kwargs"]["p"], config["network_kwargs"]["dropout"]) == (0.12, 0.13)
+    assert config["snapshot_ticks"] == 10
+
+
 def test_edm2_takes_the_recipes_command_and_its_configuration_is_the_papers(configured) -> None:
     config = configured("edm2-img64-s", 16)
     assert (config["total_nimg"], config["batch_size"], config["snapshot_nimg"]) == (6_400_000, 512, 2**17)
@@ -174,7 +184,11 @@ def test_edm2_takes_the_recipes_command_for_latents(number: int, P_std: float, l
 
 @pytest.mark.parametrize(
     ("name", "parsed"),
-    [("var-d16", "[] 16 1024 8 1e-06 0.001 1 0.1 0"), ("var-d30", "[] 30 1024 32 1e-06 0.001 1 0.1 0.08")],
+    [
+        ("var-d16", "[] 16 1024 8 1e-06 0.001 1 0.1 0"),
+        ("var-d30", "[] 30 1024 32 1e-06 0.001 1 0.1 0.08"),
+        ("neon-var-d16", "[] 16 768 1 3.3333333e-06 1e-05 1 0.01 0"),
+    ],
 )
 def test_vars_parser_takes_the_recipes_command(name: str, parsed: str, checkout, completed, refused, tmp_path) -> None:
     """It has no dry run: the round ends where its data, which are not there, are looked for."""
@@ -182,7 +196,8 @@ def test_vars_parser_takes_the_recipes_command(name: str, parsed: str, checkout,
         pytest.importorskip(needed)
     recipe = opened(name, checkout, f"training.data_path={tmp_path}")
     this = recipe.rounds[0]
-    setting = ("ddo", this.candidates[0].alpha, this.candidates[0].beta)
+    first = this.candidates[0]
+    setting = (first.objective, first.alpha, first.beta)
     step = RoundStep("var", tmp_path / "a.pth", None, tmp_path / "out", *setting, 1, this.training)
     command = plugins.manager().hook.ddo_round_command(step=step)
     line = refused(started(command.argv, tmp_path, **command.env))

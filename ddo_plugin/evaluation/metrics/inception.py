@@ -22,13 +22,20 @@ FILE = "weights-inception-2015-12-05-6726825d.pth"
 URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{FILE}"
 DIGEST = "6726825d"  # the end of the published file's name is the beginning of its sha256
 LAYERS = ["2048", "logits_unbiased"]
+SPATIAL_CHANNELS = 7  # OpenAI's evaluator keeps the first 7 channels of `mixed_6/conv`
 
 
 class Inception:
-    """A feature extractor with 2048 features, and with logits without bias, which the Inception Score uses."""
+    """A feature extractor with 2048 features, logits without bias for the Inception Score, and features for sFID.
+
+    The features for sFID are those of OpenAI's evaluator: 7 channels of 17×17 positions, flattened in this order:
+    row, column, channel. Its layer `mixed_6/conv` is the first part of the block that torch-fidelity calls Mixed_6d.
+    """
 
     def __init__(self, weights: Path):
         self._network = _network(weights).to(device())
+        self._network.Mixed_6d.register_forward_hook(self._keep_spatial)
+        self._spatial = torch.empty(0)
         self.description: Mapping[str, Any] = {
             "weights": str(weights),
             "sha256": sha256_file(weights),
@@ -36,14 +43,20 @@ class Inception:
         }
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        return self.with_logits(images)[0]
+        return self.with_spatial(images)[0]
+
+    def with_logits(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.with_spatial(images)[:2]
 
     @torch.inference_mode()
-    def with_logits(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def with_spatial(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device())
         with full_precision():
             features, logits = self._network(pixels.expand(-1, 3, -1, -1))
-        return features.cpu().numpy(), logits.cpu().numpy()
+        return features.cpu().numpy(), logits.cpu().numpy(), self._spatial.cpu().numpy()
+
+    def _keep_spatial(self, _block: Any, _inputs: Any, output: torch.Tensor) -> None:
+        self._spatial = output[:, :SPATIAL_CHANNELS].permute(0, 2, 3, 1).flatten(1)
 
 
 def load() -> Inception:

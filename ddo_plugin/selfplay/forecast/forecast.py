@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from ddo_plugin.hooks import plugins
 from ddo_plugin.hooks.types import Effort, EvaluationStep, Memory, NetworkCount, RefsetStep, RoundStep
 from ddo_plugin.selfplay.forecast.devices import Device
 from ddo_plugin.selfplay.recipe.load import Recipe
-from ddo_plugin.selfplay.recipe.plan import Round
+from ddo_plugin.selfplay.recipe.plan import Plan, Round
 
 OUT = Path("out")  # no step runs, so nothing is written there
 
@@ -68,8 +69,10 @@ class RoundForecast:
     @property
     def evaluations(self) -> int:
         """The number of full evaluations."""
-        search = self.planned.search
-        return min(search.finalists, self.networks) if search else self.networks
+        search, merged = self.planned.search, self.planned.merged_later
+        if search:
+            return min(search.finalists, self.networks) + merged
+        return self.networks * len(self.planned.weights_at_once) + merged
 
     def _networks(self, stage: Stage) -> int:
         return stage.candidates * stage.snapshots * self.training.networks
@@ -150,6 +153,8 @@ class Forecast:
     gpus: int
     counted_in: str  # which network was counted, for people
     rounds: tuple[RoundForecast, ...]
+    control: tuple[RoundForecast, ...] = ()  # the rounds with maximum likelihood, if the recipe asks for them
+    judgement: Effort | None = None  # of one network at the end
 
     @property
     def base(self) -> float:
@@ -157,18 +162,35 @@ class Forecast:
         return self.rounds[0].seconds(self.rounds[0].evaluation)
 
     @property
+    def judgements(self) -> int:
+        """The number of networks that are judged at the end: base, winner, and the control's winner."""
+        return 0 if self.judgement is None else 3 if self.control else 2
+
+    @property
+    def judging(self) -> float:
+        """The GPU-seconds of judging these networks."""
+        return self.judgements * self.rounds[0].seconds(self.judgement)
+
+    @property
+    def controlling(self) -> float:
+        """The GPU-seconds of the control's rounds."""
+        return sum(each.gpu_seconds for each in self.control)
+
+    @property
     def gpu_seconds(self) -> float:
-        return self.base + sum(each.gpu_seconds for each in self.rounds)
+        return self.base + sum(each.gpu_seconds for each in self.rounds) + self.controlling + self.judging
 
     def elapsed(self, slots: int) -> float:
-        """Return the time of the run if this many steps run at once."""
-        return self.base / self.gpus + sum(each.elapsed(self.gpus, slots) for each in self.rounds)
+        """Return the time of the run if this many steps run at once. A control takes turns with the other rounds."""
+        rounds = sum(each.elapsed(self.gpus, slots) for each in (*self.rounds, *self.control))
+        turns = math.ceil(self.judgements / slots) / max(self.judgements, 1)
+        return rounds + (self.base + turns * self.judging) / self.gpus
 
     @property
     def disk(self) -> tuple[float, float]:
         """The most bytes on the disk at any time, and those at the end."""
         keep, most, left = self.recipe.policy.keep, 0.0, 0.0
-        for each in self.rounds:
+        for each in (*self.rounds, *self.control):
             most = max(most, left + each.disk)
             left += each.left(keep)
         return most, left
@@ -189,19 +211,38 @@ def _costs(each: RoundForecast) -> Any:
 
 def forecast(recipe: Recipe, network: NetworkCount, device: Device, gpus: int, counted_in: str) -> Forecast:
     """Return what a recipe costs if its networks are like this one."""
-    rounds = (_round(recipe, number, network, device, gpus) for number in range(1, len(recipe.rounds) + 1))
-    return Forecast(recipe, network, device, gpus, counted_in, tuple(rounds))
+    plan, start, report = recipe.plan(Path(recipe.start)), Path(recipe.start), recipe.report
+    effort = partial(_effort, network, gpus)
+    rounds, control = (
+        tuple(_round(each, number, effort, device) for number in range(1, len(each.rounds) + 1))
+        for each in (plan, plan.control())
+    )
+    return Forecast(
+        recipe,
+        network,
+        device,
+        gpus,
+        counted_in,
+        rounds,
+        control if report and report.control else (),
+        effort(EvaluationStep(plan.upstream, start, OUT, report.evaluation_seeds, report.evaluation))
+        if report
+        else None,
+    )
 
 
-def _round(recipe: Recipe, number: int, network: NetworkCount, device: Device, gpus: int) -> RoundForecast:
-    planned, start, name = recipe.rounds[number - 1], Path(recipe.start), recipe.upstream
-    seed, candidate, search = recipe.seed + number, planned.candidates[0], planned.search
+def _effort(network: NetworkCount, gpus: int, step: RefsetStep | RoundStep | EvaluationStep) -> Effort:
+    answer: Effort | None = plugins.manager().hook.ddo_effort(step=step, network=network, gpus=gpus)
+    if answer is None:
+        raise UserError(f"the integration of '{step.upstream}' does not tell what its steps cost, so there is no plan")
+    return answer
 
-    def effort(step: RefsetStep | RoundStep | EvaluationStep) -> Effort:
-        answer: Effort | None = plugins.manager().hook.ddo_effort(step=step, network=network, gpus=gpus)
-        if answer is None:
-            raise UserError(f"the integration of '{name}' does not tell what its steps cost, so there is no plan")
-        return answer
+
+def _round(
+    plan: Plan, number: int, effort: Callable[[RefsetStep | RoundStep | EvaluationStep], Effort], device: Device
+) -> RoundForecast:
+    planned, start, name = plan.at(number), plan.base, plan.upstream
+    seed, candidate, search = plan.seed + number, planned.candidates[0], planned.search
 
     def training(**more: int) -> Effort:
         setting = (candidate.objective, candidate.alpha, candidate.beta)

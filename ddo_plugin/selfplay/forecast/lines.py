@@ -33,7 +33,11 @@ def lines(plan: Forecast, slots: int) -> Iterator[str]:
     total = plan.gpu_seconds / HOUR
     yield ""
     yield f"evaluation of the first network: {_number(plan.base / HOUR)} GPU-hours"
-    yield f"{_plural(count, 'round')} and this: {_number(total)} GPU-hours, {_time(plan.elapsed(slots) / HOUR)}"
+    if plan.control:
+        yield f"control, trained by maximum likelihood: {_number(plan.controlling / HOUR)} GPU-hours"
+    if plan.judgements:
+        yield f"{_plural(plan.judgements, 'judgement')} by fresh seeds: {_number(plan.judging / HOUR)} GPU-hours"
+    yield f"{_plural(count, 'round')} and these: {_number(total)} GPU-hours, {_time(plan.elapsed(slots) / HOUR)}"
     yield from _wider(plan, slots)
     yield from _compared(plan)
     yield from _memory(plan)

@@ -40,7 +40,7 @@ def check(source: Source) -> tuple[list[str], list[str]]:
     tables = (*schema.TABLES, *schema.OPTION_TABLES, "expected", "change")
     _check_keys(problems, (), values, schema.TOP, also=tables)
     for name, keys in schema.TABLES.items():
-        if (table := _table(problems, (name,), values)) is not None:
+        if (table := _table(problems, (name,), values, required=name not in schema.OPTIONAL)) is not None:
             _check_keys(problems, (name,), table, keys)
     for name, value in (_table(problems, ("expected",), values) or {}).items():
         _check_value(problems, ("expected", name), value, schema.EXPECTED)
@@ -56,6 +56,8 @@ def check(source: Source) -> tuple[list[str], list[str]]:
                 own = schema.OPTION_TABLES[name]
                 _check_options(problems, (*place, name), table, options[name], complete=not place, own=own)
     notes += _check_search(problems, values.get("search", {}), options["evaluation"])
+    _check_merge(problems, values)
+    _check_report(problems, values, [layer for _, layer in changes], options["evaluation"])
     _check_objectives(problems, [((), values), *changes])
     return problems.lines(), notes
 
@@ -64,14 +66,58 @@ def _check_search(problems: Problems, search: Any, evaluation: Options) -> list[
     """Check what the table [search] asks for beyond its keys; return what could not be checked."""
     if not isinstance(search, dict):
         return []
-    if isinstance(search.get("evaluation"), dict):
-        cheaper = replace(evaluation, reserved={**evaluation.reserved, "seeds": "set search.seeds"})
-        _check_options(problems, ("search", "evaluation"), search["evaluation"], cheaper, complete=False, own={})
+    _check_changed_evaluation(problems, "search", search, evaluation)
     if search.get("kind") != "adaptive":
         return []
     if "rungs" not in search:
         problems.add(("search", "rungs"), f"is missing; it must be {schema.TABLES['search']['rungs'].meaning}")
     return [] if find_spec("optuna") else ["the search, because it needs optuna: pip install 'ddo-plugin[search]'"]
+
+
+def _check_merge(problems: Problems, values: Mapping[str, Any]) -> None:
+    """Require w = 1 in [merge] where the snapshots themselves are compared before they are merged."""
+    merge, search = values.get("merge"), values.get("search")
+    if not isinstance(merge, dict) or 1 in _list(merge.get("w", [1])):
+        return
+    if isinstance(search, dict) and search.get("kind") == "adaptive":
+        problems.add(("merge", "w"), "needs the value 1 in an adaptive search, which compares the snapshots themselves")
+    elif merge.get("snapshots", "all") != "all":
+        problems.add(("merge", "w"), "needs the value 1, because merge.snapshots chooses the best snapshots")
+
+
+def _check_report(
+    problems: Problems, values: Mapping[str, Any], changes: Sequence[Mapping[str, Any]], evaluation: Options
+) -> None:
+    """Check what the table [report] asks for beyond its keys: its seeds must not have selected anything."""
+    report = values.get("report")
+    if not isinstance(report, dict):
+        return
+    _check_changed_evaluation(problems, "report", report, evaluation)
+    usual = schema.OPTION_TABLES["evaluation"]["seeds"].default
+    selecting = {"evaluation.seeds": _seeds(values.get("evaluation"), usual)}
+    for number, change in enumerate(changes, 1):
+        selecting[f"change[{number}].evaluation.seeds"] = _seeds(change.get("evaluation"), [])
+    search = values.get("search")
+    if isinstance(search, dict) and search.get("kind") == "adaptive":
+        selecting["search.seeds"] = _seeds(search, usual)
+    for name, seeds in selecting.items():
+        if both := [seed for seed in _seeds(report, []) if seed in seeds]:
+            problems.add(("report", "seeds"), f"{both[0]} is also in {name}, which selects networks; use another seed")
+
+
+def _seeds(table: Any, usual: Sequence[int]) -> list[Any]:
+    return _list(table.get("seeds", usual) if isinstance(table, dict) else usual)
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _check_changed_evaluation(problems: Problems, name: str, table: Mapping[str, Any], evaluation: Options) -> None:
+    """Check the options that a table changes in the evaluation."""
+    if isinstance(table.get("evaluation"), dict):
+        changed = replace(evaluation, reserved={**evaluation.reserved, "seeds": f"set {name}.seeds"})
+        _check_options(problems, (name, "evaluation"), table["evaluation"], changed, complete=False, own={})
 
 
 def _check_keys(

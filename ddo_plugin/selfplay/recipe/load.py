@@ -13,9 +13,10 @@ from ddo_plugin.base.errors import UserError
 from ddo_plugin.hooks import plugins
 from ddo_plugin.jobs.runner import Policy
 from ddo_plugin.selfplay.recipe import checks, schema, toml_source
-from ddo_plugin.selfplay.recipe.plan import Candidate, Plan, Round, Search
+from ddo_plugin.selfplay.recipe.plan import Candidate, Merge, Plan, Report, Round, Search
 from ddo_plugin.selfplay.recipe.toml_source import Place, Source
 
+FRESH_SEEDS = 3  # number of seeds with which the networks are judged at the end, unless the recipe names them
 COPY = "dataset:"  # prefix of the label choice "the labels of this dataset"
 
 
@@ -44,11 +45,13 @@ class Recipe:
     checkout: Path | None
     policy: Policy
     resources: Resources
+    report: Report | None = None
     notes: tuple[str, ...] = ()  # what could not be checked
 
     def plan(self, base: Path, base_sha256: str | None = None) -> Plan:
         """Return the plan of a run that starts from the network file `base`."""
-        return Plan(self.path.stem, self.upstream, base, self.rounds, self.seed, base_sha256=base_sha256)
+        name = self.path.stem
+        return Plan(name, self.upstream, base, self.rounds, self.seed, base_sha256=base_sha256, report=self.report)
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -75,6 +78,7 @@ class _Reader:
     def recipe(self, notes: tuple[str, ...]) -> Recipe:
         """Return the recipe."""
         top = _with_defaults(self.values, schema.TOP)
+        rounds = tuple(self._round(number) for number in range(1, top["rounds"] + 1))
         return Recipe(
             path=self.source.path.absolute(),
             title=top["title"],
@@ -82,11 +86,12 @@ class _Reader:
             start=str(self._located(("start",), top["start"])),
             sha256=top["sha256"],
             seed=top["seed"],
-            rounds=tuple(self._round(number) for number in range(1, top["rounds"] + 1)),
+            rounds=rounds,
             expected=self.values.get("expected", {}),
             checkout=self.checkout,
             policy=self.policy,
             resources=Resources(**self.tables["resources"]),
+            report=self._report(rounds, top["seed"]),
             notes=notes,
         )
 
@@ -111,6 +116,7 @@ class _Reader:
             training={**launch, "ddo-round": number, **collapse, **settings["training"]},
             evaluation=evaluation,
             search=self._search(evaluation),
+            merge=self._merge(),
         )
 
     def _settings(self, number: int) -> dict[str, dict[str, Any]]:
@@ -130,10 +136,31 @@ class _Reader:
         table = self.tables["search"]
         if table["kind"] != "adaptive":
             return None
-        place = ("search", "evaluation")
-        cheaper = {name: self._located((*place, name), value) for name, value in table["evaluation"].items()}
         rungs, seeds = tuple(table["rungs"]), tuple(table["seeds"])
-        return Search(rungs, table["keep"], table["finalists"], seeds, {**evaluation, **cheaper})
+        return Search(rungs, table["keep"], table["finalists"], seeds, {**evaluation, **self._changed("search")})
+
+    def _merge(self) -> Merge | None:
+        table = self.values.get("merge")
+        if table is None:
+            return None
+        snapshots = table.get("snapshots", schema.TABLES["merge"]["snapshots"].default)
+        return Merge(tuple(map(float, table["w"])), None if snapshots == "all" else snapshots)
+
+    def _report(self, rounds: Sequence[Round], seed: int) -> Report | None:
+        """Return how the networks are judged at the end: as in the last round, but with other seeds."""
+        table = self.tables["report"]
+        if not table["enabled"]:
+            return None
+        used = {seed + number for number in range(len(rounds) + 1)}  # also the seeds of reference sets
+        used |= {seed for each in rounds for seed in each.selecting_seeds}
+        fresh = range(max(used) + 1, max(used) + 1 + FRESH_SEEDS)
+        evaluation = {**rounds[-1].evaluation, **self._changed("report")}
+        return Report(tuple(table["seeds"] or fresh), evaluation, table["control"])
+
+    def _changed(self, table: str) -> dict[str, Any]:
+        """Return the options of the evaluation that this table changes."""
+        values = self.tables[table]["evaluation"]
+        return {name: self._located((table, "evaluation", name), value) for name, value in values.items()}
 
     def _launch(self) -> dict[str, Any]:
         checkout = {} if self.checkout is None else {"checkout": self.checkout}

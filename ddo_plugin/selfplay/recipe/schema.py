@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ddo_plugin.base.option_types import MOST_AT_A_TIME, MOST_SAMPLES
@@ -114,6 +114,19 @@ TABLES: Mapping[str, Mapping[str, Key]] = {
         "seeds": SEEDS,
         "evaluation": Key("a table of options of the evaluation", lambda value: isinstance(value, dict), {}),
     },
+    "merge": {
+        "w": Key(
+            "a list of different numbers",
+            lambda v: _several(v, lambda w: _number(w) and abs(w) < 1e9),
+        ),
+        "snapshots": Key('"all" or a whole number >= 1', lambda v: v == "all" or _whole(v, 1), "all"),
+    },
+    "report": {
+        "enabled": switch(True),
+        "seeds": replace(SEEDS, default=None),  # None: seeds that the recipe uses nowhere else
+        "control": switch(False),
+        "evaluation": Key("a table of options of the evaluation", lambda value: isinstance(value, dict), {}),
+    },
     "policy": {
         "retries": whole(0, 1),
         "allow_failures": switch(False),
@@ -129,6 +142,7 @@ TABLES: Mapping[str, Mapping[str, Key]] = {
         "slurm": Key("a table of submitit's parameters", lambda value: isinstance(value, dict), {}),
     },
 }
+OPTIONAL = ("merge",)  # tables that mean something even if they are empty
 # Tables that hold options of a command: these keys are not options, but settings of self-play.
 OPTION_TABLES: Mapping[str, Mapping[str, Key]] = {
     "refset": {"count": whole(1, most=MOST_SAMPLES)},

@@ -92,26 +92,41 @@ def scores(history: History) -> str:
 def sweep(
     best: Mapping[int, Mapping[tuple[float, float], float]], dropped: Collection[tuple[int, float, float]] = ()
 ) -> str:
-    """Draw the best score of each (α, β) by round, all on one colour scale. Pairs in `dropped` get no colour."""
+    """Draw the best score of each (α, β) by round. Pairs in `dropped` get no colour."""
+    return _heat_maps(best, "β", "α", {(number, (alpha, beta)) for number, alpha, beta in dropped})
+
+
+def merges(best: Mapping[int, Mapping[tuple[float, float], float]]) -> str:
+    """Draw the best score of each (α, w) by round."""
+    return _heat_maps(best, "w", "α", set())
+
+
+def _heat_maps(
+    scores: Mapping[int, Mapping[tuple[float, float], float]],
+    xlabel: str,
+    ylabel: str,
+    colourless: Collection[tuple[int, tuple[float, float]]],
+) -> str:
+    """Draw the score of each (row, column) by round, all on one colour scale."""
     through = {
-        number: {at: s for at, s in grid.items() if (number, *at) not in dropped} for number, grid in best.items()
+        number: {at: s for at, s in grid.items() if (number, at) not in colourless} for number, grid in scores.items()
     }
     finite = [score for grid in through.values() for score in grid.values() if np.isfinite(score)]
     with matplotlib.rc_context(STYLE):
-        figure, row = canvas(len(best), width=max(9.0, 2.2 * len(best)), height=2.6)
-        for axes, (number, grid) in zip(row, best.items(), strict=True):
-            alphas, betas = sorted({alpha for alpha, _ in grid}), sorted({beta for _, beta in grid})
-            cells = np.array([[grid.get((alpha, beta), np.nan) for beta in betas] for alpha in alphas])
-            coloured = np.array([[through[number].get((alpha, beta), np.nan) for beta in betas] for alpha in alphas])
+        figure, maps = canvas(len(scores), width=max(9.0, 2.2 * len(scores)), height=2.6)
+        for axes, (number, grid) in zip(maps, scores.items(), strict=True):
+            rows, columns = sorted({row for row, _ in grid}), sorted({column for _, column in grid})
+            cells = np.array([[grid.get((row, column), np.nan) for column in columns] for row in rows])
+            coloured = np.array([[through[number].get((row, column), np.nan) for column in columns] for row in rows])
             axes.imshow(coloured, "viridis_r", aspect="auto", vmin=min(finite, default=0), vmax=max(finite, default=1))
             for (i, j), score in np.ndenumerate(cells):
                 dark = np.isfinite(coloured[i, j]) and score > (min(finite) + max(finite)) / 2
                 ink = "white" if dark else "black" if np.isfinite(coloured[i, j]) else INK
                 label = f"{score:.3g}" if np.isfinite(score) else "–"
                 axes.text(j, i, label, ha="center", va="center", fontsize=8, color=ink)
-            axes.set(title=f"round {number}", xlabel="β", ylabel="α")
-            axes.set_xticks(range(len(betas)), [f"{beta:g}" for beta in betas])
-            axes.set_yticks(range(len(alphas)), [f"{alpha:g}" for alpha in alphas])
+            axes.set(title=f"round {number}", xlabel=xlabel, ylabel=ylabel)
+            axes.set_xticks(range(len(columns)), [f"{column:g}" for column in columns])
+            axes.set_yticks(range(len(rows)), [f"{row:g}" for row in rows])
             axes.grid(visible=False)
         return svg(figure)
 

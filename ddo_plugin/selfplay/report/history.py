@@ -14,6 +14,7 @@ from ddo_plugin.finetuning import statistics
 from ddo_plugin.jobs.journal import FILE_NAME, Fact, read
 from ddo_plugin.selfplay import evaluation_file
 from ddo_plugin.selfplay.recipe.plan import Candidate
+from ddo_plugin.selfplay.variants import training_of
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Point:
     evaluation: dict[str, Any]
     grid: Path
     candidate: dict[str, Any] | None = None  # the setting that it was trained with; None for a base
+    w: float = 1.0  # of a merge of reference and snapshot; 1 for a snapshot
 
     @property
     def score(self) -> float:
@@ -55,7 +57,7 @@ class Point:
 
     def steps(self) -> list[dict[str, float]]:
         """Return the statistics of the network's training; an empty list for a base."""
-        file = self.network.parent / statistics.FILE_NAME
+        file = training_of(self.network) / statistics.FILE_NAME
         return statistics.read(file) if file.exists() else []
 
 
@@ -127,4 +129,4 @@ def _point(root: Path, fact: Fact) -> Point:
     evaluation, grid = evaluation_file.read(file), file.with_suffix(".grid.npy")
     if fact["candidate"]:
         fact["candidate"].fill(Candidate)  # refuses a damaged one
-    return Point(fact["round"], root / fact["network"], evaluation, grid, fact["candidate"])
+    return Point(fact["round"], root / fact["network"], evaluation, grid, fact["candidate"], fact.get("w", 1.0))

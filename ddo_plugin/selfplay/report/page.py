@@ -22,12 +22,12 @@ class Figure:
 
 @dataclass(frozen=True)
 class Table:
-    """The table at the top of the page."""
+    """A table."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
-    best: int  # index of the column to highlight
     note: str
+    best: int = -1  # index of the column to highlight
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Section:
     texts: Sequence[str] = ()
     figures: Sequence[Figure] = ()
     warnings: Sequence[str] = field(default=())
+    table: Table | None = None
 
 
 def write(

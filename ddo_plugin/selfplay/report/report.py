@@ -10,6 +10,7 @@ from typing import Any
 
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.jobs.journal import FILE_NAME, read
+from ddo_plugin.selfplay import judged
 from ddo_plugin.selfplay.recipe.plan import Candidate
 from ddo_plugin.selfplay.report import figures, history, page
 from ddo_plugin.selfplay.report.history import History, Point
@@ -34,7 +35,11 @@ def write(out: Path, command: str) -> Path:
         title=f"Self-play: {', '.join(histories)}",
         lead="Each round finetunes its reference against samples of it. The best snapshot becomes the next reference.",
         table=_rounds(out, histories),
-        sections=[_now(out), *(section for plan in histories.values() for section in _sections(out, plan, facts))],
+        sections=[
+            *_judged(out),
+            _now(out),
+            *(section for plan in histories.values() for section in _sections(out, plan, facts)),
+        ],
         command=command,
         versions=f"ddo-plugin {version('ddo-plugin')}, torch {version('torch')}, Python {platform.python_version()}",
     )
@@ -49,7 +54,7 @@ def _rounds(out: Path, histories: Mapping[str, History]) -> page.Table:
             first = f"{name}, {where}" if len(histories) > 1 else where
             rows.append([first, *_setting(point), _score(point), _relative(out, point.network)])
     head = ("", "objective", "α", "β", "score", "network")
-    return page.Table(head, rows, best=4, note="The selected network of each round. A lower score is better.")
+    return page.Table(head, rows, "The selected network of each round. A lower score is better.", best=4)
 
 
 def _setting(point: Point) -> Sequence[str]:
@@ -60,6 +65,20 @@ def _setting(point: Point) -> Sequence[str]:
 
 def _score(point: Point) -> str:
     return f"{point.score:.4g} ± {point.spread:.2g}" if point.spread else f"{point.score:.4g}"
+
+
+def _judged(out: Path) -> list[page.Section]:
+    """Return the numbers that can be published, if the run has come so far."""
+    networks = judged.of(out)
+    if not networks:
+        return []
+    head, *rows = judged.rows(networks)
+    note = (
+        "“fresh seeds” is the score by sampling seeds that selected no network, with the standard deviation over these "
+        "seeds. “selection” is the score by which the network was selected. It is too good, because it is the best of "
+        "many."
+    )
+    return [page.Section("Numbers to publish", table=page.Table(head, rows, note, best=1))]
 
 
 def _now(out: Path) -> page.Section:
@@ -91,15 +110,21 @@ def _scores(plan: History) -> page.Section:
     elif best := _best(plan.evaluated):
         caption = "The sweep: the best score of each α and β in each round. A dash marks pairs without a score."
         shown.append(page.Figure(figures.sweep(best), caption))
+    if any(point.w != 1 for point in plan.evaluated):
+        caption = (
+            "Merged networks: the best score of each α and w in each round. w = 0 is the reference, w = 1 a snapshot; "
+            "larger values extrapolate beyond it, negative ones away from it."
+        )
+        shown.append(page.Figure(figures.merges(_best(plan.evaluated, by_w=True)), caption))
     return page.Section("Score by round", [plan.name], shown)
 
 
-def _best(points: Sequence[Point]) -> dict[int, dict[tuple[float, float], float]]:
-    """Return the best score of each α and β, by round."""
+def _best(points: Sequence[Point], by_w: bool = False) -> dict[int, dict[tuple[float, float], float]]:
+    """Return the best score of each α and β, or of each α and w, by round."""
     best: dict[int, dict[tuple[float, float], float]] = {}
     for point in points:
         if point.candidate is not None:
-            setting = (point.candidate["alpha"], point.candidate["beta"])
+            setting = (point.candidate["alpha"], point.w if by_w else point.candidate["beta"])
             grid = best.setdefault(point.round, {})
             grid[setting] = min(grid.get(setting, float("inf")), point.rank)
     return dict(sorted(best.items()))
@@ -137,6 +162,7 @@ def _provenance(out: Path, plan: History) -> page.Section:
     for point in reversed(plan.points[: plan.points.index(plan.best) + 1]):
         sha256 = sidecar.sha256(point.network)
         made_by = f" by {Candidate(**point.candidate)} from the network below" if point.candidate else ""
+        made_by += f", merged with it at w={point.w:g}" if point.w != 1 else ""
         digest = f", sha256 {sha256}" if sha256 else ""
         where = f"round {point.round}" if point.round else "base"
         texts.append(f"{where}: {_relative(out, point.network)}{digest}: score {_score(point)}{made_by}")

@@ -13,7 +13,7 @@ import torch
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.evaluation.metrics import inception
 from ddo_plugin.hooks import plugins
-from ddo_plugin.hooks.types import Classifier
+from ddo_plugin.hooks.types import Classifier, SpatialExtractor
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (1, 3, 16, 16), dtype=np.uint8)
 
@@ -52,6 +52,21 @@ def test_features_and_logits_are_those_of_torch_fidelity(network, weights) -> No
     assert (extractor.description["weights"], extractor.description["device"]) == (str(weights), "cpu")
     grey = extractor(IMAGES[:, :1])  # as three equal channels
     np.testing.assert_array_equal(grey, extractor(IMAGES[:, :1].repeat(3, 1)))
+
+
+def test_features_for_sfid_are_the_first_channels_of_the_first_part_of_mixed_6(network, weights) -> None:
+    """In the order of OpenAI's evaluator, whose layers are [N, H, W, C]; the part is computed here by itself."""
+    seen: list[torch.Tensor] = []
+    network.Mixed_6d.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].clone()))
+    network(torch.from_numpy(IMAGES))
+    part = network.Mixed_6d.branch1x1(seen[0]).numpy()  # [1, 192, 17, 17]
+    extractor = inception.load()
+    assert isinstance(extractor, SpatialExtractor)
+    features, logits, spatial = extractor.with_spatial(IMAGES)
+    np.testing.assert_array_equal(spatial, part.transpose(0, 2, 3, 1)[..., :7].reshape(1, 2023))
+    assert np.ptp(spatial) > 0
+    np.testing.assert_array_equal(features, extractor(IMAGES))
+    np.testing.assert_array_equal(logits, extractor.with_logits(IMAGES)[1])
 
 
 @pytest.fixture

@@ -50,8 +50,8 @@ def results(out: Path) -> dict[str, object]:
     return {"facts": sorted(map(str, facts)), **evaluations}
 
 
-# VAR's loop, `ddo convert`, recipes and `ddo plan` call these
-ELSEWHERE = {"ddo_loader", "ddo_convert", "ddo_evaluation_options", "ddo_count", "ddo_effort"}
+# VAR's loop, `ddo convert`, `ddo merge`, recipes and `ddo plan` call these
+ELSEWHERE = {"ddo_loader", "ddo_convert", "ddo_merge", "ddo_evaluation_options", "ddo_count", "ddo_effort"}
 
 
 @pytest.mark.parametrize("hook", [hook for hook in HOOKS if hook not in ELSEWHERE])
@@ -63,6 +63,15 @@ def test_every_hook_is_called(hook: str, finished: tuple[Path, str]) -> None:
         env = {**os.environ, "DDO_TRACE_HOOKS": "1"}
         printed = subprocess.run(command, capture_output=True, text=True, check=True, env=env).stderr
     assert f"[hook] {hook}(" in printed
+
+
+def test_each_evaluation_measures_recall_beside_the_distance(finished) -> None:
+    evaluations = [json.loads(path.read_text()) for path in finished[0].rglob("*-eval-*.json")]
+    assert evaluations
+    for found in evaluations:
+        assert found["metrics"].keys() == {"fd", "precision", "recall"}
+        assert found["score"] == found["metrics"]["fd"]
+        assert all(0 <= one["recall"] <= 1 for one in found["by_seed"])
 
 
 @pytest.mark.thorough  # quick: tests/selfplay/test_kill.py with stand-ins for the steps

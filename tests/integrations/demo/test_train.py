@@ -9,11 +9,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
+from ddo_integrations.demo.families import build, load_snapshot
+from ddo_integrations.demo.names import FAMILIES
+from ddo_integrations.demo.plugin import FinetuningLoss
+from ddo_integrations.demo.train import MaximumLikelihood
 from ddo_plugin.finetuning import statistics
+from ddo_plugin.finetuning.session import Session
+from ddo_plugin.hooks.types import Reference, Run
+from ddo_plugin.objective.ddo import MLE
 from ddo_plugin.snapshots import sidecar
 from tests.processes import run_python
 
@@ -48,6 +57,38 @@ def test_the_first_loss_is_one_plus_alpha_times_ln2_and_r_is_exactly_0(tmp_path,
     assert first["loss/real"] + first["loss/fake"] == pytest.approx(4 * math.log(2), rel=1e-6)
     assert first["rewards/real"] == first["rewards/fake"] == 0
     assert first["logps/real"] == first["logps/real_ref"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_neon_is_the_native_training_on_fakes(family: str, data, base) -> None:
+    """Loss and gradients are those of the native loss, bit for bit, and only the names of the statistics differ."""
+    model = build(family, data)
+    samples, labels = model.real_samples()[:40], torch.from_numpy(model.digits.labels[:40])
+    reference = Reference(load_snapshot(base(family), family, model), "base", "0" * 64)
+    drawn = SimpleNamespace(draw=lambda count: (samples[:count], labels[:count]))
+    run = Run("digits", Path("nowhere"), {"ddo_noise": "paired"})
+    loss = FinetuningLoss(Session(run, MLE(trains_on="fakes"), reference, drawn), model)
+    loss.session.judge = lambda terms, step: loss.session.objective(terms)
+    real, other = model.real_samples()[40:80], torch.zeros(40, dtype=torch.long)
+    found = []
+    for compute, batch in ((loss, (real, other)), (MaximumLikelihood(model), (samples, labels))):
+        network = load_snapshot(base(family), family, model)
+        torch.manual_seed(0)
+        value = compute(network, *batch, 0)
+        value.backward()
+        found.append([value, *(parameter.grad for parameter in network.parameters())])
+    assert all(map(torch.equal, *found))
+
+
+def test_neon_writes_statistics_of_fakes_and_needs_some(tmp_path, data, base, fakes) -> None:
+    flags = {"family": "diffusion", "data": data, "outdir": tmp_path, "steps": 20, "ddo": base("diffusion")}
+    flags |= {"ddo_objective": "neon", "ddo_stop_on_collapse": 0.01}
+    refused = run("train", **flags)
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "--ddo needs --ddo-fakes=PATH: samples of the reference" in refused.stderr
+    assert run("train", **flags, ddo_fakes=fakes).returncode == 0
+    rows = statistics.read(tmp_path / statistics.FILE_NAME)
+    assert [row.keys() for row in rows] == [{"step", "loss/fake", "logps/fake", "nonfinite"}] * 20
 
 
 def test_noise_is_paired_unless_the_user_asks_for_independent_noise(tmp_path, data, base, fakes) -> None:

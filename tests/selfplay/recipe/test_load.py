@@ -192,7 +192,7 @@ def test_another_upstreams_checkout_is_refused(write, tmp_path: Path) -> None:
 def test_every_shipped_recipe_is_right(name: str) -> None:
     with as_file(shipped()[name]) as file:
         recipe = load(file)
-    assert recipe.upstream == name.split("-")[0]
+    assert recipe.upstream == name.removeprefix("neon-").split("-")[0]
 
 
 def test_the_imagenet_64_recipe_changes_after_round_16() -> None:

@@ -45,7 +45,7 @@ def write(path: Path, **changes: Any) -> str:
     given: dict[str, Any] = {
         "title": f"title {EVIL}",
         "lead": f"lead {EVIL}",
-        "table": page.Table(("", "base", "DDO"), [[f"row {EVIL}", "2.00", "1.00"]], 2, f"note {EVIL}"),
+        "table": page.Table(("", "base", "DDO"), [[f"row {EVIL}", "2.00", "1.00"]], f"note {EVIL}", best=2),
         "sections": [page.Section(f"section {EVIL}", [f"text {EVIL}"], drawn, [f"warning {EVIL}"])],
         "command": f"ddo demo --out '{EVIL}'",
         "versions": f"versions {EVIL}",
@@ -80,7 +80,7 @@ def test_the_column_to_set_off_is_set_off(tmp_path: Path) -> None:
 
 
 def test_a_page_without_sections_or_rows_is_a_page(tmp_path: Path) -> None:
-    text = write(tmp_path / "report.html", sections=[], table=page.Table((), [], 0, ""))
+    text = write(tmp_path / "report.html", sections=[], table=page.Table((), [], ""))
     assert text.startswith("<!doctype html>")
     assert text.rstrip().endswith("</html>")
 

@@ -58,3 +58,14 @@ def test_the_round_can_be_resumed_compiled_and_not(compiled: Path, compiling, co
     rows = statistics.read(compiled / statistics.FILE_NAME)
     assert rows[-1]["step"] >= 3968 // 32
     assert all(row["nonfinite"] == 0 for row in rows)
+
+
+def test_neon_compiles_the_target_alone(compiling, completed) -> None:
+    out = compiling.root / "neon"
+    flags = [f"--outdir={out}", "--duration=0.001", "--ddo-objective=neon", "--dropout=0", "--ddo-compile", *FLAGS]
+    process = compiling.finetune(*flags)
+    completed(process)
+    assert "Graph break" not in process.stdout + process.stderr
+    rows = statistics.read(out / statistics.FILE_NAME)
+    assert rows[0].keys() == {"step", "loss/fake", "logps/fake", "nonfinite"}
+    assert not any(row["nonfinite"] for row in rows)

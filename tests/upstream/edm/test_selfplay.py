@@ -44,6 +44,9 @@ ref = "{ref}"
 num = 24
 batch = 24
 sampler = "--steps=2"
+
+[report]
+enabled = false
 """
 
 
@@ -109,3 +112,17 @@ def test_a_search_pauses_trainings_and_lets_the_better_one_go_on(play) -> None:
 def test_the_judge_was_fid_py(played: Path) -> None:
     found = [json.loads(path.read_text()) for path in played.rglob("*-eval-*.json")]
     assert found and all(any("fid.py" in command for command in one["commands"]) for one in found)
+
+
+def test_neon_is_merged_judged_by_fresh_seeds_and_compared_with_a_control(play) -> None:
+    neon = ["rounds=1", 'sweep.objective="neon"', "sweep.beta=[1]", "merge.w=[-1,-0.5]"]
+    out = play("neon", *neon, "report.enabled=true", "report.seeds=[7]", "report.control=true")
+    networks = [(fact["plan"], fact.get("w")) for fact in facts(out, "evaluated") if fact["round"]]
+    assert sorted(networks, key=str) == [("tiny", -0.5), ("tiny", -1.0), ("tiny-control", None)]
+    [winner] = [fact for fact in facts(out, "selected") if fact["plan"] == "tiny"]
+    described = sidecar.read(out / winner["network"])
+    assert described["merge"]["w"] in (-1.0, -0.5)
+    judged = {fact["role"]: json.loads((out / fact["evaluation"]).read_text()) for fact in facts(out, "judged")}
+    assert judged.keys() == {"base", "winner", "control"}
+    for evaluation in judged.values():
+        assert [each["seed"] for each in evaluation["by_seed"]] == [7]

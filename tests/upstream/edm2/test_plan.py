@@ -20,5 +20,5 @@ def test_a_real_step_has_the_operations_that_the_plan_says(world, completed, tmp
 
 def test_the_plan_of_an_own_network(world, completed) -> None:
     output = plan("edm2", world, completed, "cond = true\nbatch = 32\nduration = 2048", "[refset]\ncount = 100\n")
-    assert "2 rounds and this: " in output and "reference set, 100 samples" in output
+    assert "2 rounds and these: " in output and "reference set, 100 samples" in output
     assert "with 32 real images in a pass" in output

@@ -91,6 +91,7 @@ def test_arguments_after_the_dashes_guide_and_other_features_measure(world, site
     assert "\nfid  " in completed(evaluate(world, site, world.base, *arguments))
     found = json.loads(out.read_text())
     assert found["features"]["name"] == "brightness"
+    assert found["metrics"].keys() == {"fid", "precision", "recall"}
     assert "--cfg=1.5" in found["commands"][0]
 
 

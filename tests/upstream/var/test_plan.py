@@ -19,5 +19,5 @@ def test_a_real_step_has_the_operations_that_the_plan_says(world, completed, tmp
 
 def test_the_plan_of_an_own_network(world, completed) -> None:
     output = plan("var", world, completed, 'pn = "1_2_3"\ndepth = 2\nbs = 12\nddo-iters = 4')
-    assert "2 rounds and this: " in output and "2 trainings" in output and "reference set" not in output
+    assert "2 rounds and these: " in output and "2 trainings" in output and "reference set" not in output
     assert "with 12 real images in a pass" in output

@@ -14,6 +14,7 @@ compat.apply()
 
 import dist  # noqa: E402
 from models import build_vae_var  # noqa: E402
+from trainer import VARTrainer  # noqa: E402, F401  # for the scripts: compat must have come first
 from utils.amp_sc import AmpOptimizer  # noqa: E402
 from utils.data import normalize_01_into_pm1, pil_loader  # noqa: E402
 
