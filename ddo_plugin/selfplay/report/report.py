@@ -33,7 +33,7 @@ def write(out: Path, command: str) -> Path:
     page.write(
         path,
         title=f"Self-play: {', '.join(histories)}",
-        lead="Each round finetunes its reference against samples of it. The best snapshot becomes the next reference.",
+        lead="Each round finetunes its reference. The best network of a round becomes the next reference.",
         table=_rounds(out, histories),
         sections=[
             *_judged(out),
