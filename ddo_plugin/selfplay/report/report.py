@@ -131,17 +131,19 @@ def _best(points: Sequence[Point], by_w: bool = False) -> dict[int, dict[tuple[f
 
 
 def _training(plan: History) -> list[page.Section]:
-    if not any(point.steps() for point in plan.points):
-        return []
-    rewards = page.Figure(
-        figures.training(plan),
-        "The trainings of the selected networks, one after the other. r is the log-ratio of target and reference. The "
-        "accuracy is the share of samples for which r has the right sign.",
-    )
-    likelihood = page.Figure(
-        figures.drift(plan), "The likelihood of the real data, which DDO lowers. Each round begins at its reference."
-    )
-    return [page.Section("Rewards", [], [rewards]), page.Section("Likelihood drift", [], [likelihood])]
+    """Return the sections for which the trainings logged numbers: without DDO there are no rewards."""
+    logged = {name for point in plan.points for row in point.steps() for name in row}
+    sections = []
+    if "rewards/real" in logged:
+        caption = (
+            "The trainings of the selected networks, one after the other. r is the log-ratio of target and reference. "
+            "The accuracy is the share of samples for which r has the right sign."
+        )
+        sections.append(page.Section("Rewards", [], [page.Figure(figures.training(plan), caption)]))
+    if "logps/real" in logged:
+        caption = "The likelihood of the real data, which DDO lowers. Each round begins at its reference."
+        sections.append(page.Section("Likelihood drift", [], [page.Figure(figures.drift(plan), caption)]))
+    return sections
 
 
 def _samples(plan: History) -> list[page.Section]:
