@@ -12,6 +12,7 @@ from ddo_plugin.jobs.journal import FILE_NAME, Fact, current, read
 from ddo_plugin.selfplay import judged
 from ddo_plugin.selfplay.recipe.plan import Candidate, Costs, Workload
 from ddo_plugin.selfplay.steps import COMPARISON, EVALUATION, JUDGEMENT, REFSET, TRAINING
+from ddo_plugin.selfplay.variants import snapshot_of
 
 ENDS = ("finished", "failed", "abandoned", "collapsed", "damaged")
 
@@ -114,9 +115,10 @@ def _time_left(out: Path, plans: Sequence[Fact], facts: Sequence[Fact]) -> str:
     mean = {kind: sum(seconds) / max(len(seconds), 1) for kind, seconds in took.items()}
     mean[JUDGEMENT] = mean[JUDGEMENT] or mean[EVALUATION]
     costs = Costs(*(mean[kind] for kind in _KINDS))
+    evaluated = {snapshot_of(Path(f["network"])) for f in facts if f["fact"] == "evaluated" and f["round"]}
     snapshots = {
         True: len(took[COMPARISON]) / len(took[TRAINING]),
-        False: max(1.0, (len(took[EVALUATION]) - len(plans)) / len(took[TRAINING])),
+        False: max(1.0, len(evaluated) / len(took[TRAINING])),
     }
     running = [name for name, last in _last(facts).items() if last["fact"] == "started"]
     rounds = [announced.fill(Workload) for plan in plans for announced in plan["rounds"]]
