@@ -78,7 +78,7 @@ class Steps:
         return self._evaluation(title, kind, network, search or self.plan.at(number), cost)
 
     def judgement(self, role: str, network: Path, report: Report) -> Task:
-        """Return the task that judges a network at the end of the run. Its role is base or winner."""
+        """Return the task that judges a network at the end of the run. The role is one of `Plan.roles`."""
         title = f"{self.plan.name} {JUDGEMENT} of the {role}"
         return self._evaluation(title, JUDGEMENT, network, report, self.plan.judgement_cost)
 
