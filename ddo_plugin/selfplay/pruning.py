@@ -1,6 +1,6 @@
 """Deleting what a finished round leaves: training states, and snapshots that nothing needs any more.
 
-Never a reference, a winner, or a snapshot that was not evaluated.
+Never a reference, a winner, or a snapshot that was not evaluated, neither itself nor merged.
 """
 
 from __future__ import annotations
