@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ddo_plugin.base.files import sha256_file
+from ddo_plugin.jobs.journal import FILE_NAME
 from ddo_plugin.selfplay.variants import training_of
 from tests.conftest import RECIPE
 
@@ -60,6 +61,18 @@ def test_every_snapshot_is_evaluated_at_every_w_and_the_best_is_the_next_referen
     before = world.notes()
     assert world.ddo("selfplay", "recipe.toml").stdout == done.stdout
     assert world.notes() == before
+
+
+def test_killed_before_the_selection_a_run_does_not_make_the_best_network_a_third_time(
+    world_of: Callable[[str], Any],
+) -> None:
+    world = world_of(ONE.replace("rounds = 2", "rounds = 1") + "\n[merge]\nw = [1, 1.5]\n")
+    world.ddo("selfplay", "recipe.toml").check_returncode()
+    journal = world.out / FILE_NAME
+    whole = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join(line for line in whole if '"selected"' not in line and '"winner"' not in line))
+    world.ddo("selfplay", "recipe.toml").check_returncode()
+    assert sorted(journal.read_text().splitlines(keepends=True)) == sorted(whole)
 
 
 def test_snapshots_are_not_evaluated_themselves_without_w_1(world_of: Callable[[str], Any]) -> None:
