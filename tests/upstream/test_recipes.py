@@ -164,7 +164,7 @@ def test_edm_takes_the_command_of_neon_and_its_configuration_is_that_of_its_auth
     assert config["snapshot_ticks"] == 10
 
 
-@pytest.mark.parametrize("name", ["edm-cifar10-cond", "edm2-img64-s", "neon-edm-cifar10-uncond", "neon-edm-cifar10-cond"])
+@pytest.mark.parametrize("name", ["edm-cifar10-cond", "edm2-img64-s", "neon-edm-cifar10-cond"])
 def test_upstream_takes_the_command_of_a_control(name: str, configured) -> None:
     assert configured(name, 1, control=True)["network_kwargs"].get("dropout", 0) == 0
 
