@@ -202,7 +202,8 @@ def test_a_full_disk_is_told_in_one_line(tmp_path):
         write(name, width=10_000)
     done = run_python(["-c", SMALL_DISK, "merge", A, B, "--upstream=digits", "--w=2", "--outdir=new"], cwd=tmp_path)
     out = "new/network-000300-w2.safetensors"
-    told = f"Error: {out} cannot be written (File too large); free disk space or choose another place\n"
+    remedy = "check the permissions and the free disk space, or choose another place"
+    told = f"Error: {out} cannot be written (File too large); {remedy}\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", told)
     assert sorted(path.name for path in tmp_path.iterdir()) == [A, B]
 
