@@ -218,7 +218,9 @@ def forecast(recipe: Recipe, network: NetworkCount, device: Device, gpus: int, c
         tuple(_round(each, number, effort, device) for number in range(1, len(each.rounds) + 1))
         for each in played(plan)
     )
-    judgement = report and effort(EvaluationStep(plan.upstream, start, OUT, report.evaluation_seeds, report.evaluation))
+    judgement = None
+    if report:
+        judgement = effort(EvaluationStep(plan.upstream, start, OUT, report.evaluation_seeds, report.evaluation))
     return Forecast(recipe, network, device, gpus, counted_in, rounds, control[0] if control else (), judgement)
 
 
