@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from ddo_plugin.base import ranks
 from ddo_plugin.base.errors import UserError
@@ -272,6 +272,8 @@ def _check_origin(
 
 
 def _objective(hook: Any, options: Mapping[str, Any]) -> Objective:
+    from ddo_plugin.objective.ddo import TrainsOn
+
     # pluggy lists the latest plugin first. Its objectives must come last here, so that they replace earlier ones.
     offers = reversed(hook.ddo_objectives())
     known = {name: factory for offer in offers for name, factory in offer.items()}
@@ -279,9 +281,15 @@ def _objective(hook: Any, options: Mapping[str, Any]) -> Objective:
     if name not in known:
         raise UserError(f"--ddo-objective={name}: unknown objective; available are {', '.join(sorted(known))}")
     try:
-        return known[name](options)
+        objective = known[name](options)
     except ValueError as error:
         raise UserError(f"--ddo-objective={name}: {error}") from None
+    if (trains_on := getattr(objective, "trains_on", None)) not in get_args(TrainsOn):
+        raise UserError(
+            f"--ddo-objective={name}: its attribute trains_on is {trains_on!r}, but must be one of "
+            f"{', '.join(get_args(TrainsOn))} (docs/hooks.md); its plugin must be changed"
+        )
+    return objective
 
 
 def _fakes(hook: Any, upstream: str, reference: Reference, options: Mapping[str, Any]) -> Fakes | OnlineFakes:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ddo_plugin.jobs.journal import FILE_NAME, read
+from ddo_plugin.jobs.journal import FILE_NAME, current, read
 from ddo_plugin.selfplay import evaluation_file
 from ddo_plugin.selfplay.recipe.plan import BASE, CONTROL, WINNER
 
@@ -37,9 +37,8 @@ class Judged:
 
 def of(root: Path) -> list[Judged]:
     """Return what the run in a folder has judged: its base and its winner, and the winner of its control."""
-    judged = [
-        fact for fact in read(root / FILE_NAME) if fact["fact"] == "judged" and (root / fact["evaluation"]).exists()
-    ]
+    facts = current(read(root / FILE_NAME))
+    judged = [fact for fact in facts if fact["fact"] == "judged" and (root / fact["evaluation"]).exists()]
     latest = {fact["role"]: fact for fact in judged}
     return [
         Judged(role, fact["network"], evaluation_file.read(root / fact["evaluation"]), fact["selected_by"])

@@ -94,6 +94,12 @@ def test_the_same_command_leaves_what_it_finished_and_makes_the_rest(merge):
     assert (again.exit_code, again.output.splitlines()[-1]) == (0, "the merged networks exist already")
 
 
+def test_the_same_command_is_repeated_under_another_path_of_the_parents(merge, tmp_path):
+    assert merge("--w=0.5", "--outdir=out").exit_code == 0
+    result = merge("--w=0.5", "--outdir=out", a=str(tmp_path / A))
+    assert result.exit_code == 0 and "exist already" in result.output
+
+
 def test_a_file_that_is_not_the_result_of_this_command_is_not_overwritten(merge, refused):
     write("mine.safetensors")
     assert "mine.safetensors already exists" in refused("--w=0.5", "--out=mine.safetensors")

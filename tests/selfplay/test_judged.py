@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ddo_plugin.selfplay.recipe.plan import Candidate, Plan, Report, Round, identity
 from tests.conftest import RECIPE
 
 DEFAULT = RECIPE.replace("[report]\nenabled = false\n", "")
@@ -90,7 +88,39 @@ def test_a_control_that_nothing_would_judge_is_refused(tmp_path: Path, make_worl
     assert "report.control: has no effect with report.enabled = false" in done.stderr
 
 
-def test_what_is_judged_at_the_end_does_not_make_the_rounds_new() -> None:
-    each = Round((Candidate("ddo", 1.0, 0.1),), 8, (1,))
-    plan = Plan("recipe", "standin", Path("base.net"), (each,), 0)
-    assert len({identity(replace(plan, report=report)) for report in (None, Report((2,)), Report((3,)))}) == 1
+def test_what_is_judged_can_be_changed_after_a_run_and_repeats_no_round(play: Callable[[str], Any]) -> None:
+    world = play(RECIPE)
+    before = world.notes()
+    (world.folder / "recipe.toml").write_text(CONTROLLED)
+    world.ddo("selfplay", "recipe.toml").check_returncode()
+    assert [note for note in world.notes()[len(before) :] if "train" in note and "r01" in note] == [control(world, 1)]
+    assert status(world).count("recipe (standin), 2 rounds") == 1 and status(world).endswith("\nfinished\n")
+    (world.folder / "recipe.toml").write_text(RECIPE)
+    world.ddo("selfplay", "recipe.toml").check_returncode()
+    assert "control" not in status(world) and status(world).endswith("\nfinished\n")
+
+
+def test_the_numbers_of_a_run_with_other_settings_are_not_shown(play: Callable[[str], Any]) -> None:
+    world = play(DEFAULT)
+    (world.folder / "recipe.toml").write_text(RECIPE.replace("alpha = [2.0, 3.0]", "alpha = [1.5]"))
+    done = world.ddo("selfplay", "recipe.toml")
+    assert "fresh seeds" not in done.stdout + status(world) and "Best: 44.6" in done.stdout
+
+
+def test_a_dry_run_names_what_the_rounds_of_the_control_selected(play: Callable[[str], Any]) -> None:
+    world = play(CONTROLLED)
+    printed = world.ddo("selfplay", "recipe.toml", "--dry-run").stdout
+    assert "BEST_OF_ROUND_1" not in printed
+    assert all(str(world.out / fact["network"]) in printed for fact in world.facts("selected") if fact["round"] == 1)
+
+
+def control(world: Any, number: int) -> str:
+    """What the control's training in a round notes."""
+    [selected] = [
+        fact for fact in world.facts("selected") if fact["plan"] == "recipe-control" and fact["round"] == number
+    ]
+    return f"train {Path(selected['network']).parent.name}"
+
+
+def status(world: Any) -> str:
+    return world.ddo("selfplay", "recipe.toml", "--status").stdout
