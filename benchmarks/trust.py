@@ -129,12 +129,12 @@ def races(folder: Path, quick: bool) -> Row:
 
 def faults(folder: Path, quick: bool) -> Row:
     """EIO, ENOSPC and SIGKILL at operations of each command on the disk."""
-    return _injected("a disk error or a kill costs one line, no result", folder, quick, FAULTS)
+    return _injected("a disk error or a kill leaves no incomplete file", folder, quick, FAULTS)
 
 
 def signals(folder: Path, quick: bool) -> Row:
     """Ctrl-C and SIGTERM at operations of each command on the disk."""
-    return _injected("a signal costs one line, no result", folder, quick, SIGNALS)
+    return _injected("a signal ends a command with one line", folder, quick, SIGNALS)
 
 
 def _injected(promise: str, folder: Path, quick: bool, kinds: Sequence[str]) -> Row:

@@ -70,7 +70,8 @@ def writing(what: str, *, ours: Path | None = None) -> Iterator[None]:
         if error.errno not in DISK_ERRORS or (ours is not None and not _concerns(error, ours)):
             raise
         raise UserError(
-            f"{what} cannot be written ({error.strerror or error}); free disk space or choose another place"
+            f"{what} cannot be written ({error.strerror or error}); check the permissions and the free disk space, "
+            "or choose another place"
         ) from None
 
 

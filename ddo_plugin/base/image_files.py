@@ -59,12 +59,20 @@ def read_image(read: Callable[[str], bytes], name: str, source: Path) -> np.ndar
             raise ValueError(f"more than {most:,} scans; {advice()}")
     with (
         parsing(f"{source}: cannot read {name} as an image", "create it again"),
-        pillow.open(io.BytesIO(data), formats=FORMATS) as image,
+        _opened(pillow, data) as image,
     ):
         if math.prod(image.size) > (most := raised(MOST_PIXELS)):
             raise ValueError(f"{image.width}×{image.height} is more than {most:,} pixels; {advice()}")
         pixels = np.asarray(_grey_or_rgb(image, f"{source}: {name}"))
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+def _opened(pillow: Any, data: bytes) -> Any:
+    """Open an image with Pillow. The text of Pillow's own error holds only the address of a buffer."""
+    try:
+        return pillow.open(io.BytesIO(data), formats=FORMATS)
+    except pillow.UnidentifiedImageError:
+        raise ValueError(f"damaged, or none of {', '.join(FORMATS)}") from None
 
 
 def png(image: np.ndarray, compress_level: int | None = None) -> bytes:

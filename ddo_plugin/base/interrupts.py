@@ -15,6 +15,7 @@ import click
 from ddo_plugin.base.ranks import local_rank
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_LOADING_POLL_S = 0.05
 
 
 class InterruptedBySignal(KeyboardInterrupt):
@@ -72,8 +73,19 @@ def _line(number: int) -> str:
 
 
 def _interrupt(number: int, _frame: Any) -> None:
+    if _torch_is_loading():
+        again = threading.Timer(_LOADING_POLL_S, os.kill, (os.getpid(), number))
+        again.daemon = True  # the process may end first
+        again.start()
+        return
     _ignore_further()  # what the process started is already being ended
     raise InterruptedBySignal(number)
+
+
+def _torch_is_loading() -> bool:
+    """Return whether torch is being imported. Its C++ code aborts the process if a signal handler raises meanwhile."""
+    spec = getattr(sys.modules.get("torch"), "__spec__", None)
+    return bool(getattr(spec, "_initializing", False))
 
 
 def _ignore_further() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ddo_plugin.base.errors import UserError
-from ddo_plugin.base.files import atomic_write
+from ddo_plugin.base.files import atomic_write, sweep
 
 PROGRESS_VARIABLE = "DDO_PROGRESS"  # the file that the executor reads
 PARENT_VARIABLE = "DDO_PARENT"  # the executor's process; the command ends if that process is gone
@@ -27,6 +27,8 @@ class Progress:
         self.total, self.done = total, done
         file = os.environ.get(PROGRESS_VARIABLE) if shown else None
         self._file = Path(file) if file else None
+        if self._file:
+            sweep(self._file.parent)  # a command that has nothing left to do writes no progress
         self._written = 0.0
         self._parent_is_gone = _watch_parent()
         hidden = not shown or self._file is not None or None

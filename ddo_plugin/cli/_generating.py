@@ -104,8 +104,14 @@ def _peek(wanted: list[click.Parameter], args: list[str]) -> dict[str, Any]:
 
 
 def _without_checkout(upstream: str | None) -> UserError:
-    why = "cannot determine the network's upstream" if upstream is None else f"--upstream={upstream} needs a checkout"
-    return UserError(f"{why}: run this command in the upstream's checkout, or add --checkout=PATH")
+    if upstream is not None:
+        why, add = f"--upstream={upstream} needs a checkout", "--checkout=PATH"
+    else:
+        why, add = (
+            "cannot determine the network's upstream",
+            "--checkout=PATH, or --upstream=NAME if it has no checkout",
+        )
+    return UserError(f"{why}: run this command in the upstream's checkout, or add {add}")
 
 
 def _upstream(checkout: Path | None, name: str | None) -> tuple[str | None, bool]:

@@ -159,7 +159,13 @@ def _measure(
 ) -> None:
     from ddo_plugin.base import environment
     from ddo_plugin.base.result_file import check_place, write_result
-    from ddo_plugin.evaluation.measure import features_named, measure, metrics_named, usual_metrics
+    from ddo_plugin.evaluation.measure import (
+        check_reference,
+        features_named,
+        measure,
+        metrics_named,
+        usual_metrics,
+    )
     from ddo_plugin.evaluation.real_statistics import INCEPTION, open_standard
 
     chosen = metrics_named(metrics) if metrics else None
@@ -171,6 +177,7 @@ def _measure(
         chosen = usual_metrics(standard)
         if standard and "pr" not in chosen:
             click.echo(f"ddo: recall is not measured, because --ref={ref} holds no images", err=True)
+    check_reference(chosen, standard)  # before the weights of the features, which may be missing
     extractor = features_named(features or INCEPTION)
     results = measure(samples, chosen, extractor, standard, batch=batch, seed=seed or 0)
     click.echo("\n".join(f"{name}  {value:.6g}" for name, value in results.items()))

@@ -42,8 +42,11 @@ def command(ctx: click.Context, /, file: str, sha256: str | None, source: bool, 
     FILE|URL is the network file. Prints the networks and other objects in the file, how they were constructed, the
     Python source that the file carries, and every name that it refers to.
 
-    The exit status is 0 if the network can be loaded without running the file's code. With --checkout, it must also
-    load into the checkout's classes. Otherwise the exit status is 1.
+    For a file of torch.save, such as weights of VAR, prints whether it can be read without running code.
+
+    The exit status is 0 if the file is a network pickle that can be loaded without running its code. With --checkout,
+    the network must also load into the checkout's classes. The exit status is 1 for all other files, and 2 if the
+    command itself fails, for example because the file does not exist.
     """
     from ddo_plugin.base.download import local_file
     from ddo_plugin.base.files import sha256_file
@@ -106,11 +109,26 @@ def _statement(path: Path, kind: FileKind) -> str:
         tensors = safetensors_header(path).keys() - {"__metadata__"}
         return f"It holds {len(tensors)} tensors and no code. It is not a network pickle."
     if kind in (FileKind.CHECKPOINT, FileKind.LEGACY_CHECKPOINT):
-        return (
-            "It holds a training state or weights and is not a network pickle. Its pickled part was not examined; "
-            "to read such a file safely, use torch.load(..., weights_only=True)."
-        )
+        return _checkpoint_statement(path)
+    if kind is FileKind.POINTER:
+        return "The file itself is not here. To download it, run `git lfs pull` in the repository that it is from."
     return "It holds no network."
+
+
+def _checkpoint_statement(path: Path) -> str:
+    """Say whether a file of `torch.save` can be read without running code. The tensors are not read."""
+    from ddo_plugin.snapshots.pickles.checkpoint import check_checkpoint
+    from ddo_plugin.snapshots.pickles.nodes import BrokenError, ForbiddenError
+
+    try:
+        check_checkpoint(path)
+    except ForbiddenError as error:
+        return _line(f"Loading it may run code, so no command reads it. It refers to: {error}.")
+    except BrokenError as error:
+        return _line(f"It cannot be read as a file of torch.save: {error}.")
+    except Exception:  # torch's own words say nothing to users
+        return "It is not a file of torch.save, or it is damaged. To check a zip of images, run `ddo refset pack`."
+    return "It holds only tensors and plain data, and can be read without running code. It is not a network pickle."
 
 
 def _print(contents: Contents, in_checkout: bool) -> None:
@@ -127,7 +145,7 @@ def _print(contents: Contents, in_checkout: bool) -> None:
         click.echo("\nSource that pickle.load would run (--source prints it):")
     for source in contents.sources:
         click.echo(f"  {_title(source, in_checkout)}")
-    click.echo("\nNames that it refers to:")
+    click.echo(f"\nNames that it refers to:{'' if contents.globals else ' none'}")
     for name, allowed in contents.globals.items():
         click.secho(f"  {name}{'' if allowed else '   not allowed'}", fg=None if allowed else "red")
     click.echo()

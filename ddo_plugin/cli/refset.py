@@ -73,8 +73,9 @@ def info(folder: Path) -> None:
     opened = open_refset(folder)
     click.echo(f"{folder}: {_described(folder)}")
     manifest = opened.manifest
-    _say(f"  network  {manifest['reference'].get('source')}, sha256 {manifest['reference'].get('sha256')}")
-    _say(f"  seed     {manifest['seed']}")
+    reference = manifest["reference"]
+    _say(f"  network  {_recorded(reference.get('source'))}, sha256 {_recorded(reference.get('sha256'))}")
+    _say(f"  seed     {_recorded(manifest['seed'])}")
     _say(f"  sampler  {', '.join(f'{name} {_shown(value)}' for name, value in manifest['sampler'].items())}")
     if opened.labels is not None:
         counts = np.unique(opened.labels, return_counts=True)[1]
@@ -131,6 +132,10 @@ def unpack(folder: Path, archive: Path) -> None:
 def _say(line: str) -> None:
     """Print a line without control characters: the strings of a manifest can hold anything."""
     click.echo("".join(character if character.isprintable() else " " for character in line))
+
+
+def _recorded(value: Any) -> str:
+    return "not recorded" if value is None else str(value)
 
 
 def _shown(value: Any) -> str:

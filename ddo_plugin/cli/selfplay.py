@@ -77,9 +77,8 @@ def _dry_run(recipe: Recipe, out: Path) -> None:
     from ddo_plugin.selfplay import dry_run
     from ddo_plugin.selfplay.run import planned, played
 
-    for plan in played(planned(recipe)):
-        for line in dry_run.lines(plan, out):
-            click.echo(printable(line))
+    for line in dry_run.lines(played(planned(recipe)), out):
+        click.echo(printable(line))
 
 
 def _status(out: Path) -> None:

@@ -28,8 +28,9 @@ def command(file: str, overrides: tuple[str, ...]) -> None:
 
     recipe = load(recipe_file(file), overrides)
     first, rounds = recipe.rounds[0], len(recipe.rounds)
+    pairs = len(first.candidates)
     searched = " in an adaptive search" if first.search else ""
-    counts = f"{rounds} rounds, {len(first.candidates)} pairs of alpha and beta{searched}"
+    counts = f"{rounds} round{'s' * (rounds > 1)}, {pairs} pair{'s' * (pairs > 1)} of alpha and beta{searched}"
     click.echo(printable(f"{file}: {recipe.title}; {counts}. No problems."))
     for note in recipe.notes:
         click.echo(printable(f"  not checked: {note}"))

@@ -130,9 +130,7 @@ def check_measurable(
     count: int, metrics: Sequence[str], features: Features, standard: Standard | None
 ) -> Mapping[str, Moments]:
     """Refuse combinations that cannot work. Return the stored moments by the metric that needs them."""
-    compared = [name for name in metrics if name != "is"]
-    if compared and standard is None:
-        raise UserError(f"metrics {', '.join(compared)} need real images or their statistics; pass them with --ref")
+    check_reference(metrics, standard)
     if "is" in metrics and not isinstance(features.extract, Classifier):
         raise UserError(
             f"the features {features.name!r} have no logits, which the Inception Score needs; drop 'is' from --metrics"
@@ -152,6 +150,16 @@ def check_measurable(
         _check_count(metrics, "reference images", len(standard.images), least)
     stored = {name: standard.moments_in(features.name, name) for name in BY_MOMENTS if name in metrics}
     return {name: moments for name, moments in stored.items() if moments}
+
+
+def check_reference(metrics: Sequence[str], standard: Standard | None) -> None:
+    """Refuse metrics that need a reference if there is none. This needs no features."""
+    compared = [name for name in metrics if name != "is"]
+    if compared and standard is None:
+        raise UserError(
+            f"--metrics={','.join(compared)} compares the samples with real images or their statistics; pass them with "
+            "--ref"
+        )
 
 
 def check_elsewhere(count: int, metrics: Sequence[str], features: str, ref: str) -> None:

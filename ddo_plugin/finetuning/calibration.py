@@ -117,8 +117,8 @@ class Calibration:
 def likelihood_spread(terms: Terms) -> float:
     """Return how much log p_ref differs between samples: a standard deviation, as the mean over the ranks.
 
-    It is that of the difference between a real sample and its fake, divided by √2. With paired noise, what the noise
-    level adds to both cancels.
+    It is that of the difference between a real sample and its fake. With paired noise, what the noise level adds to
+    both cancels.
     """
     import torch
 
@@ -127,7 +127,7 @@ def likelihood_spread(terms: Terms) -> float:
         raise UserError("--ddo-beta=auto needs the reference's log-likelihoods, which this upstream does not report")
     real = real if terms.kept is None else real[terms.kept]
     number = min(len(real), len(fake))
-    spread = (real[:number].detach().double() - fake[:number].detach().double()).std() / math.sqrt(2)
+    spread = (real[:number].detach().double() - fake[:number].detach().double()).std()
     if ranks.world_size() > 1:
         torch.distributed.all_reduce(spread)
     return float(spread) / ranks.world_size()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from ddo_plugin.base import ranks
 from ddo_plugin.base.errors import UserError
@@ -285,6 +285,8 @@ def _check_origin(
 
 def _objective_factory(hook: Any, options: Mapping[str, Any]) -> Callable[[Any], Objective]:
     """Return a function that builds the objective with a β."""
+    from ddo_plugin.objective.ddo import TrainsOn
+
     # pluggy lists the latest plugin first. Its objectives must come last here, so that they replace earlier ones.
     offers = reversed(hook.ddo_objectives())
     known = {name: factory for offer in offers for name, factory in offer.items()}
@@ -294,9 +296,15 @@ def _objective_factory(hook: Any, options: Mapping[str, Any]) -> Callable[[Any],
 
     def build(beta: Any) -> Objective:
         try:
-            return known[name]({**options, "ddo_beta": beta})
+            objective = known[name]({**options, "ddo_beta": beta})
         except ValueError as error:
             raise UserError(f"--ddo-objective={name}: {error}") from None
+        if (trains_on := getattr(objective, "trains_on", None)) not in get_args(TrainsOn):
+            raise UserError(
+                f"--ddo-objective={name}: its attribute trains_on is {trains_on!r}, but must be one of "
+                f"{', '.join(get_args(TrainsOn))} (docs/hooks.md); its plugin must be changed"
+            )
+        return objective
 
     return build
 

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Any, TypeVar
@@ -122,6 +122,12 @@ def read(path: Path) -> list[Fact]:
         return []
     *lines, _unfinished = read_bytes(path).split(b"\n")
     return [_parse(path, number, line) for number, line in enumerate(lines, 1)]
+
+
+def current(facts: Sequence[Fact]) -> Sequence[Fact]:
+    """Return the facts of the current run, without those of earlier runs with other settings."""
+    begun = [place for place, fact in enumerate(facts) if fact["fact"] == BEGUN]
+    return facts[begun[-1] if begun else 0 :]
 
 
 def _parse(path: Path, number: int, line: bytes) -> Fact:

@@ -126,7 +126,9 @@ class Runner(RunFolder):
         expected = sidecar.sha256(network)
         if expected is None:
             return
-        remedy = f"restore it, or delete {network.parent} to train it again"
+        training = network.parent.parent if sidecar.merge(network) else network.parent
+        again = f", or delete {training} to train it again" if network.is_relative_to(self.root) else ""
+        remedy = f"restore it{again}"
         if not network.exists():
             raise DamagedError(f"{network} no longer exists, but the run needs it; {remedy}")
         status = network.stat()

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from ddo_plugin.jobs.journal import BEGUN, FILE_NAME, read
+from ddo_plugin.jobs.journal import BEGUN, FILE_NAME, Fact, read
 from ddo_plugin.jobs.runner import RunFolder, Task
 from ddo_plugin.selfplay.recipe.plan import BASE, Candidate, Plan, Search, identity
 from ddo_plugin.selfplay.steps import Steps
 from ddo_plugin.selfplay.variants import Variant
 
 
-def lines(plan: Plan, out: Path) -> Iterator[str]:
-    """Yield every command, each after a comment that names it.
+def lines(plans: Sequence[Plan], out: Path) -> Iterator[str]:
+    """Yield every command of the plans that a run plays, each after a comment that names it.
 
     A network that an earlier command would choose appears as a word in capitals, unless the journal already names it.
     """
     root = out.resolve()
-    steps, selected = Steps(plan, RunFolder(root)), _selected(plan, root)
+    facts = _selected(plans[0], root)
+    for plan in plans:
+        selected = {fact["round"]: root / fact["network"] for fact in facts if fact["plan"] == plan.name}
+        yield from _plan(plan, root, selected)
+
+
+def _plan(plan: Plan, root: Path, selected: Mapping[int, Path]) -> Iterator[str]:
+    steps = Steps(plan, RunFolder(root))
     suffix, reference = plan.base.suffix, plan.base
     yield from _lines(steps.evaluation(0, plan.base))
     for number in range(1, len(plan.rounds) + 1):
@@ -77,13 +84,13 @@ def _lines(task: Task) -> Iterator[str]:
     yield str(task.command)
 
 
-def _selected(plan: Plan, root: Path) -> dict[int, Path]:
-    """Return the selected network of each round, as far as a run of this same plan has come."""
-    selected: dict[int, Path] = {}
+def _selected(plan: Plan, root: Path) -> Sequence[Fact]:
+    """Return which networks the rounds selected, as far as a run that plays this plan has come."""
+    selected: list[Fact] = []
     same = False
     for fact in read(root / FILE_NAME):
         if fact["fact"] == BEGUN:
             same = fact["settings"] == identity(plan)
-        elif fact["fact"] == "selected" and fact["plan"] == plan.name and same:
-            selected[fact["round"]] = root / fact["network"]
+        elif fact["fact"] == "selected" and same:
+            selected.append(fact)
     return selected

@@ -19,3 +19,13 @@ def read(path: Path) -> dict[str, Any]:
         if "score" not in numbers or numbers.get("spread", 0.0) < 0:
             raise ValueError("it has no score, or a negative spread")
         return {**evaluation, **numbers}
+
+
+def shown(score: float, spread: float | None) -> str:
+    """Return a score for people, with its standard deviation over the sampling seeds if there is one."""
+    return f"{score:.4g} ± {digits(spread, 2)}" if spread else f"{score:.4g}"
+
+
+def digits(value: float, count: int) -> str:
+    """Return a number with so many significant digits, also if the last ones are 0."""
+    return f"{value:#.{count}g}".rstrip(".")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ddo_plugin.jobs.journal import FILE_NAME, read
+from ddo_plugin.jobs.journal import FILE_NAME, current, read
 from ddo_plugin.selfplay import evaluation_file
 from ddo_plugin.selfplay.recipe.plan import BASE, CONTROL, WINNER
 
@@ -26,8 +26,7 @@ class Judged:
     @property
     def score(self) -> str:
         """The mean over the seeds that selected nothing, and their standard deviation."""
-        spread = self.evaluation.get("spread")
-        return f"{self.evaluation['score']:.4g}" + (f" ± {spread:.2g}" if spread else "")
+        return evaluation_file.shown(self.evaluation["score"], self.evaluation.get("spread"))
 
     @property
     def others(self) -> dict[str, float]:
@@ -38,9 +37,8 @@ class Judged:
 
 def of(root: Path) -> list[Judged]:
     """Return what the run in a folder has judged: its base and its winner, and the winner of its control."""
-    judged = [
-        fact for fact in read(root / FILE_NAME) if fact["fact"] == "judged" and (root / fact["evaluation"]).exists()
-    ]
+    facts = current(read(root / FILE_NAME))
+    judged = [fact for fact in facts if fact["fact"] == "judged" and (root / fact["evaluation"]).exists()]
     latest = {fact["role"]: fact for fact in judged}
     return [
         Judged(role, fact["network"], evaluation_file.read(root / fact["evaluation"]), fact["selected_by"])
@@ -65,4 +63,4 @@ def rows(judged: Sequence[Judged]) -> list[list[str]]:
 
 
 def _values(judged: Judged, names: Sequence[str]) -> list[str]:
-    return [f"{judged.others[name]:.3g}" if name in judged.others else "" for name in names]
+    return [evaluation_file.digits(judged.others[name], 3) if name in judged.others else "" for name in names]

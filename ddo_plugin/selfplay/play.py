@@ -284,7 +284,7 @@ class _Play:
             self._continue_without(number, failure)
             return None
         if variant.is_merged:
-            pruning.discard(self.runner, network)
+            pruning.discard(self.runner, network, task.out)
         evaluation = evaluation_file.read(task.out)
         merged = {"w": variant.w} if variant.is_merged else {}
         self._record(

@@ -1,6 +1,6 @@
 """Deleting what a finished round leaves: training states, and snapshots that nothing needs any more.
 
-Never a reference, a winner, or a snapshot that was not evaluated.
+Never a reference, a winner, or a snapshot that was not evaluated, neither itself nor merged.
 """
 
 from __future__ import annotations
@@ -29,10 +29,12 @@ def prune(runner: Runner, plan: str, number: int, ranked: Sequence[Path]) -> Non
             snapshot.unlink(missing_ok=True)
 
 
-def discard(runner: Runner, merged: Path) -> None:
-    """Delete a merged network after its evaluation, unless it was selected. It can be merged again from its parents."""
+def discard(runner: Runner, merged: Path, evaluation: Path) -> None:
+    """Delete a merged network after its evaluation, unless it was selected, or made again because it is the best."""
+    network, evaluated = runner.relative(merged), runner.relative(evaluation)
     selected = {fact["network"] for name in ("selected", "winner") for fact in runner.journal.find(name)}
-    if runner.relative(merged) not in selected:
+    finished = [fact["out"] for fact in runner.journal.find("finished") if fact["out"] in (network, evaluated)]
+    if network not in selected and finished[-1:] == [evaluated]:
         merged.unlink(missing_ok=True)
 
 

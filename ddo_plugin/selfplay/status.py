@@ -8,19 +8,20 @@ from pathlib import Path
 
 from ddo_plugin.base.progress import read_fraction
 from ddo_plugin.jobs.folder_lock import is_held
-from ddo_plugin.jobs.journal import BEGUN, FILE_NAME, Fact, read
+from ddo_plugin.jobs.journal import FILE_NAME, Fact, current, read
 from ddo_plugin.selfplay import judged
 from ddo_plugin.selfplay.recipe.plan import Candidate, Costs, Workload
 from ddo_plugin.selfplay.steps import COMPARISON, EVALUATION, JUDGEMENT, REFSET, TRAINING
+from ddo_plugin.selfplay.variants import snapshot_of
 
 ENDS = ("finished", "failed", "abandoned", "collapsed", "damaged")
 
 
 def lines(out: Path) -> Iterator[str]:
     """Return the rounds of the run in a folder, and what it does now."""
-    current = _current(read(out / FILE_NAME))
-    for plan in _plans(current):
-        yield from _plan(plan, current)
+    facts = current(read(out / FILE_NAME))
+    for plan in _plans(facts):
+        yield from _plan(plan, facts)
     for line in judged.table(judged.of(out)):
         yield f"  {line}"
     yield from now(out)
@@ -29,12 +30,12 @@ def lines(out: Path) -> Iterator[str]:
 def now(out: Path) -> Iterator[str]:
     """Return the steps that run, the steps that failed, and the time left."""
     facts, working = read(out / FILE_NAME), is_held(out)
-    current = _current(facts)
-    plans = _plans(current)
-    yield from _steps(out, facts, current, working)
+    own = current(facts)
+    plans = _plans(own)
+    yield from _steps(out, facts, own, working)
     if not plans:
         yield f"{out}: the run has not started"
-    elif len([fact for fact in current if fact["fact"] == "winner"]) == len(plans):
+    elif {fact["plan"] for fact in own if fact["fact"] == "winner"} >= {plan["plan"] for plan in plans}:
         yield "finished"
     elif working:
         yield f"running; {_time_left(out, plans, facts)}"
@@ -46,16 +47,11 @@ def _plans(facts: Sequence[Fact]) -> Sequence[Fact]:
     return [fact for fact in facts if fact["fact"] == "plan"]
 
 
-def _current(facts: Sequence[Fact]) -> Sequence[Fact]:
-    """Return the facts of the current run, without those of earlier runs with other settings."""
-    begun = [place for place, fact in enumerate(facts) if fact["fact"] == BEGUN]
-    return facts[begun[-1] if begun else 0 :]
-
-
 def _plan(plan: Fact, facts: Sequence[Fact]) -> Iterator[str]:
     mine = [fact for fact in facts if fact.get("plan") == plan["plan"]]
     evaluated = [fact for fact in mine if fact["fact"] == "evaluated"]
-    yield f"{plan['plan']} ({plan['upstream']}), {len(plan['rounds'])} rounds"
+    count = len(plan["rounds"])
+    yield f"{plan['plan']} ({plan['upstream']}), {count} round{'s' * (count > 1)}"
     for number, announced in enumerate([None, *plan["rounds"]]):
         in_round = [fact for fact in evaluated if fact["round"] == number]
         selected = [fact["network"] for fact in mine if fact["fact"] == "selected" and fact["round"] == number]
@@ -89,11 +85,11 @@ def _score(evaluated: Fact) -> float:
     return math.inf if math.isnan(evaluated["score"]) else float(evaluated["score"])
 
 
-def _steps(out: Path, facts: Sequence[Fact], current: Sequence[Fact], working: bool) -> Iterator[str]:
+def _steps(out: Path, facts: Sequence[Fact], own: Sequence[Fact], working: bool) -> Iterator[str]:
     """Return the steps that run, and all steps that failed. Steps that an earlier run started are left out."""
     for name, last in _last(facts).items():
         task = next((fact["task"] for fact in facts if fact.get("out") == name and "task" in fact), name)
-        if last["fact"] == "started" and last in current:
+        if last["fact"] == "started" and last in own:
             share = read_fraction(out / f"{name}.progress")
             yield f"  {'running' if working else 'interrupted'}: {task}, {share:.0%}"
         elif last["fact"] == "abandoned":
@@ -120,9 +116,10 @@ def _time_left(out: Path, plans: Sequence[Fact], facts: Sequence[Fact]) -> str:
     mean = {kind: sum(seconds) / max(len(seconds), 1) for kind, seconds in took.items()}
     mean[JUDGEMENT] = mean[JUDGEMENT] or mean[EVALUATION]
     costs = Costs(*(mean[kind] for kind in _KINDS))
+    evaluated = {snapshot_of(Path(f["network"])) for f in facts if f["fact"] == "evaluated" and f["round"]}
     snapshots = {
         True: len(took[COMPARISON]) / len(took[TRAINING]),
-        False: max(1.0, (len(took[EVALUATION]) - len(plans)) / len(took[TRAINING])),
+        False: max(1.0, len(evaluated) / len(took[TRAINING])),
     }
     running = [name for name, last in _last(facts).items() if last["fact"] == "started"]
     rounds = [announced.fill(Workload) for plan in plans for announced in plan["rounds"]]

@@ -78,14 +78,16 @@ class Steps:
         return self._evaluation(title, kind, network, search or self.plan.at(number), cost)
 
     def judgement(self, role: str, network: Path, report: Report) -> Task:
-        """Return the task that judges a network at the end of the run. Its role is base or winner."""
+        """Return the task that judges a network at the end of the run. The role is one of `Plan.roles`."""
         title = f"{self.plan.name} {JUDGEMENT} of the {role}"
         return self._evaluation(title, JUDGEMENT, network, report, self.plan.judgement_cost)
 
     def _evaluation(self, title: str, kind: str, network: Path, how: Round | Search | Report, cost: float) -> Task:
         """Return an evaluation. Its output lies beside a snapshot; for the base, it lies in the run's folder."""
         stem = self.folder.root / "base" / network.stem if network == self.plan.base else network.with_suffix("")
-        digest = self._key({"network": network, "seeds": how.evaluation_seeds}, how.evaluation)
+        # A merged network has no digest before it is made, but its path tells its parents and its w.
+        name = "merged" if network != self.plan.base and is_merged(network) else "network"
+        digest = self._key({name: network, "seeds": how.evaluation_seeds}, how.evaluation)
         out = stem.with_name(f"{stem.name}-{FILES[kind]}-{digest}.json")
         step = EvaluationStep(self.plan.upstream, network, out, how.evaluation_seeds, how.evaluation)
         command = self._required(self._hook.ddo_evaluation_command(step=step), "ddo_evaluation_command")
@@ -101,8 +103,6 @@ class Steps:
 
     def _identity(self, network: Path) -> Path | str:
         """Return what identifies a network in a key: its digest if that is known, otherwise its path."""
-        if is_merged(network):  # its path says all of its parents, before and after it is made
-            return network
         sha256 = self.plan.base_sha256 if network == self.plan.base else sidecar.sha256(network)
         return f"sha256 {sha256}" if sha256 else network
 

@@ -33,6 +33,13 @@ def training_of(network: Path) -> Path:
     return network.parent.parent if is_merged(network) else network.parent
 
 
+def snapshot_of(network: Path) -> Path:
+    """Return the snapshot that a network of a run was merged from, or the network itself."""
+    if not is_merged(network):
+        return network
+    return training_of(network) / f"{network.stem.rpartition('-w')[0]}{network.suffix}"
+
+
 def is_merged(network: Path) -> bool:
     """Return whether a network of a run is a merged one."""
     return network.parent.name == MERGED

@@ -52,8 +52,14 @@ def write_merged(
 
 
 def _is_finished(out: Path, record: Mapping[str, Any]) -> bool:
-    """Return whether a file is the result of this merge, which its sidecar says."""
-    return out.is_file() and sidecar.merge(out) == record and sha256_file(out) == sidecar.sha256(out)
+    """Return whether a file is the result of this merge, which its sidecar says. The parents may have moved since."""
+    if not out.is_file() or (found := sidecar.merge(out)) is None:
+        return False
+    return _without_sources(found) == _without_sources(record) and sha256_file(out) == sidecar.sha256(out)
+
+
+def _without_sources(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: {**part, "source": None} if isinstance(part, dict) else part for name, part in record.items()}
 
 
 def _step(snapshot: Path) -> dict[str, Any]:

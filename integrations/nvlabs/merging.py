@@ -44,7 +44,7 @@ def merge(
         network.load_state_dict(interpolate(weights, others, w, buffers, prepare), strict=True, assign=True)
         with out.open("wb") as file:
             pickle.dump({"ema": network, **beside}, file)
-    return f"a {first.info.class_name} of {first.info.parameters:,} parameters"
+    return f"a network of the class {first.info.class_name} with {first.info.parameters:,} parameters"
 
 
 def _check_alike(a: Path, first: Reference, b: Path, second: Reference) -> None:

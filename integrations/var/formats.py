@@ -32,9 +32,10 @@ def read_tensors(path: Path, flag: str) -> Any:
             f"{flag}={path} cannot be read as a file of tensors: it has another format or holds other objects"
         ) from None
     except Exception as error:  # another kind of file can raise anything
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        reason = str(error).strip().split("\n")[0].split(". ")[0] or type(error).__name__
         raise UserError(
-            f"{flag}={path} cannot be read as a file of tensors ({reason}); if it is one, download or copy it again"
+            f"{flag}={path} cannot be read as a file of tensors ({reason}); "
+            f"run `ddo inspect {path}` to check the file, or download it again"
         ) from None
 
 

@@ -20,6 +20,8 @@ from ddo_integrations.var.reports import Reports
 from ddo_integrations.var.scoring import Scorer
 from ddo_plugin import Outcome, current_session, drop_labels, in_one_line, token_terms
 
+DROPOUT = 0xFFFFFFFF  # turns the seed of a batch into another one, so that dropout repeats no number of the fakes
+
 
 class DDOTrainer(VARTrainer):  # type: ignore[misc]  # upstream's types are not checked
     """Upstream's trainer with DDO's training step; the loop around it stays as it is."""
@@ -189,10 +191,10 @@ def _build(upstreams: Any, classes: int, **settings: Any) -> Any:
 
 @contextmanager
 def _seeded(generator: torch.Generator) -> Iterator[None]:
-    """Draw torch's global random numbers from the generator's seed, and restore their state afterwards."""
+    """Draw torch's global random numbers from a seed of the generator's batch, and restore their state afterwards."""
     device = generator.device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(generator.initial_seed())
+        torch.manual_seed(generator.initial_seed() ^ DROPOUT)
         yield
 
 

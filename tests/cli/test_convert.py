@@ -130,7 +130,8 @@ main(sys.argv[1:])
 def test_a_full_disk_is_told_in_one_line(tmp_path):
     torch.save(native(network(width=4000)), tmp_path / "last.pth")
     done = run_python(["-c", SMALL_DISK, "convert", "last.pth", "out.pth"], cwd=tmp_path)
-    told = "Error: out.pth cannot be written (File too large); free disk space or choose another place\n"
+    told = "Error: out.pth cannot be written (File too large); check the permissions and the free disk space, "
+    told += "or choose another place\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", told)
     assert [path.name for path in tmp_path.iterdir()] == ["last.pth"]
 

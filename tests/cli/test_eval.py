@@ -142,9 +142,10 @@ def test_what_cannot_work_is_one_line(words: str, digits: Path) -> None:
 
 
 def test_a_reference_is_needed_where_something_is_compared(digits: Path) -> None:
-    result = CliRunner().invoke(main, ["eval", str(digits / "samples.npz"), f"--features=digits:{digits / 'data'}"])
-    assert result.exit_code == 2
-    assert "pass them with --ref" in result.output
+    for features in f"--features=digits:{digits / 'data'}", "--features=dinov2":  # also if the weights are missing
+        result = CliRunner().invoke(main, ["eval", str(digits / "samples.npz"), features])
+        assert result.exit_code == 2
+        assert "pass them with --ref" in result.output
 
 
 def test_a_curve_is_made_of_evaluations(digits: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import struct
+import zipfile
 
 import pytest
 import torch
@@ -57,10 +58,34 @@ def test_checkpoints_and_safetensors_are_called_by_their_name(inspect, tmp_path)
     torch.save({"net": torch.zeros(2)}, tmp_path / "state.pt")
     header = json.dumps({"__metadata__": {}, "w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
     (tmp_path / "net.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
-    for name, words in (("state.pt", "a torch checkpoint"), ("net.safetensors", "1 tensors")):
+    (tmp_path / "pointer.pkl").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n")
+    expected = {"state.pt": "a torch checkpoint", "net.safetensors": "1 tensors", "pointer.pkl": "git lfs pull"}
+    for name, words in expected.items():
         result = inspect(name)
         assert result.exit_code == 1
         assert words in result.output
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_checkpoint_is_examined_without_running_its_code(inspect, tmp_path, zipped):
+    class Evil:
+        def __reduce__(self):
+            return os.system, ("touch pwned",)
+
+    for name, more in (("plain.pth", 1), ("evil.pth", Evil())):
+        content = {"w": torch.zeros(2), "more": more}
+        torch.save(content, tmp_path / name, _use_new_zipfile_serialization=zipped)
+    assert "It holds only tensors and plain data" in inspect("plain.pth").output
+    evil = inspect("evil.pth")
+    assert evil.exit_code == 1
+    assert "Loading it may run code" in evil.output and "posix.system" in evil.output
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_another_zip_is_not_called_a_checkpoint(inspect, tmp_path):
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
+        archive.writestr("a.png", b"")
+    assert "It is not a file of torch.save, or it is damaged." in inspect("images.zip").output
 
 
 def test_what_holds_no_network_does_not_pass(inspect, tmp_path):

@@ -94,6 +94,12 @@ def test_the_same_command_leaves_what_it_finished_and_makes_the_rest(merge):
     assert (again.exit_code, again.output.splitlines()[-1]) == (0, "the merged networks exist already")
 
 
+def test_the_same_command_is_repeated_under_another_path_of_the_parents(merge, tmp_path):
+    assert merge("--w=0.5", "--outdir=out").exit_code == 0
+    result = merge("--w=0.5", "--outdir=out", a=str(tmp_path / A))
+    assert result.exit_code == 0 and "exist already" in result.output
+
+
 def test_a_file_that_is_not_the_result_of_this_command_is_not_overwritten(merge, refused):
     write("mine.safetensors")
     assert "mine.safetensors already exists" in refused("--w=0.5", "--out=mine.safetensors")
@@ -153,7 +159,7 @@ def test_damaged_and_missing_files_are_refused(refused):
 
 def test_the_upstream_must_be_known(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for own, told in ([], "cannot determine the network's upstream"), (["--upstream=edm"], "--upstream=edm needs a"):
+    for own, told in ([], "--checkout=PATH, or --upstream=NAME"), (["--upstream=edm"], "--upstream=edm needs a"):
         result = CliRunner().invoke(main, ["merge", A, B, "--w=1", "--outdir=new", *own])
         assert (result.exit_code, told in result.output) == (2, True)
 
@@ -196,7 +202,8 @@ def test_a_full_disk_is_told_in_one_line(tmp_path):
         write(name, width=10_000)
     done = run_python(["-c", SMALL_DISK, "merge", A, B, "--upstream=digits", "--w=2", "--outdir=new"], cwd=tmp_path)
     out = "new/network-000300-w2.safetensors"
-    told = f"Error: {out} cannot be written (File too large); free disk space or choose another place\n"
+    remedy = "check the permissions and the free disk space, or choose another place"
+    told = f"Error: {out} cannot be written (File too large); {remedy}\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", told)
     assert sorted(path.name for path in tmp_path.iterdir()) == [A, B]
 

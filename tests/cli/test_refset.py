@@ -151,6 +151,7 @@ def test_what_made_images_stands_beside_them(ddo, network, tmp_path: Path) -> No
     runs = json.loads((tmp_path / "out/samples.json").read_text())["runs"]
     assert [(one["seeds"], one["labels"]) for one in runs] == [("3,5", "uniform"), ("0-2", "random")]
     assert ddo("refset", "pack", "out", "set").stdout == "set: 5 images of 1×8×8, uint8, with labels\n"
+    assert "seed     not recorded" in ddo("refset", "info", "set").stdout
 
 
 def test_images_of_an_earlier_run_in_the_folder_are_mentioned(ddo) -> None:
@@ -238,7 +239,7 @@ def test_a_full_disk_is_told_in_one_line(ddo, tmp_path: Path) -> None:
         (["sample", "--outdir=", "--own"], "Invalid value for '--outdir': the path is empty; pass a file or folder."),
         (["sample", "--npz=", "--own"], "Invalid value for '--npz': the path is empty; pass a file or folder."),
         (["refset", "make", "--out=", "--own"], "Invalid value for '--out': the path is empty; pass a file or folder."),
-        (["refset", "verify", "nowhere"], "nowhere is not a reference set"),
+        (["refset", "verify", "nowhere"], "nowhere is not a reference set: no such folder"),
         (["refset", "make", "--out=a", "--network=b", "--checkout=nowhere"], "nowhere: no such folder"),
     ],
 )

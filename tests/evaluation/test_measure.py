@@ -146,7 +146,11 @@ def test_what_cannot_work_is_refused_before_an_image_is_looked_at(samples, stand
     bare = Standard("a.npz", {"blind": feature_moments(np.eye(4))})
     few = some_images(tmp_path / "few.npz", 1, 3)
     for words, arguments in {
-        "fid, kid need real images or their statistics; pass them with --ref": (samples, ["fid", "is", "kid"], None),
+        "fid,kid compares the samples with real images or their statistics; pass them with": (
+            samples,
+            ["fid", "is", "kid"],
+            None,
+        ),
         "'blind' have no logits": (samples, ["is"], None),
         "'blind' keep no positions, which sfid needs": (samples, ["sfid"], standard),
         "only mean and covariance, but pr need images": (samples, ["fid", "pr"], bare),

@@ -92,11 +92,14 @@ class Driver:
         for fault, at in random.Random(self.order["seed"]).sample(injections, few):
             self.fresh()
             failed = self.run(fault, at)
+            seen = failed["seen"] or clean["seen"]  # threads can change the order; a killed process reports nothing
+            if at >= len(seen):
+                continue  # this time, there were fewer operations
             answer(
                 {
                     "fault": fault,
                     "at": at,
-                    "operation": clean["seen"][at],
+                    "operation": seen[at],
                     "failed": {name: failed[name] for name in ("status", "said", "files")},
                     "broken": broken(self.work),
                     "again": {name: value for name, value in self.run().items() if name in ("status", "said", "files")},

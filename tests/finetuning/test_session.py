@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from ddo_plugin import hookimpl
 from ddo_plugin.base.errors import UserError
-from ddo_plugin.finetuning.session import Session, current_session
+from ddo_plugin.finetuning.session import Session, current_session, prepare_session
+from ddo_plugin.hooks import plugins
 from ddo_plugin.hooks.types import Reference, Run
 from ddo_plugin.objective.ddo import DDO, MLE, Outcome, Terms
 
@@ -92,3 +94,24 @@ def test_a_state_of_another_round_is_refused(session: Session, stored: Any, mess
 def test_there_is_no_session_before_one_is_prepared() -> None:
     with pytest.raises(RuntimeError, match="no DDO session of nobody"):
         current_session("nobody")
+
+
+def test_an_objective_that_does_not_say_on_what_it_trains_is_refused(tmp_path: Path) -> None:
+    class Older:
+        """An objective as plugins wrote them before there was Neon."""
+
+        needs_fakes = True
+
+    class Plugin:
+        @hookimpl
+        def ddo_objectives(self) -> dict[str, Any]:
+            return {"older": lambda options: Older()}
+
+    manager = plugins.manager()
+    plugin = Plugin()
+    manager.register(plugin)
+    try:
+        with pytest.raises(UserError, match="--ddo-objective=older: its attribute trains_on is None, but must be one"):
+            prepare_session("nobody", tmp_path, {"ddo": "network", "ddo_objective": "older"})
+    finally:
+        manager.unregister(plugin)

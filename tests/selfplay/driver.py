@@ -29,7 +29,7 @@ RECIPE = Recipe(
     start=str(FOLDER / "base.net"),
     sha256=None,
     seed=0,
-    rounds=(EACH, EACH, replace(EACH, training={})),
+    rounds=(EACH, EACH, replace(EACH, training={}, merge=Merge((0.5, 1.5)) if KIND == "merging" else None)),
     expected={},
     checkout=None,
     policy=Policy(retries=1, allow_failures=True, keep="best", stop_on_collapse=None),

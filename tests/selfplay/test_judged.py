@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ddo_plugin.selfplay.recipe.plan import Candidate, Plan, Report, Round, identity
 from tests.conftest import RECIPE
 
 DEFAULT = RECIPE.replace("[report]\nenabled = false\n", "")
@@ -56,7 +54,7 @@ def test_the_terminal_the_status_and_the_report_show_both_numbers_named(play: Ca
     world.ddo("report", str(world.out)).check_returncode()
     page = (world.out / "report.html").read_text()
     fact = judged(world)["recipe", "winner"]
-    row = ["winner", f"{fact['score']:.4g} ± 0.1", f"{fact['selected_by']:.4g}", "0.5"]
+    row = ["winner", f"{fact['score']:.4g} ± 0.10", f"{fact['selected_by']:.4g}", "0.500"]
     for shown in (again.stdout, status):
         lines = [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in shown.splitlines()]
         assert ["fresh seeds", "selection", "recall"] in lines and row in lines
@@ -84,7 +82,45 @@ def test_seeds_that_select_are_refused(tmp_path: Path, make_world: Callable[...,
     assert "report.seeds: 1 is also in evaluation.seeds, which selects networks; use another seed" in done.stderr
 
 
-def test_what_is_judged_at_the_end_does_not_make_the_rounds_new() -> None:
-    each = Round((Candidate("ddo", 1.0, 0.1),), 8, (1,))
-    plan = Plan("recipe", "standin", Path("base.net"), (each,), 0)
-    assert len({identity(replace(plan, report=report)) for report in (None, Report((2,)), Report((3,)))}) == 1
+def test_a_control_that_nothing_would_judge_is_refused(tmp_path: Path, make_world: Callable[..., Any]) -> None:
+    done = make_world(tmp_path, CONTROLLED).ddo("validate", "recipe.toml", "--set", "report.enabled=false")
+    assert done.returncode == 2
+    assert "report.control: has no effect with report.enabled = false" in done.stderr
+
+
+def test_what_is_judged_can_be_changed_after_a_run_and_repeats_no_round(play: Callable[[str], Any]) -> None:
+    world = play(RECIPE)
+    before = world.notes()
+    (world.folder / "recipe.toml").write_text(CONTROLLED)
+    world.ddo("selfplay", "recipe.toml").check_returncode()
+    assert [note for note in world.notes()[len(before) :] if "train" in note and "r01" in note] == [control(world, 1)]
+    assert status(world).count("recipe (standin), 2 rounds") == 1 and status(world).endswith("\nfinished\n")
+    (world.folder / "recipe.toml").write_text(RECIPE)
+    world.ddo("selfplay", "recipe.toml").check_returncode()
+    assert "control" not in status(world) and status(world).endswith("\nfinished\n")
+
+
+def test_the_numbers_of_a_run_with_other_settings_are_not_shown(play: Callable[[str], Any]) -> None:
+    world = play(DEFAULT)
+    (world.folder / "recipe.toml").write_text(RECIPE.replace("alpha = [2.0, 3.0]", "alpha = [1.5]"))
+    done = world.ddo("selfplay", "recipe.toml")
+    assert "fresh seeds" not in done.stdout + status(world) and "Best: 44.6" in done.stdout
+
+
+def test_a_dry_run_names_what_the_rounds_of_the_control_selected(play: Callable[[str], Any]) -> None:
+    world = play(CONTROLLED)
+    printed = world.ddo("selfplay", "recipe.toml", "--dry-run").stdout
+    assert "BEST_OF_ROUND_1" not in printed
+    assert all(str(world.out / fact["network"]) in printed for fact in world.facts("selected") if fact["round"] == 1)
+
+
+def control(world: Any, number: int) -> str:
+    """What the control's training in a round notes."""
+    [selected] = [
+        fact for fact in world.facts("selected") if fact["plan"] == "recipe-control" and fact["round"] == number
+    ]
+    return f"train {Path(selected['network']).parent.name}"
+
+
+def status(world: Any) -> str:
+    return world.ddo("selfplay", "recipe.toml", "--status").stdout

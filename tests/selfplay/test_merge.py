@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 
 from ddo_plugin.base.files import sha256_file
+from ddo_plugin.jobs.journal import FILE_NAME
+from ddo_plugin.selfplay.variants import training_of
 from tests.conftest import RECIPE
 
 # A snapshot's score is that of its reference / α + β, so a larger w is better, and a negative one is worse.
@@ -58,6 +61,18 @@ def test_every_snapshot_is_evaluated_at_every_w_and_the_best_is_the_next_referen
     before = world.notes()
     assert world.ddo("selfplay", "recipe.toml").stdout == done.stdout
     assert world.notes() == before
+
+
+def test_killed_before_the_selection_a_run_does_not_make_the_best_network_a_third_time(
+    world_of: Callable[[str], Any],
+) -> None:
+    world = world_of(ONE.replace("rounds = 2", "rounds = 1") + "\n[merge]\nw = [1, 1.5]\n")
+    world.ddo("selfplay", "recipe.toml").check_returncode()
+    journal = world.out / FILE_NAME
+    whole = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join(line for line in whole if '"selected"' not in line and '"winner"' not in line))
+    world.ddo("selfplay", "recipe.toml").check_returncode()
+    assert sorted(journal.read_text().splitlines(keepends=True)) == sorted(whole)
 
 
 def test_snapshots_are_not_evaluated_themselves_without_w_1(world_of: Callable[[str], Any]) -> None:
@@ -115,3 +130,37 @@ def test_a_wrong_table_is_one_problem(table: str, problem: str, world_of: Callab
 def test_a_search_needs_the_snapshots_themselves(world_of: Callable[[str], Any]) -> None:
     done = world_of(RECIPE + SEARCH + "\n[merge]\nw = [2]\n").ddo("validate", "recipe.toml")
     assert done.returncode == 2 and "merge.w: needs the value 1 in an adaptive search" in done.stderr
+
+
+def test_a_merged_reference_of_other_content_is_another_reference(world_of: Callable[[str], Any]) -> None:
+    world = world_of(ONE + "\n[merge]\nw = [1, 1.5]\n")
+    world.ddo("selfplay", "recipe.toml").check_returncode()
+    first = world.out / world.facts("selected")[0]["network"]
+    before = world.notes()
+    shutil.rmtree(training_of(first))
+    step = world.folder / "site" / "standin_step.py"
+    step.write_text(step.read_text().replace("/ alpha + beta}", "/ alpha + beta + 1}"))  # as training again on a GPU
+    world.ddo("selfplay", "recipe.toml").check_returncode()
+    assert [note.split("-")[0] for note in world.notes()[len(before) :] if "refset" in note] == ["refset r02"]
+
+
+def test_a_damaged_merged_reference_is_refused_with_the_training_to_repeat(world_of: Callable[[str], Any]) -> None:
+    world = world_of(ONE.replace("rounds = 2", "rounds = 1") + "\n[merge]\nw = [1, 1.5]\n")
+    world.ddo("selfplay", "recipe.toml").check_returncode()
+    first = world.out / world.facts("selected")[0]["network"]
+    first.write_text("7")
+    done = world.ddo("selfplay", "recipe.toml")
+    assert done.returncode == 2 and f"delete {training_of(first)} to train it again" in done.stderr
+    shutil.rmtree(training_of(first))
+    world.ddo("selfplay", "recipe.toml").check_returncode()
+
+
+def test_a_base_in_a_folder_named_merged_is_known_by_its_digest(tmp_path: Path, make_world: Callable[..., Any]) -> None:
+    (tmp_path / "merged").mkdir()
+    world = make_world(tmp_path / "merged", ONE)
+    world.ddo("selfplay", "recipe.toml").check_returncode()
+    before = world.notes()
+    world.folder = world.folder.rename(tmp_path / "moved")
+    world.env = {name: value.replace("/merged/", "/moved/") for name, value in world.env.items()}
+    world.ddo("selfplay", "recipe.toml").check_returncode()
+    assert world.notes() == before

@@ -280,7 +280,7 @@ def test_status_and_report_tell_comparisons_from_judgements(tmp_path: Path, toy:
 
 def test_a_dry_run_shows_the_rungs_and_the_finalists(tmp_path: Path, toy: Toy) -> None:
     made = plan(tmp_path / "run", 0.9, 0.8)
-    lines = list(dry_run.lines(made, tmp_path / "run"))
+    lines = list(dry_run.lines([made], tmp_path / "run"))
     told = [line for line in lines if line.startswith("# Round")]
     assert [line.split(":")[0] for line in told] == [
         "# Round 1, to 1 snapshot",

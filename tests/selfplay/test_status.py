@@ -43,6 +43,21 @@ def test_a_running_step_has_its_share_and_the_rest_of_the_run_its_time(tmp_path:
     assert told[-1] == "running; about 5 min left"
 
 
+def test_the_networks_that_are_merged_from_a_snapshot_count_as_one_snapshot(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / FILE_NAME)
+    journal.begin("settings")
+    journal.append("plan", plan="p", upstream="u", rounds=[TWO | {"weights": 3}], judgements=2)
+    names = ["net.pkl", "merged/net-w0.5.pkl", "merged/net-w1.5.pkl"]
+    outs = [("training", "p/t", 100.0), ("evaluation", "base", 10.0), *(("evaluation", name, 10.0) for name in names)]
+    for kind, out, seconds in outs:
+        journal.append("finished", task=out, kind=kind, out=out, measured={"seconds": seconds, "bytes": 1})
+    for name in names:
+        done = {"candidate": CANDIDATE, "evaluation": name, "score": 1.0}
+        journal.append("evaluated", plan="p", round=1, network=f"p/t/{name}", **done)
+    with folder_lock.hold(tmp_path):  # a training, three evaluations, and two judgements are left
+        assert list(status.lines(tmp_path))[-1] == "running; about 2 min left"
+
+
 def test_without_a_process_the_step_was_interrupted_and_the_line_says_what_to_do(tmp_path: Path) -> None:
     begun(tmp_path)
     told = list(status.lines(tmp_path))

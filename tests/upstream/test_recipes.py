@@ -24,6 +24,7 @@ from ddo_plugin.hooks import plugins
 from ddo_plugin.hooks.types import RoundStep
 from ddo_plugin.sampling.refsets import format as refset
 from ddo_plugin.selfplay.recipe.load import Recipe, load
+from ddo_plugin.selfplay.recipe.plan import Round
 from ddo_plugin.selfplay.recipe.shipped import shipped
 from tests.processes import run_python
 
@@ -79,12 +80,12 @@ def networks(checkout, completed, tmp_path_factory: pytest.TempPathFactory) -> M
     return {path.stem: path for path in out.glob("*.pkl")}
 
 
-def dry_run(recipe: Recipe, number: int, reference: Path, fakes: Path | None, out: Path) -> dict[str, Any]:
+def dry_run(recipe: Recipe, this: Round, number: int, reference: Path, fakes: Path, out: Path) -> dict[str, Any]:
     """The configuration that upstream prints for round `number`."""
-    this = recipe.rounds[number - 1]
     first, seed = this.candidates[0], recipe.seed + number
     step = RoundStep(
-        recipe.upstream, reference, fakes, out, first.objective, first.alpha, first.beta, seed, this.training
+        *(recipe.upstream, reference, fakes if first.needs_fakes else None, out),
+        *(first.objective, first.alpha, first.beta, seed, this.training),
     )
     command = plugins.manager().hook.ddo_round_command(step=step)
     done = started([*command.argv, "--dry-run"], out.parent, **command.env)
@@ -97,9 +98,12 @@ def dry_run(recipe: Recipe, number: int, reference: Path, fakes: Path | None, ou
 
 @pytest.fixture
 def configured(networks, checkout, tmp_path):
-    """A function: recipe's name, round -> upstream's configuration of that round, from the recipe's own command."""
+    """A function: recipe's name, round -> upstream's configuration of that round, from the recipe's own command.
 
-    def run(name: str, number: int) -> dict[str, Any]:
+    With `control=True`, it is that of the same round of the control.
+    """
+
+    def run(name: str, number: int, control: bool = False) -> dict[str, Any]:
         of = name.removeprefix("neon-")
         latent = name == "edm2-img512-l"
         side = 32 if "cifar10" in name else 64
@@ -111,7 +115,9 @@ def configured(networks, checkout, tmp_path):
         made_by = {"source": str(network), "sha256": sha256_file(network)}
         refset.write(fakes, samples, labels, kind="images", reference=made_by, sampler={}, seed=0)
         recipe = opened(name, checkout, f"training.data={tmp_path / 'data.zip'}")
-        return dry_run(recipe, number, network, fakes, tmp_path / "out")
+        plan = recipe.plan(network)
+        this = (plan.control() if control else plan).at(number)
+        return dry_run(recipe, this, number, network, fakes, tmp_path / "out")
 
     return run
 
@@ -156,6 +162,11 @@ def test_edm_takes_the_command_of_neon_and_its_configuration_is_that_of_its_auth
     assert (config["optimizer_kwargs"]["lr"], config["ema_halflife_kimg"], config["kimg_per_tick"]) == (1e-4, 500, 50)
     assert (config["augment_kwargs"]["p"], config["network_kwargs"]["dropout"]) == (0.12, 0.13)
     assert config["snapshot_ticks"] == 10
+
+
+@pytest.mark.parametrize("name", ["edm-cifar10-cond", "edm2-img64-s", "neon-edm-cifar10-cond"])
+def test_upstream_takes_the_command_of_a_control(name: str, configured) -> None:
+    assert configured(name, 1, control=True)["network_kwargs"].get("dropout", 0) == 0
 
 
 def test_edm2_takes_the_recipes_command_and_its_configuration_is_the_papers(configured) -> None:

@@ -143,7 +143,8 @@ def is_refset(path: Path) -> bool:
 def open_refset(path: Path) -> Refset:
     """Open a reference set. Refuse arrays that do not match the manifest; `verify` also checks their contents."""
     if not is_refset(path):
-        raise UserError(f"{path} is not a reference set: it has no {MANIFEST}")
+        reason = f"it has no {MANIFEST}" if path.exists() else "no such folder"
+        raise UserError(f"{path} is not a reference set: {reason}")
     manifest = read_json(path / MANIFEST, "create the set again")
     _check_format(path, manifest)
     _check_fields(path, manifest)

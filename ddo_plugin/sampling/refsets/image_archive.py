@@ -47,7 +47,7 @@ def open_images(path: Path) -> Iterator[Archive]:
         yield _archive(path, list(files_below(path)), lambda name: read_bytes(path / name))
         return
     if not zipfile.is_zipfile(path):
-        raise UserError(f"{path} is neither a folder nor a zip of images")
+        raise UserError(f"{path} is neither a folder nor a zip of images, or the zip is damaged")
     with open_zip(path) as archive:
         yield _archive(path, archive.names, archive.read)
 

@@ -17,6 +17,7 @@ from ddo_plugin.hooks.types import Effort, EvaluationStep, Memory, NetworkCount,
 from ddo_plugin.selfplay.forecast.devices import Device
 from ddo_plugin.selfplay.recipe.load import Recipe
 from ddo_plugin.selfplay.recipe.plan import Plan, Round
+from ddo_plugin.selfplay.run import played
 
 OUT = Path("out")  # no step runs, so nothing is written there
 
@@ -213,22 +214,14 @@ def forecast(recipe: Recipe, network: NetworkCount, device: Device, gpus: int, c
     """Return what a recipe costs if its networks are like this one."""
     plan, start, report = recipe.plan(Path(recipe.start)), Path(recipe.start), recipe.report
     effort = partial(_effort, network, gpus)
-    rounds, control = (
+    rounds, *control = (
         tuple(_round(each, number, effort, device) for number in range(1, len(each.rounds) + 1))
-        for each in (plan, plan.control())
+        for each in played(plan)
     )
-    return Forecast(
-        recipe,
-        network,
-        device,
-        gpus,
-        counted_in,
-        rounds,
-        control if report and report.control else (),
-        effort(EvaluationStep(plan.upstream, start, OUT, report.evaluation_seeds, report.evaluation))
-        if report
-        else None,
-    )
+    judgement = None
+    if report:
+        judgement = effort(EvaluationStep(plan.upstream, start, OUT, report.evaluation_seeds, report.evaluation))
+    return Forecast(recipe, network, device, gpus, counted_in, rounds, control[0] if control else (), judgement)
 
 
 def _effort(network: NetworkCount, gpus: int, step: RefsetStep | RoundStep | EvaluationStep) -> Effort:

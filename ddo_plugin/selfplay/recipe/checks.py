@@ -92,6 +92,8 @@ def _check_report(
     report = values.get("report")
     if not isinstance(report, dict):
         return
+    if report.get("control") is True and report.get("enabled") is False:
+        problems.add(("report", "control"), "has no effect with report.enabled = false; remove one of them")
     _check_changed_evaluation(problems, "report", report, evaluation)
     usual = schema.OPTION_TABLES["evaluation"]["seeds"].default
     selecting = {"evaluation.seeds": _seeds(values.get("evaluation"), usual)}

@@ -17,6 +17,8 @@ from ddo_plugin.selfplay.recipe.plan import Candidate, Merge, Plan, Report, Roun
 from ddo_plugin.selfplay.recipe.toml_source import Place, Source
 
 FRESH_SEEDS = 3  # number of seeds with which the networks are judged at the end, unless the recipe names them
+# Where a seed counts in steps of the number of samples, as in EDM, other numbers of samples can give the same images.
+FAR = 1000  # so much larger, seeds select no image again even if they are of 1000 times fewer samples
 COPY = "dataset:"  # prefix of the label choice "the labels of this dataset"
 
 
@@ -153,9 +155,10 @@ class _Reader:
             return None
         used = {seed + number for number in range(len(rounds) + 1)}  # also the seeds of reference sets
         used |= {seed for each in rounds for seed in each.selecting_seeds}
-        fresh = range(max(used) + 1, max(used) + 1 + FRESH_SEEDS)
         evaluation = {**rounds[-1].evaluation, **self._changed("report")}
-        return Report(tuple(table["seeds"] or fresh), evaluation, table["control"])
+        alike = all(each.evaluation == evaluation for each in rounds)
+        first = max(used) + (1 if alike else FAR)
+        return Report(tuple(table["seeds"] or range(first, first + FRESH_SEEDS)), evaluation, table["control"])
 
     def _changed(self, table: str) -> dict[str, Any]:
         """Return the options of the evaluation that this table changes."""

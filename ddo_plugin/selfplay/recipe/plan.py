@@ -191,9 +191,11 @@ class Plan:
 
 
 def identity(plan: Plan) -> str:
-    """Return the hash of everything that the rounds are asked to do. It does not depend on the base's folder."""
+    """Return the hash of everything that the run is asked to do. It does not depend on the base's folder."""
     settings = asdict(replace(plan, base=Path(plan.base.name)))
-    del settings["report"], settings["roles"]  # what is judged at the end changes no round
+    del settings["roles"]  # they follow from the report
+    if settings["report"] is None:  # as in plans of older versions
+        del settings["report"]
     for each in settings["rounds"]:
         if each["merge"] is None:  # as in rounds of older versions
             del each["merge"]

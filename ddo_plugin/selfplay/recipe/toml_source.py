@@ -83,6 +83,8 @@ def parse(text: str) -> dict[str, Any]:
 
 def _invalid(path: Path, error: ValueError) -> str:
     """Return the message for a file that is not TOML."""
+    if isinstance(error, UnicodeDecodeError):
+        return f"{path}: not valid TOML: the file is not text in UTF-8"
     match = re.search(r"^(.*) \(at (?:line (\d+), column \d+|end of document)\)$", str(error))
     what, line = (match[1], match[2]) if match else (str(error), None)
     return f"{path}:{line or 'end'}: not valid TOML: {what}"

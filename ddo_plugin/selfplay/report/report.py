@@ -10,7 +10,7 @@ from typing import Any
 
 from ddo_plugin.base.errors import UserError
 from ddo_plugin.jobs.journal import FILE_NAME, read
-from ddo_plugin.selfplay import judged
+from ddo_plugin.selfplay import evaluation_file, judged
 from ddo_plugin.selfplay.recipe.plan import Candidate, shown
 from ddo_plugin.selfplay.report import figures, history, page
 from ddo_plugin.selfplay.report.history import Cell, History, Point
@@ -33,7 +33,7 @@ def write(out: Path, command: str) -> Path:
     page.write(
         path,
         title=f"Self-play: {', '.join(histories)}",
-        lead="Each round finetunes its reference against samples of it. The best snapshot becomes the next reference.",
+        lead="Each round finetunes its reference. The best network of a round becomes the next reference.",
         table=_rounds(out, histories),
         sections=[
             *_judged(out),
@@ -64,7 +64,7 @@ def _setting(point: Point) -> Sequence[str]:
 
 
 def _score(point: Point) -> str:
-    return f"{point.score:.4g} ± {point.spread:.2g}" if point.spread else f"{point.score:.4g}"
+    return evaluation_file.shown(point.score, point.spread)
 
 
 def _judged(out: Path) -> list[page.Section]:
@@ -74,9 +74,9 @@ def _judged(out: Path) -> list[page.Section]:
         return []
     head, *rows = judged.rows(networks)
     note = (
-        "“fresh seeds” is the score by sampling seeds that selected no network, with the standard deviation over these "
-        "seeds. “selection” is the score by which the network was selected. It is too good, because it is the best of "
-        "many."
+        "Publish “fresh seeds”: the mean and the standard deviation of the score over sampling seeds that selected no "
+        "network. “selection” is the score over the seeds that selected the winner. For the winner it is too good, "
+        "because it is the best of many."
     )
     return [page.Section("Numbers to publish", table=page.Table(head, rows, note, best=1))]
 
@@ -131,17 +131,19 @@ def _best(points: Sequence[Point], by_w: bool = False) -> dict[int, dict[Cell, f
 
 
 def _training(plan: History) -> list[page.Section]:
-    if not any(point.steps() for point in plan.points):
-        return []
-    rewards = page.Figure(
-        figures.training(plan),
-        "The trainings of the selected networks, one after the other. r is the log-ratio of target and reference. The "
-        "accuracy is the share of samples for which r has the right sign.",
-    )
-    likelihood = page.Figure(
-        figures.drift(plan), "The likelihood of the real data, which DDO lowers. Each round begins at its reference."
-    )
-    return [page.Section("Rewards", [], [rewards]), page.Section("Likelihood drift", [], [likelihood])]
+    """Return the sections for which the trainings logged numbers: without DDO there are no rewards."""
+    logged = {name for point in plan.points for row in point.steps() for name in row}
+    sections = []
+    if "rewards/real" in logged:
+        caption = (
+            "The trainings of the selected networks, one after the other. r is the log-ratio of target and reference. "
+            "The accuracy is the share of samples for which r has the right sign."
+        )
+        sections.append(page.Section("Rewards", [], [page.Figure(figures.training(plan), caption)]))
+    if "logps/real" in logged:
+        caption = "The likelihood of the real data, which DDO lowers. Each round begins at its reference."
+        sections.append(page.Section("Likelihood drift", [], [page.Figure(figures.drift(plan), caption)]))
+    return sections
 
 
 def _samples(plan: History) -> list[page.Section]:

@@ -18,10 +18,11 @@ class FileKind(Enum):
     """The kinds of files that users pass as networks."""
 
     PICKLE = "a pickle"
-    CHECKPOINT = "a torch checkpoint (zip)"
+    CHECKPOINT = "a zip, such as a torch checkpoint"
     LEGACY_CHECKPOINT = "a torch checkpoint (legacy format)"
     SAFETENSORS = "a safetensors file"
     PAGE = "a web page"
+    POINTER = "a Git LFS pointer"
     EMPTY = "an empty file"
 
 
@@ -37,6 +38,8 @@ def kind_of(path: Path) -> FileKind:
         return FileKind.LEGACY_CHECKPOINT
     if head.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
         return FileKind.PAGE
+    if head.startswith(b"version https://git-lfs"):
+        return FileKind.POINTER
     length = int.from_bytes(head[:8], "little")
     if head[8:9] == b"{" and 2 <= length <= min(_LONGEST_HEADER, path.stat().st_size - 8):
         return FileKind.SAFETENSORS

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ddo_plugin.snapshots.pickles.nodes import LONGEST_INTEGER
+from ddo_plugin.snapshots.pickles.nodes import LONGEST_INTEGER, Unknown
 
 _MOST_ITEMS, _DEEPEST, _LONGEST_TEXT = 100, 8, 100
 _BRACKETS: dict[type, tuple[str, str]] = {list: ("[", "]"), tuple: ("(", ")"), set: ("{", "}"), frozenset: ("{", "}")}
@@ -52,4 +52,6 @@ def _atom(value: Any) -> str:
         return f"<{kind} of {str(value.dtype).removeprefix('torch.')}, shape {list(value.shape)}>"
     if value is None or isinstance(value, int | float | torch.Tensor | np.ndarray | np.generic):
         return repr(value)
+    if isinstance(value, Unknown):
+        return f"<result of {value.what[:_LONGEST_TEXT]}>"
     return f"<a {type(value).__name__}>"

@@ -309,3 +309,17 @@ def test_a_hostile_recipe_is_refused_in_seconds(write, name: str) -> None:
     begun = time.process_time()
     assert problems(write(HOSTILE[name]))
     assert time.process_time() - begun < 10  # some took more than 25 s
+
+
+@pytest.mark.parametrize(
+    "fewer", ["[report]\nevaluation = { count = 10 }\n", "[[change]]\nfrom_round = 2\nevaluation = { count = 10 }\n"]
+)
+def test_seeds_that_select_nothing_repeat_no_image_if_the_numbers_of_samples_differ(tmp_path: Path, fewer: str) -> None:
+    def seeds(text: str) -> tuple[int, ...]:
+        (tmp_path / "recipe.toml").write_text(text)
+        report = load(tmp_path / "recipe.toml").report
+        assert report
+        return report.evaluation_seeds
+
+    assert seeds(DIGITS) == (7, 8, 9)
+    assert min(seeds(f"{DIGITS}\n{fewer}")) > 1000

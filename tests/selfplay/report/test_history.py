@@ -10,7 +10,7 @@ import numpy as np
 
 from ddo_plugin.finetuning import statistics
 from ddo_plugin.jobs.journal import FILE_NAME, Journal
-from ddo_plugin.selfplay.report import history
+from ddo_plugin.selfplay.report import history, report
 
 
 class Story:
@@ -123,6 +123,21 @@ def test_a_point_has_the_samples_and_the_training_statistics_that_were_kept(tmp_
     assert (base.images(), base.steps()) == (None, [])
     np.testing.assert_array_equal(first.images(), images)
     assert first.steps() == [{"step": 0, "rewards/real": 0.5}]
+
+
+def test_the_report_has_no_empty_figures_of_a_training_on_fakes_alone(tmp_path: Path) -> None:
+    story = Story(tmp_path)
+    story.evaluated("a", 0, "base/net", 10.0)
+    story.evaluated("a", 1, "r1/net", 9.0)
+    story.selected("a", 1, "r1/net")
+    for logged, titles in {
+        "logps/fake": (False, False),
+        "logps/real": (False, True),
+        "rewards/real": (True, False),
+    }.items():
+        (tmp_path / "r1" / statistics.FILE_NAME).write_text(json.dumps({"step": 0, logged: 0.5}) + "\n")
+        text = report.write(tmp_path, "ddo report").read_text()
+        assert tuple(f"<h2>{title}</h2>" in text for title in ("Rewards", "Likelihood drift")) == titles
 
 
 def test_a_moved_folder_tells_the_same_history(tmp_path: Path) -> None:

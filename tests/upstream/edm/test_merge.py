@@ -28,7 +28,7 @@ def merged(world, completed) -> Callable[[str], Path]:
     out = world.root / "merged"
     flags = ["--w=0,0.5,1,1.5,-1", f"--outdir={out}", f"--checkout={world.repo}"]
     told = completed(world.python("-m", "ddo_plugin", "merge", world.root / START, world.base, *flags))
-    assert "a EDMPrecond of" in told
+    assert "a network of the class EDMPrecond with" in told
     return lambda w: out / f"network-snapshot-000002-w{w}.pkl"
 
 

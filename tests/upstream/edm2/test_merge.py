@@ -29,7 +29,7 @@ def merged(world, completed) -> Callable[[str], Path]:
     out = world.root / "merged"
     flags = ["--w=0,0.5,1,1.5", f"--outdir={out}", f"--checkout={world.repo}"]
     process = world.python("-m", "ddo_plugin", "merge", world.root / START, world.base, *flags)
-    assert "a Precond of" in completed(process)
+    assert "a network of the class Precond with" in completed(process)
     assert "buffers" not in process.stderr
     return lambda w: out / f"base-w{w}.pkl"
 
