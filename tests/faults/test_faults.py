@@ -58,7 +58,7 @@ def test_a_command_that_only_reads_writes_nothing(name: str, fault_world: Path, 
 
 @pytest.mark.parametrize(
     ("upstream", "share"),
-    [("VAR", MORE), *(pytest.param(name, 1.0, marks=pytest.mark.thorough) for name in ("edm", "edm2", "VAR"))],
+    [("VAR", MORE), *(pytest.param(name, 0.3, marks=pytest.mark.thorough) for name in ("edm", "edm2", "VAR"))],
 )
 def test_a_checkout_is_patched_or_as_it_was(upstream: str, share: float, tmp_path: Path) -> None:
     if not (upstreams() / upstream).is_dir():

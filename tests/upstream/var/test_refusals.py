@@ -105,7 +105,7 @@ def test_a_file_for_an_output_folder(world, refused) -> None:
 def test_a_truncated_file(attempt, world, tmp_path) -> None:
     path = tmp_path / "cut.pth"
     path.write_bytes(world.base.read_bytes()[:-1000])
-    assert "download or copy it again" in attempt(ddo=path)
+    assert "or download it again" in attempt(ddo=path)
 
 
 def test_a_file_that_is_a_program(attempt, tmp_path) -> None:
