@@ -22,24 +22,12 @@ Whole = TypeVar("Whole")
 
 # What the fields hold, in whichever fact they stand. A journal can be damaged, or come from a stranger.
 _TEXT = "fact settings out task kind log why plan upstream network evaluation sha256 objective role"
+_COUNT = "round attempt attempts status snapshots part candidates judgements weights merged"
+_NUMBER = "score selected_by w alpha trainings seconds bytes"
 _TYPES: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(_TEXT.split(), str),
-    **dict.fromkeys(
-        (
-            "round",
-            "attempt",
-            "attempts",
-            "status",
-            "snapshots",
-            "part",
-            "candidates",
-            "judgements",
-            "weights",
-            "merged",
-        ),
-        int,
-    ),
-    **dict.fromkeys(("score", "selected_by", "w", "alpha", "trainings", "seconds", "bytes"), (int, float)),
+    **dict.fromkeys(_COUNT.split(), int),
+    **dict.fromkeys(_NUMBER.split(), (int, float)),
     "beta": (int, float, str),
     "rounds": list,
     "measured": dict,
