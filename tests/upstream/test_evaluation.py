@@ -22,6 +22,7 @@ from ddo_plugin.hooks import plugins
 from ddo_plugin.hooks.types import EvaluationStep
 from ddo_plugin.sampling.refsets import format as refset
 from tests.processes import run_python
+from tests.upstream.plugin_site import install
 
 pytestmark = pytest.mark.thorough
 
@@ -150,14 +151,7 @@ def ddo_features(name):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that python takes for one with an installed plugin."""
-    folder = tmp_path_factory.mktemp("site")
-    (folder / "same_features.py").write_text(SAME_FEATURES)
-    about = folder / "same_features-1.dist-info"
-    about.mkdir()
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: same_features\nVersion: 1\n")
-    (about / "entry_points.txt").write_text("[ddo_plugin]\nsame_features = same_features\n")
-    return folder
+    return install(tmp_path_factory.mktemp("site"), "same_features", SAME_FEATURES)
 
 
 @pytest.mark.parametrize(

@@ -8,18 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from ddo_plugin.base.files import sha256_file
 from ddo_plugin.snapshots import sidecar
-from ddo_plugin.snapshots.pickles import contents, unpickler
+from tests.upstream.snapshots import tensors
 
 PRISTINE = Path(__file__).with_name("pristine.py")
 START = "base/network-snapshot-000000.pkl"
-
-
-def tensors(snapshot: Path) -> dict[str, torch.Tensor]:
-    return contents.state_dict(contents.network_node(unpickler.read(snapshot), "ema", snapshot))
 
 
 @pytest.fixture(scope="module")

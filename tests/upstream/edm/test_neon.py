@@ -9,7 +9,8 @@ import pytest
 
 from ddo_plugin.finetuning import statistics
 from ddo_plugin.snapshots import sidecar
-from tests.upstream.edm.test_training import GENERATE, tensors
+from tests.upstream.edm.test_training import GENERATE
+from tests.upstream.snapshots import tensors
 
 OWN_LOSS = Path(__file__).parents[1] / "own_loss.py"
 NEON = ["--ddo-objective=neon", "--lr=3e-3", "--ddo-rampup=0", "--ema=0.001", "--snap=1"]

@@ -11,12 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 
 from ddo_plugin.finetuning import statistics
 from ddo_plugin.sampling.refsets import format as refset
 from ddo_plugin.snapshots import sidecar
-from ddo_plugin.snapshots.pickles import contents, unpickler
+from ddo_plugin.snapshots.pickles import unpickler
+from tests.upstream.snapshots import tensors
 
 # Pristine generate.py on a CPU, in a process to which our package does not exist.
 GENERATE = """
@@ -43,10 +43,6 @@ def tuned(world, completed) -> Path:
     out = world.root / "tuned"
     completed(world.finetune(f"--outdir={out}", "--duration=0.002", "--dump=1", "--lr=3e-4", "--ddo-round=1"))
     return out
-
-
-def tensors(snapshot: Path) -> dict[str, torch.Tensor]:
-    return contents.state_dict(contents.network_node(unpickler.read(snapshot), "ema", snapshot))
 
 
 def test_the_first_step_has_r_exactly_0_and_the_loss_one_plus_alpha_times_ln2(tuned: Path) -> None:

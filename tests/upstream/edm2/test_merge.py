@@ -12,15 +12,11 @@ import torch
 
 from ddo_plugin.base.files import sha256_file
 from ddo_plugin.snapshots import sidecar
-from ddo_plugin.snapshots.pickles import contents, unpickler
+from tests.upstream.snapshots import tensors
 
 HERE = Path(__file__).parent
 TRAINED = "base/network-snapshot-0000002-0.050.pkl"
 START = "base/network-snapshot-0000001-0.050.pkl"
-
-
-def tensors(snapshot: Path) -> dict[str, torch.Tensor]:
-    return contents.state_dict(contents.network_node(unpickler.read(snapshot), "ema", snapshot))
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 
 from ddo_plugin.finetuning import statistics
 from ddo_plugin.snapshots import sidecar
-from tests.upstream.edm2.test_training import tensors
+from tests.upstream.snapshots import tensors
 
 OWN_LOSS = Path(__file__).parents[1] / "own_loss.py"
 DIGEST = Path(__file__).with_name("digest.py")

@@ -15,7 +15,8 @@ import torch
 from ddo_plugin.finetuning import statistics
 from ddo_plugin.sampling.refsets import format as refset
 from ddo_plugin.snapshots import sidecar
-from ddo_plugin.snapshots.pickles import contents, unpickler
+from ddo_plugin.snapshots.pickles import unpickler
+from tests.upstream.snapshots import tensors
 
 FOLDER = Path(__file__).parent
 DIGEST = FOLDER / "digest.py"
@@ -30,10 +31,6 @@ def tuned(world, completed) -> Path:
     flags = [f"--outdir={out}", "--duration=2048", "--lr=1e-2", "--ddo-rampup=0", "--ddo-round=1"]
     completed(world.finetune(*flags))
     return out
-
-
-def tensors(snapshot: Path) -> dict[str, torch.Tensor]:
-    return contents.state_dict(contents.network_node(unpickler.read(snapshot), "ema", snapshot))
 
 
 def test_the_first_step_has_r_exactly_0_and_the_loss_one_plus_alpha_times_ln2(tuned: Path, world) -> None:

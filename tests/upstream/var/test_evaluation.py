@@ -13,6 +13,7 @@ from ddo_plugin.evaluation.image_sets import read_images
 from ddo_plugin.evaluation.metrics.frechet import feature_moments, frechet_distance
 from ddo_plugin.hooks import plugins
 from ddo_plugin.hooks.types import EvaluationStep
+from tests.upstream.plugin_site import install
 
 pytestmark = pytest.mark.thorough
 
@@ -33,14 +34,7 @@ def ddo_features(name):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that python takes for one with an installed plugin."""
-    folder = tmp_path_factory.mktemp("site")
-    (folder / "brightness.py").write_text(PLUGIN)
-    about = folder / "brightness-1.dist-info"
-    about.mkdir()
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: brightness\nVersion: 1\n")
-    (about / "entry_points.txt").write_text("[ddo_plugin]\nbrightness = brightness\n")
-    return folder
+    return install(tmp_path_factory.mktemp("site"), "brightness", PLUGIN)
 
 
 def test_the_score_is_the_mean_distance_over_disjoint_seeds(world, site, completed, tmp_path: Path) -> None:
