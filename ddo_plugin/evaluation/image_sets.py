@@ -80,9 +80,10 @@ class ImageFiles:
 
     def _decode(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         image = read_image(self._read, name, self._path)
-        if image.shape != shape:
+        if (found := image.shape) != shape:
+            del image  # the error's traceback would keep it, for each thread and file
             raise UserError(
-                f"{self._path}: {name} is {image.shape}, but the first image is {shape}; "
+                f"{self._path}: {name} is {found}, but the first image is {shape}; "
                 "convert them to the same size and number of channels"
             )
         return image
